@@ -1,0 +1,53 @@
+# The one way to work on the project. `make` alone lists the targets.
+PYTHON ?= python3
+UV ?= uv
+BIN := .venv/bin
+# Checked when they are there: the code and everything that runs it.
+CODE := worker tests $(wildcard benchmarks)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test demo bench lint schemas lock clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .venv/.stamp ## Install everything that is needed into .venv (once; needs Python 3.11 or newer).
+
+.venv/.stamp: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: '$(PYTHON)' is missing or older than Python 3.11; try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@echo "setup: creating .venv with $$($(PYTHON) --version)" >&2
+	@$(PYTHON) -m venv .venv || { \
+	  echo "make: this Python has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "setup: installing the locked packages (about a minute the first time)" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock >&2
+	@echo "setup: installing modelvigil itself" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . >&2
+	@touch $@
+
+test: lint ## Run every check: lint, types, import rules and tests.
+	$(BIN)/python -m pytest
+
+lint: setup ## Run the checks that need no test: ruff, mypy and the import rules.
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports
+
+demo: setup ## Show the whole pipeline on a local Kafka (DEMO_SECONDS sets how long).
+	@$(BIN)/modelvigil demo
+
+bench: setup ## Measure the whole pipeline on a local Kafka; the last line is JSON.
+	@$(BIN)/python -m benchmarks.bench
+
+schemas: setup ## Write the JSON Schemas of all topics into schemas/.
+	@$(BIN)/modelvigil schemas --directory schemas
+
+lock: ## Renew requirements.lock (the only target that needs uv).
+	@$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --python-version 3.11 --all-extras --custom-compile-command "make lock" \
+	  --output-file requirements.lock pyproject.toml
+
+clean: ## Remove all that make has made, .venv included.
+	@rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find worker tests $(wildcard benchmarks) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Tests of the compiled kernels, each against an obvious twin."""

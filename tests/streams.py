@@ -1,0 +1,130 @@
+"""Seeded streams of raw records for the laws: everything that a real topic throws at a worker, in small."""
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+from worker.core.detectors.refit import InlineRefits, RefitPool
+from worker.core.engine import Engine
+from worker.core.events import Output, RawBatch
+from worker.core.options import CalibrationOptions, EngineOptions, ForestOptions, HalfSpaceOptions, IncidentOptions
+
+START_MS = 1_767_225_600_000
+TOPIC = "predictions"
+
+SMALL = EngineOptions(
+    alert_rate=0.02,
+    pane_ms=1000,
+    pane_grace_ms=300,
+    warmup_events=16,
+    models_max=4,
+    features_max=8,
+    categories_max=4,
+    buckets_max=64,
+    half_space=HalfSpaceOptions(trees=3, height=4, window_events=12),
+    forest=ForestOptions(
+        trees=5,
+        sample_rows=16,
+        rows_max=32,
+        refit_events_first=16,
+        refit_growth=2,
+        refit_events_max=64,
+        takeover_events_min=4,
+        takeover_events_max=16,
+    ),
+    calibration=CalibrationOptions(scores_max=64, memory_events=200, detector_events_min=20, verdict_events_min=30),
+    incident=IncidentOptions(quiet_ms=500, quiet_events=10, update_ms=200, evidence_max=3, features_max=3),
+)
+"""Options under which a few hundred events go through everything: warm-up, refits, panes, incidents, bounds."""
+
+Record = tuple[bytes | None, int]
+
+
+def records(seed: int, count: int, *, models: int = 3, bad: float = 0.05) -> list[Record]:
+    """Return values with their Kafka timestamps: mostly events, some of them odd, some records not events at all."""
+    rng = random.Random(seed)
+    now = START_MS
+    out: list[Record] = []
+    for number in range(count):
+        now += rng.choice([0, 1, 5, 20, 20, 60]) if rng.random() > 0.01 else 2500
+        if rng.random() < bad:
+            out.append((rng.choice(BAD_VALUES), now))
+        else:
+            out.append((json.dumps(_event(rng, number, now, models)).encode(), now))
+    return out
+
+
+def _event(rng: random.Random, number: int, now: int, models: int) -> dict[str, Any]:
+    model = rng.randrange(models)
+    features: dict[str, Any] = {
+        "a": rng.gauss(5, 1),
+        "b": rng.lognormvariate(0, 1) * rng.choice([1, -1]),
+        "flag": rng.random() < 0.3,
+        "colour": rng.choice(["red", "green", "blue"]) if rng.random() < 0.97 else f"rare{rng.randrange(9)}",
+    }
+    if rng.random() < 0.03:
+        features["a"] *= 50
+    if rng.random() < 0.1:
+        del features[rng.choice(list(features))]
+    if rng.random() < 0.05:
+        features[rng.choice(["a", "b", "flag", "colour"])] = rng.choice([None, "text", True, 3])
+    if rng.random() < 0.05:
+        features[f"new{rng.randrange(6)}"] = rng.choice([1.5, "x", False])
+    event: dict[str, Any] = {
+        "event_id": f"e{number}",
+        "model_id": f"m{model}" if rng.random() < 0.98 else f"x{rng.randrange(9)}",
+        "features": features,
+        "prediction": [rng.gauss(0, 1), rng.choice(["yes", "no"]), rng.random() < 0.5][model % 3],
+    }
+    if rng.random() < 0.9:
+        event["timestamp"] = now - rng.choice([0, 0, 0, 10, 400, 3000])
+    if rng.random() < 0.5:
+        event["model_version"] = f"v{number // 100}"
+    return event
+
+
+BAD_VALUES: list[bytes | None] = [
+    None,
+    b"",
+    b"{",
+    b"[]",
+    b"\xff\xfe",
+    b'{"event_id":"e","model_id":"m0","features":{"a":NaN},"prediction":1}',
+    b'{"event_id":"e","model_id":"m0","features":{"a":[1]},"prediction":1}',
+    b'{"event_id":"e","model_id":"m0","features":{}}',
+    b'{"event_id":"e","model_id":"m0","features":{},"prediction":1,"timestamp":99999999999999}',
+]
+
+
+def batch(partition: int, first_offset: int, part: Sequence[Record]) -> RawBatch:
+    """Return consecutive records as a raw batch."""
+    size = len(part)
+    return RawBatch(
+        partition=partition,
+        offsets=list(range(first_offset, first_offset + size)),
+        timestamps_ms=[stamp for _, stamp in part],
+        values=[value for value, _ in part],
+        keys=[b"key"] * size,
+        headers=[None] * size,
+    )
+
+
+def cut(stream: Sequence[Record], cuts: Iterable[int], partition: int = 0) -> list[RawBatch]:
+    """Cut a stream into batches at the given places."""
+    places = sorted({0, len(stream), *(place for place in cuts if 0 < place < len(stream))})
+    return [batch(partition, begin, stream[begin:end]) for begin, end in pairwise(places)]
+
+
+def run(
+    batches: Iterable[RawBatch], options: EngineOptions = SMALL, refits: RefitPool | None = None
+) -> tuple[list[Output], Engine]:
+    """Feed batches to a fresh engine; return all outputs and the engine."""
+    engine = Engine(options, TOPIC, refits or InlineRefits())
+    out: list[Output] = []
+    for raw in batches:
+        if raw.partition not in engine.partitions:
+            engine.add_shard(raw.partition)
+        out += engine.handle(raw).outputs
+    return out, engine

@@ -1,0 +1,1 @@
+"""Verdicts to incidents: life cycle, explanation, records."""

@@ -1,0 +1,136 @@
+"""Verdicts in, alert records out: finds the rows at which an incident opens, grows or is over, in stream order."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from worker.core.alerts.explanation import Explainer, explain
+from worker.core.alerts.incident import Flagged, Incident, IncidentLife, Step
+from worker.core.alerts.records import Origin, Story, alert_record
+from worker.core.events import AlertEvent, DetectorScore, PredictionEvent
+from worker.core.kernels.arrays import F64, I64, Bool
+from worker.core.options import IncidentOptions
+
+
+class Verdicts(NamedTuple):
+    """Consecutive events (n) of one monitor with their scores and p-values (k detectors x n) and verdicts (n).
+
+    `first_sequence` is the place of row 0 in the monitor's count of events; `cells` and `rows` are n x d features.
+    """
+
+    first_sequence: int
+    events: Sequence[PredictionEvent]
+    offsets: I64
+    times_ms: I64
+    watermarks_ms: I64
+    cells: F64
+    rows: F64
+    detectors: Sequence[str]
+    scores: F64
+    p_values: F64
+    verdicts: F64
+
+
+class _Portrait(NamedTuple):
+    """The rarest event of the open incident, kept to be explained when a step is told."""
+
+    cells: F64
+    row: F64
+    scores: list[DetectorScore]
+
+
+class IncidentDesk:
+    """Runs the incident life of one monitor."""
+
+    def __init__(self, options: IncidentOptions, origin: Origin) -> None:
+        self._options = options
+        self._origin = origin
+        self._life = IncidentLife(options, origin.alert_rate)
+        self._portrait: _Portrait | None = None
+
+    def process(self, seen: Verdicts, flagged: Bool, explainer: Explainer) -> Iterator[tuple[int, AlertEvent]]:
+        """Yield the offsets and records of the steps in one segment; `flagged` (n) marks its anomalies."""
+        for row in map(int, np.flatnonzero(flagged)):
+            yield from self._resolve_until(row, seen, explainer)
+            step, rarest = self._life.flag(_flagged(seen, row))
+            if rarest:
+                self._portrait = _portrait(seen, row)
+            if step is not None:
+                yield self._record(step, explainer)
+        yield from self._resolve_until(len(seen.events) - 1, seen, explainer)
+
+    def tick(self, now_ms: int, step: Step, explainer: Explainer) -> Iterator[tuple[int, AlertEvent]]:
+        """Resolve the incident of an idle input when it has been quiet for `quiet_ms` by the journalled clock."""
+        incident = self._life.open
+        if incident is not None and now_ms >= incident.last.watermark_ms + self._options.quiet_ms:
+            yield self._resolve(step, explainer)
+
+    def state(self) -> dict[str, Any]:
+        """Return the open incident and its portrait as plain values and arrays."""
+        incident, portrait = self._life.open, self._portrait
+        if incident is None or portrait is None:
+            return {}
+        return {
+            "incident": {name: getattr(incident, name) for name in Incident.__slots__},
+            "cells": portrait.cells.tolist(),
+            "row": portrait.row.tolist(),
+            "scores": portrait.scores,
+        }
+
+    def _resolve_until(self, last_row: int, seen: Verdicts, explainer: Explainer) -> Iterator[tuple[int, AlertEvent]]:
+        """Resolve the open incident if it is over at some row up to and including `last_row`."""
+        if self._life.open is None:
+            return
+        sequence, watermark_ms = self._life.open.quiet_from(self._options)
+        row = max(sequence - seen.first_sequence, int(np.searchsorted(seen.watermarks_ms, watermark_ms)))
+        if row <= last_row:
+            yield self._resolve(_resolved_at(seen, row), explainer)
+
+    def _resolve(self, step: Step, explainer: Explainer) -> tuple[int, AlertEvent]:
+        record = self._record(step, explainer)
+        self._life.resolve()
+        self._portrait = None
+        return record
+
+    def _record(self, step: Step, explainer: Explainer) -> tuple[int, AlertEvent]:
+        incident, portrait = self._life.open, self._portrait
+        if incident is None or portrait is None:
+            raise AssertionError("a step is told of an incident that is not open")
+        features = explain(explainer, portrait.cells, portrait.row, self._options.features_max)
+        return step.offset, alert_record(step, incident, self._origin, Story(portrait.scores, features))
+
+
+def _flagged(seen: Verdicts, row: int) -> Flagged:
+    event = seen.events[row]
+    return Flagged(
+        sequence=seen.first_sequence + row,
+        offset=int(seen.offsets[row]),
+        event_id=event.event_id,
+        time_ms=int(seen.times_ms[row]),
+        watermark_ms=int(seen.watermarks_ms[row]),
+        p_value=float(seen.verdicts[row]),
+        model_version=event.model_version,
+    )
+
+
+def _resolved_at(seen: Verdicts, row: int) -> Step:
+    return Step(
+        status="resolved",
+        sequence=seen.first_sequence + row,
+        offset=int(seen.offsets[row]),
+        watermark_ms=int(seen.watermarks_ms[row]),
+        model_version=seen.events[row].model_version,
+    )
+
+
+def _portrait(seen: Verdicts, row: int) -> _Portrait:
+    scores = [
+        DetectorScore(name, _number(seen.scores[place, row]), _number(seen.p_values[place, row]))
+        for place, name in enumerate(seen.detectors)
+    ]
+    return _Portrait(seen.cells[row].copy(), seen.rows[row].copy(), scores)
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,196 @@
+"""Bytes to typed events and typed outputs to bytes. A record that cannot be used is rejected with a stable code.
+
+Rule 1: decoding a record depends on that record alone (its bytes and its Kafka timestamp), never on its neighbours.
+Rule 2: whatever the bytes are, the answer is an event or a `Reject`; no exception leaves this module.
+
+Duplicate keys are accepted and the last one wins, as in every common JSON reader; RFC 8259 leaves it open.
+"""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, NoReturn
+
+import msgspec
+import orjson
+
+from worker.core.events import Output, OutputTopic, PredictionEvent, RawBatch, RejectCode
+
+TIMESTAMP_MS_MAX = 253_402_300_799_999
+"""The last millisecond of the year 9999."""
+
+REJECT_DETAIL_CHARS_MAX = 300
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+_decode_prediction: Callable[[bytes], PredictionEvent] = msgspec.json.Decoder(PredictionEvent).decode
+
+
+class Reject(NamedTuple):
+    """Why one record of a batch is a dead letter. `row` is its place in the batch."""
+
+    row: int
+    code: RejectCode
+    detail: str
+
+
+class DecodedBatch(NamedTuple):
+    """The usable records of a batch, oldest first, as columns of equal length; and the others."""
+
+    rows: list[int]
+    events: list[PredictionEvent]
+    timestamps_ms: list[int]
+    rejects: list[Reject]
+
+
+class _UnusableError(ValueError):
+    """A record that decodes but cannot be used; carries its code."""
+
+    def __init__(self, code: RejectCode, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+def decode_predictions(batch: RawBatch, *, record_bytes_max: int, future_max_ms: int) -> DecodedBatch:
+    """Decode and validate every record of a batch."""
+    rows: list[int] = []
+    events: list[PredictionEvent] = []
+    times: list[int] = []
+    rejects: list[Reject] = []
+    decode = _decode_prediction
+    for row, (value, record_ms) in enumerate(zip(batch.values, batch.timestamps_ms, strict=True)):
+        try:
+            if not value or len(value) > record_bytes_max:
+                _refuse_size(value, record_bytes_max)
+            if not value.isascii():
+                value.decode()  # msgspec does not look into the fields that it skips
+            event = decode(value)
+            stamp = event.timestamp
+            event_ms = stamp if type(stamp) is int else _milliseconds(stamp, record_ms)
+            if not 0 <= event_ms <= TIMESTAMP_MS_MAX or event_ms > record_ms + future_max_ms:
+                _refuse_time(event_ms, record_ms, future_max_ms)
+        except (ValueError, RecursionError) as error:
+            rejects.append(_reject(row, error, value))
+        else:
+            rows.append(row)
+            events.append(event)
+            times.append(event_ms)
+    return DecodedBatch(rows, events, times, rejects)
+
+
+def _milliseconds(stamp: float | datetime | None, record_ms: int) -> int:
+    """Epoch milliseconds of an event; a missing timestamp is the record's."""
+    if stamp is None:
+        if record_ms < 0:
+            raise _UnusableError(RejectCode.BAD_TIMESTAMP, "neither the event nor its Kafka record has a timestamp")
+        return record_ms
+    if isinstance(stamp, datetime):
+        return (stamp - _EPOCH) // _MILLISECOND
+    return int(stamp)
+
+
+def _refuse_size(value: bytes | None, record_bytes_max: int) -> NoReturn:
+    if not value:
+        raise _UnusableError(RejectCode.EMPTY, "the record has no value")
+    detail = f"the value has {len(value)} bytes; at most {record_bytes_max} are read (engine.record_bytes_max)"
+    raise _UnusableError(RejectCode.TOO_LARGE, detail)
+
+
+def _refuse_time(event_ms: int, record_ms: int, future_max_ms: int) -> None:
+    """Tell a bad timestamp from one in the future; a record without a timestamp of its own cannot judge the latter."""
+    if not 0 <= event_ms <= TIMESTAMP_MS_MAX:
+        raise _UnusableError(RejectCode.BAD_TIMESTAMP, "the timestamp is not between the years 1970 and 9999")
+    if record_ms >= 0:
+        detail = (
+            f"the event is {event_ms - record_ms} ms later than its Kafka record; at most {future_max_ms} are allowed"
+        )
+        raise _UnusableError(RejectCode.TIMESTAMP_IN_FUTURE, detail)
+
+
+def _reject(row: int, error: Exception, value: bytes | None) -> Reject:
+    """Give an error its code. This is the slow path: it may parse the record a second time to tell what is wrong."""
+    code, detail = _diagnose(error, value or b"")
+    return Reject(row, code, detail[:REJECT_DETAIL_CHARS_MAX])
+
+
+def _diagnose(error: Exception, value: bytes) -> tuple[RejectCode, str]:
+    text = str(error)
+    match error:
+        case _UnusableError():
+            return error.code, text
+        case RecursionError():
+            return RejectCode.TOO_DEEP, "objects or arrays are nested too deeply"
+        case UnicodeDecodeError():
+            return RejectCode.NOT_UTF8, text
+        case msgspec.ValidationError():
+            return _validation_code(text), text
+        case msgspec.DecodeError():
+            return _syntax_code(value, text), text
+        case _:  # int() of an infinite or absurd float timestamp
+            return RejectCode.BAD_TIMESTAMP, text
+
+
+def _validation_code(text: str) -> RejectCode:
+    """Sort msgspec's validation messages; tests/core/test_codec.py holds one example of each."""
+    if "$.timestamp" in text:
+        return RejectCode.BAD_TIMESTAMP
+    if text.startswith("Object missing required field"):
+        return RejectCode.MISSING_FIELD
+    if "out of range" in text:
+        return RejectCode.NOT_FINITE
+    if " of length " in text or ">=" in text or "<=" in text:
+        return RejectCode.OUT_OF_BOUNDS
+    return RejectCode.WRONG_TYPE
+
+
+class _NotFiniteError(ValueError):
+    """Raised by the lenient reader when it meets NaN or Infinity."""
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _NotFiniteError(name)
+
+
+def _syntax_code(value: bytes, text: str) -> RejectCode:
+    """Tell NaN and Infinity, lone surrogates and plain damage apart with Python's lenient reader."""
+    if "surrogate" in text:
+        return RejectCode.NOT_UTF8
+    try:
+        parsed = json.loads(value, parse_constant=_refuse_constant)
+    except _NotFiniteError:
+        return RejectCode.NOT_FINITE
+    except RecursionError:
+        return RejectCode.TOO_DEEP
+    except ValueError:
+        return RejectCode.NOT_JSON
+    # Python reads it and msgspec does not: an escaped lone surrogate is the known difference.
+    return RejectCode.NOT_UTF8 if _has_surrogate(parsed) else RejectCode.NOT_JSON
+
+
+def _has_surrogate(parsed: Any) -> bool:  # noqa: ANN401 - any JSON value
+    try:
+        json.dumps(parsed, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def encode(record: msgspec.Struct) -> bytes:
+    """Encode an output record as JSON; NaN becomes null. Field order is the struct's."""
+    return orjson.dumps(record, default=msgspec.structs.asdict, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def dead_letter(batch: RawBatch, reject: Reject, topic: str) -> Output:
+    """Keep a rejected record byte for byte, with headers that tell where it came from and why it is here."""
+    row = reject.row
+    origin = (
+        ("modelvigil.topic", topic.encode()),
+        ("modelvigil.partition", str(batch.partition).encode()),
+        ("modelvigil.offset", str(batch.offsets[row]).encode()),
+        ("modelvigil.timestamp", str(batch.timestamps_ms[row]).encode()),
+        ("modelvigil.reason", reject.code.value.encode()),
+        ("modelvigil.detail", reject.detail.encode(errors="backslashreplace")),
+    )
+    headers = (*(batch.headers[row] or ()), *origin)
+    offset = batch.offsets[row]
+    return Output(OutputTopic.DEAD_LETTERS, batch.partition, offset, batch.keys[row], batch.values[row], headers)

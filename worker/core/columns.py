@@ -1,0 +1,153 @@
+"""The column table of one monitor: which feature is which column, of which kind, and events as a matrix.
+
+Column 0 is the prediction; the features follow in the order in which they first had a value. While the monitor warms
+up, a new feature adds a column; then the table is frozen, and what does not fit it is counted and left out.
+
+A cell is a float64: a number, 0/1 for a boolean, a category's code, NaN where there is no usable value.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+
+from worker.core.events import FeatureValue, PredictionEvent
+from worker.core.kernels.arrays import F64, I64, Bool
+
+OTHER_CODE = 0
+"""Code of every category beyond `categories_max`."""
+
+_NUMERIC_TYPES = frozenset({float, type(None)})
+_BOOLEAN_TYPES = frozenset({bool, type(None)})
+
+
+class Kind(StrEnum):
+    """What the values of a column are."""
+
+    NUMERIC = "numeric"
+    BOOLEAN = "boolean"
+    CATEGORICAL = "categorical"
+
+
+class Column(NamedTuple):
+    """Name and kind of a column, and for a categorical one the code of each category (1, 2, ... as first seen)."""
+
+    name: str
+    kind: Kind
+    codes: dict[str, int]
+
+
+class Matrix(NamedTuple):
+    """Events of one monitor: `cells` (n x columns), and what could not be put into them.
+
+    `invalid` (k x 2) lists row and column of values of a wrong type; `unknown` (n) counts the values of features
+    that are not in the table, or is None when there is none.
+    """
+
+    cells: F64
+    invalid: I64
+    unknown: I64 | None
+
+
+class ColumnTable:
+    """Learns the columns, then keeps them. Bounded by `features_max` columns and `categories_max` codes in each."""
+
+    def __init__(self, *, features_max: int, categories_max: int) -> None:
+        self._features_max = features_max
+        self._categories_max = categories_max
+        self._names: list[str] = []
+        self._known: dict[str, int] = {}
+        self.columns: list[Column] = []
+        self.frozen = False
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    @property
+    def feature_names(self) -> list[str]:
+        """Names of the feature columns, in column order (column 1 first)."""
+        return self._names
+
+    @property
+    def is_numeric(self) -> Bool:
+        """Columns with a mean and quantiles: numbers and booleans."""
+        return np.array([column.kind is not Kind.CATEGORICAL for column in self.columns], dtype=np.bool)
+
+    def learn(self, events: Iterable[PredictionEvent]) -> None:
+        """Add a column for each feature that has a value for the first time. Nothing happens once frozen."""
+        if self.frozen:
+            return
+        for event in events:
+            if not self.columns:
+                self.columns.append(Column("prediction", _kind(event.prediction), {}))
+            for name, value in event.features.items():
+                if name not in self._known and value is not None and len(self._names) < self._features_max:
+                    self._known[name] = len(self._names)
+                    self._names.append(name)
+                    self.columns.append(Column(name, _kind(value), {}))
+
+    def matrix(self, events: Sequence[PredictionEvent]) -> Matrix:
+        """Turn events into cells. `learn` must have seen at least one event."""
+        names = self._names
+        width = len(names)
+        values: list[FeatureValue] = []
+        for event in events:
+            values += map(event.features.get, names)
+        cells = np.empty((len(events), width + 1))
+        invalid: list[tuple[int, int]] = []
+        cells[:, 0] = self._cells(0, [event.prediction for event in events], invalid)
+        if all(column.kind is Kind.NUMERIC for column in self.columns[1:]) and _NUMERIC_TYPES.issuperset(
+            map(type, values)
+        ):
+            cells[:, 1:] = np.array(values, dtype=np.float64).reshape(len(events), width)
+        else:
+            for column in range(width):
+                cells[:, column + 1] = self._cells(column + 1, values[column::width], invalid)
+        invalid.sort()
+        return Matrix(cells, np.array(invalid, dtype=np.int64).reshape(-1, 2), self._unknown(events, width))
+
+    def _cells(self, place: int, values: Sequence[FeatureValue], invalid: list[tuple[int, int]]) -> F64:
+        """Cells of one column."""
+        column = self.columns[place]
+        if column.kind is Kind.CATEGORICAL:
+            return self._codes(place, values, invalid)
+        expected = _NUMERIC_TYPES if column.kind is Kind.NUMERIC else _BOOLEAN_TYPES
+        if expected.issuperset(map(type, values)):
+            return np.array(values, dtype=np.float64)
+        wrong = [row for row, value in enumerate(values) if type(value) not in expected]
+        invalid.extend((row, place) for row in wrong)
+        usable = [value if type(value) in expected else None for value in values]
+        return np.array(usable, dtype=np.float64)
+
+    def _codes(self, place: int, values: Sequence[FeatureValue], invalid: list[tuple[int, int]]) -> F64:
+        """Codes of categories; a new category gets the next code while there is room, then `OTHER_CODE`."""
+        codes = self.columns[place].codes
+        cells = np.full(len(values), np.nan)
+        for row, value in enumerate(values):
+            if isinstance(value, str):
+                code = codes.get(value)
+                if code is None:
+                    code = len(codes) + 1 if len(codes) < self._categories_max else OTHER_CODE
+                    if code != OTHER_CODE:
+                        codes[value] = code
+                cells[row] = code
+            elif value is not None:
+                invalid.append((row, place))
+        return cells
+
+    def _unknown(self, events: Sequence[PredictionEvent], width: int) -> I64 | None:
+        """Count, for each event, the values of features without a column."""
+        known = self._known.keys()
+        if all(len(event.features) <= width and event.features.keys() <= known for event in events):
+            return None
+        counts = [
+            sum(value is not None and name not in known for name, value in event.features.items()) for event in events
+        ]
+        return np.array(counts, dtype=np.int64)
+
+
+def _kind(value: FeatureValue) -> Kind:
+    if isinstance(value, bool):
+        return Kind.BOOLEAN
+    return Kind.CATEGORICAL if isinstance(value, str) else Kind.NUMERIC

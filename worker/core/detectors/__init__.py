@@ -1,0 +1,1 @@
+"""Detectors: each scores one event against what it has learned before."""

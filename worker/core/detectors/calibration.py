@@ -1,0 +1,75 @@
+"""Calibrated p-values and the verdict of one monitor. The kernel holds the formulas; this holds the state."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from worker.core.detectors.protocol import StateArrays
+from worker.core.kernels.arrays import F64
+from worker.core.kernels.calibration import LENGTH, judge
+from worker.core.options import CalibrationOptions
+
+
+class Judgement(NamedTuple):
+    """Scores (k x n), their p-values (k x n), the fused score (n) and its p-value (n); NaN = not enough data yet."""
+
+    scores: F64
+    p_values: F64
+    fused: F64
+    verdicts: F64
+
+
+class Calibration:
+    """Judges every event before it learns the event's scores. It learns them all, flagged ones too.
+
+    So the share of flagged events settles at `alert_rate` for any law of the scores, and a lasting change becomes
+    the new normal at the pace of `memory_events`.
+    """
+
+    def __init__(self, detectors: int, options: CalibrationOptions, seed: int) -> None:
+        series, size = detectors + 1, options.scores_max
+        self._memory_events = options.memory_events
+        self._events_min = np.full(series, options.detector_events_min, dtype=np.int64)
+        self._events_min[detectors] = options.verdict_events_min
+        self._pool = np.zeros((series, size))
+        self._reference = np.zeros((series, size))
+        self._counters = np.zeros((series, 3), dtype=np.int64)
+        self._tail = np.zeros((series, 2))
+        self._random_state = np.arange(series, dtype=np.uint64) + np.uint64(seed * series)
+        self._members = np.zeros(1, dtype=np.int64)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next event can get a verdict."""
+        return bool(self._counters[-1, LENGTH] > 0)
+
+    def judge(self, scores: F64) -> Judgement:
+        """Judge a batch in order: scores (k x n), C-contiguous."""
+        detectors, rows = scores.shape
+        p_values = np.empty((detectors + 1, rows))
+        fused = np.empty(rows)
+        judge(
+            scores,
+            self._pool,
+            self._reference,
+            self._counters,
+            self._tail,
+            self._random_state,
+            self._members,
+            self._events_min,
+            self._memory_events,
+            fused,
+            p_values,
+        )
+        return Judgement(scores, p_values[:detectors], fused, p_values[detectors])
+
+    def state(self) -> StateArrays:
+        """Return the arrays that a snapshot holds; they are the live ones, not copies."""
+        return {
+            "pool": self._pool,
+            "reference": self._reference,
+            "counters": self._counters,
+            "tail": self._tail,
+            "random_state": self._random_state,
+            "members": self._members,
+        }

@@ -1,0 +1,254 @@
+"""Isolation forest: fitted by scikit-learn, held as flat arrays, scored by a compiled kernel.
+
+`fit_forest` is a pure function of rows and seed, so a forest may be fitted anywhere, stored as bytes, or fitted again
+on restore. Scores are those of the paper (Liu, Ting, Zhou 2008, equation 2): in (0, 1), higher is more anomalous;
+they equal -score_samples of scikit-learn to 1e-12.
+"""
+
+import struct
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Annotated, Any, Self, TypeAlias
+
+import msgspec
+import numpy as np
+from sklearn.ensemble import IsolationForest
+
+from worker.core.kernels import isolation
+from worker.core.kernels.arrays import F32, F64, I16, I32, I64, Bool
+
+TREES_MAX = 1000
+HEIGHT_MAX = 12
+SAMPLE_SIZE_MAX = 2**HEIGHT_MAX
+FEATURES_MAX = 10_000
+
+# A quarter of the largest float32: neither a difference nor a sum of two such values overflows.
+_LARGEST = float(np.finfo(np.float32).max) / 4.0
+_LEAF = -1
+
+_MAGIC = b"mvforest"
+_VERSION = 1
+_PREFIX = struct.Struct("<8sHH")
+_DIGEST_BYTES = 32
+_HEADER_BYTES_MAX = 256
+_PATH_LENGTH_MAX = 1000.0
+
+_AnyArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+
+def to_forest_rows(rows: F64 | F32) -> F32:
+    """Return rows as float32, as scikit-learn casts them, cut to a quarter of its range. NaN stays NaN.
+
+    Uncut, 1e300 would become infinite, and scikit-learn cannot draw a threshold between a value and infinity.
+    """
+    return np.clip(rows, -_LARGEST, _LARGEST).astype(np.float32, order="C", copy=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForestArrays:
+    """T trees as perfect binary trees of height h, in heap order: split i has the children 2i + 1 and 2i + 2.
+
+    A leaf above the last level is repeated by all leaves below its place, so there are no child indices that could
+    be out of range or run in a circle. Build one by `fit_forest` or `from_bytes`, which check what is assumed here.
+    """
+
+    n_features: int
+    feature: I16
+    """[T, 2^h - 1] column that a split asks."""
+    threshold: F32
+    """[T, 2^h - 1] left when value <= threshold; scikit-learn's float64 rounded down, which is equivalent."""
+    missing_left: Bool
+    """[T, 2^h - 1] whether a missing value goes left."""
+    leaf_value: F64
+    """[T, 2^h] path length to a leaf, with the average path length of the rows that were left in it."""
+    denominator: float
+    """T x the average path length of a tree's sample; 0 when that was one row."""
+    _nodes: I64 = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        nodes = np.zeros(self.leaf_value.shape, dtype=np.int64)
+        bits = self.threshold.view(np.int32)
+        isolation.pack_nodes(self.feature, bits, self.missing_left, nodes)
+        object.__setattr__(self, "_nodes", nodes)
+
+    def score(self, rows: F64 | F32) -> F64:
+        """Return the anomaly score of each row [n, n_features]; float64 rows pass through `to_forest_rows`."""
+        if rows.shape[1:] != (self.n_features,):
+            raise ValueError(f"rows of shape {rows.shape} do not have {self.n_features} columns")
+        if rows.dtype != np.float32:
+            rows = to_forest_rows(rows)
+        scores = np.empty(len(rows))
+        bits: I32 = np.ascontiguousarray(rows).view(np.int32)
+        isolation.score_rows(bits, self._nodes, self.leaf_value, self.denominator, scores)
+        return scores
+
+    def to_bytes(self) -> bytes:
+        """Return prefix, msgpack header, little-endian arrays, and a checksum of all that."""
+        header = msgspec.msgpack.encode(
+            _Header(self.n_features, len(self.leaf_value), _height(self.leaf_value), self.denominator)
+        )
+        arrays: tuple[_AnyArray, ...] = (self.threshold, self.leaf_value, self.feature, self.missing_left)
+        parts = [array.astype(dtype).tobytes() for array, dtype in zip(arrays, _DTYPES, strict=True)]
+        body = b"".join([_PREFIX.pack(_MAGIC, _VERSION, len(header)), header, *parts])
+        return body + _checksum(body)
+
+    @classmethod
+    def from_bytes(cls, payload: bytes) -> Self:
+        """Return the forest that `to_bytes` stored. Raises ValueError, with the reason, for anything else."""
+        header, raw = _open(payload)
+        threshold, leaf_value, feature, missing_left = _arrays(header, raw)
+        _check(header, threshold, leaf_value, feature, missing_left)
+        return cls(
+            n_features=header.n_features,
+            feature=feature.astype(np.int16),
+            threshold=threshold.astype(np.float32),
+            missing_left=missing_left.astype(np.bool_),
+            leaf_value=leaf_value.astype(np.float64),
+            denominator=header.denominator,
+        )
+
+
+def fit_forest(rows: F32 | F64, *, n_trees: int = 100, sample_size: int = 256, seed: int) -> ForestArrays:
+    """Fit scikit-learn's IsolationForest on rows [n, d] (n >= 1, NaN = missing): equal arguments, equal forest.
+
+    Each tree sees min(sample_size, n) rows. Raises ValueError beyond the limits of this module.
+    """
+    n_rows, n_features = rows.shape
+    if n_rows < 1 or not 1 <= n_features <= FEATURES_MAX:
+        raise ValueError(f"a forest needs at least one row and 1 to {FEATURES_MAX} columns, got {rows.shape}")
+    if not (1 <= n_trees <= TREES_MAX and 1 <= sample_size <= SAMPLE_SIZE_MAX):
+        raise ValueError(f"a forest has 1 to {TREES_MAX} trees of 1 to {SAMPLE_SIZE_MAX} rows")
+    sample_size = min(sample_size, n_rows)
+    forest = IsolationForest(n_estimators=n_trees, max_samples=sample_size, random_state=seed, n_jobs=1)
+    forest.fit(to_forest_rows(rows))
+    denominator = n_trees * float(average_path_length(np.array([sample_size]))[0])
+    return _flatten([estimator.tree_ for estimator in forest.estimators_], n_features, denominator)
+
+
+def average_path_length(n_rows: I64) -> F64:
+    """Return the average path length of an unsuccessful search among so many rows (the paper's c(n), equation 1).
+
+    With the harmonic number approximated as in scikit-learn, in the same operations, so that the bits are the same.
+    """
+    lengths = np.zeros(n_rows.shape)
+    lengths[n_rows == 2] = 1.0  # noqa: PLR2004 (two rows are parted by one split)
+    many = n_rows > 2  # noqa: PLR2004
+    n = n_rows[many]
+    lengths[many] = 2.0 * (np.log(n - 1.0) + np.euler_gamma) - 2.0 * (n - 1.0) / n
+    return lengths
+
+
+def floor_to_float32(values: F64) -> F32:
+    """Return the largest float32 that is not above each value (which is finite and in range)."""
+    rounded = values.astype(np.float32)
+    return np.where(rounded > values, np.nextafter(rounded, np.float32(-np.inf)), rounded)
+
+
+def _flatten(trees: list[Any], n_features: int, denominator: float) -> ForestArrays:
+    """Copy scikit-learn's trees, level by level over all trees at once, into perfect trees."""
+    first = np.cumsum([0, *(tree.node_count for tree in trees)])
+    left, right, feature, threshold, missing_left = (
+        np.concatenate([getattr(tree, name) for tree in trees])
+        for name in ("children_left", "children_right", "feature", "threshold", "missing_go_to_left")
+    )
+    depth = np.concatenate([tree.compute_node_depths() for tree in trees])
+    value = depth + average_path_length(np.concatenate([tree.n_node_samples for tree in trees])) - 1.0
+    is_leaf = left == _LEAF
+    own = np.arange(len(left))
+    base = np.repeat(first[:-1], np.diff(first))
+    # A leaf is its own child from here on, and asks nothing: anything, missing too, goes left.
+    left = np.where(is_leaf, own, left + base)
+    right = np.where(is_leaf, own, right + base)
+    feature = np.where(is_leaf, 0, feature)
+    threshold = floor_to_float32(np.where(is_leaf, 0.0, threshold))
+    threshold[is_leaf] = np.inf
+    missing_left = missing_left.astype(np.bool_) | is_leaf
+    level = first[:-1, np.newaxis]
+    levels = []
+    for _ in range(max(tree.max_depth for tree in trees)):
+        levels.append(level)
+        level = np.stack([left[level], right[level]], axis=2).reshape(len(trees), -1)
+    splits = np.concatenate(levels, axis=1) if levels else np.empty((len(trees), 0), dtype=np.int64)
+    return ForestArrays(
+        n_features=n_features,
+        feature=feature[splits].astype(np.int16),
+        threshold=threshold[splits],
+        missing_left=missing_left[splits],
+        leaf_value=value[level],
+        denominator=denominator,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- bytes
+
+
+class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    n_features: Annotated[int, msgspec.Meta(ge=1, le=FEATURES_MAX)]
+    n_trees: Annotated[int, msgspec.Meta(ge=1, le=TREES_MAX)]
+    height: Annotated[int, msgspec.Meta(ge=0, le=HEIGHT_MAX)]
+    denominator: Annotated[float, msgspec.Meta(ge=0.0, le=TREES_MAX * _PATH_LENGTH_MAX)]
+
+
+# Thresholds, leaf values, features, missing_left: the payload does not choose types or shapes.
+_DTYPES = ("<f4", "<f8", "<i2", "|u1")
+
+
+def _height(leaf_value: F64) -> int:
+    return int(leaf_value.shape[1]).bit_length() - 1
+
+
+def _checksum(body: bytes | memoryview) -> bytes:
+    return blake2b(body, digest_size=_DIGEST_BYTES).digest()
+
+
+def _open(payload: bytes) -> tuple[_Header, memoryview]:
+    """Check the frame; return the header and the bytes of the arrays."""
+    if len(payload) < _PREFIX.size + _DIGEST_BYTES:
+        raise ValueError(f"forest bytes: {len(payload)} bytes are too few")
+    magic, version, header_bytes = _PREFIX.unpack_from(payload)
+    if magic != _MAGIC:
+        raise ValueError("forest bytes: this is not a forest")
+    if version != _VERSION:
+        raise ValueError(f"forest bytes: format {version} is unknown, this worker reads {_VERSION}")
+    body = memoryview(payload)[:-_DIGEST_BYTES]
+    if _checksum(body) != payload[-_DIGEST_BYTES:]:
+        raise ValueError("forest bytes: the checksum does not match")
+    if header_bytes > min(_HEADER_BYTES_MAX, len(body) - _PREFIX.size):
+        raise ValueError(f"forest bytes: a header of {header_bytes} bytes is too long")
+    raw = body[_PREFIX.size :]
+    try:
+        header = msgspec.msgpack.decode(raw[:header_bytes], type=_Header)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"forest bytes: bad header: {error}") from error
+    return header, raw[header_bytes:]
+
+
+def _arrays(header: _Header, raw: memoryview) -> list[_AnyArray]:
+    """Cut the bytes into the arrays whose types and shapes follow from the header."""
+    n_leaves = 2**header.height
+    columns = (n_leaves - 1, n_leaves, n_leaves - 1, n_leaves - 1)
+    sizes = [header.n_trees * n * np.dtype(dtype).itemsize for n, dtype in zip(columns, _DTYPES, strict=True)]
+    if len(raw) != sum(sizes):
+        raise ValueError(f"forest bytes: {len(raw)} bytes of arrays instead of {sum(sizes)}")
+    arrays = []
+    begin = 0
+    for size, n, dtype in zip(sizes, columns, _DTYPES, strict=True):
+        arrays.append(np.frombuffer(raw[begin : begin + size], dtype=dtype).reshape(header.n_trees, n))
+        begin += size
+    return arrays
+
+
+def _check(
+    header: _Header, threshold: _AnyArray, leaf_value: _AnyArray, feature: _AnyArray, missing_left: _AnyArray
+) -> None:
+    """Refuse arrays that would read out of bounds, or give a score that is not in [0, 1]."""
+    if np.isnan(threshold).any():
+        raise ValueError("forest bytes: a threshold is NaN")
+    if not ((leaf_value >= 0.0) & (leaf_value <= _PATH_LENGTH_MAX)).all():
+        raise ValueError("forest bytes: a path length is out of range")
+    if not ((feature >= 0) & (feature < header.n_features)).all():
+        raise ValueError("forest bytes: a split asks a column that does not exist")
+    if (missing_left > 1).any():
+        raise ValueError("forest bytes: a way for missing values is neither left nor right")
+    if 0.0 < header.denominator < 1.0:
+        raise ValueError("forest bytes: the denominator is under one")

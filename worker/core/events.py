@@ -1,0 +1,275 @@
+"""Every record that enters or leaves through a topic, as a typed struct: the contract of the worker.
+
+The JSON Schemas in `schemas/` are generated from this file. Fields are only ever added, never renamed.
+All times are milliseconds since the epoch, in event time; "not enough data yet" is null, never 0.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal, NamedTuple
+
+from msgspec import Meta, Struct
+
+SCHEMA_VERSION = 1
+NAME_CHARS_MAX = 256
+FEATURES_PER_EVENT_MAX = 10_000
+
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
+Identifier = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
+Timestamp = int | float | Annotated[datetime, Meta(tz=True)]
+FeatureValue = float | bool | str | None
+PredictionValue = float | bool | str
+
+
+class PredictionEvent(Struct, frozen=True, gc=False):
+    """One answer of a deployed model. Unknown fields are ignored.
+
+    `timestamp` is RFC 3339 with a time zone, or epoch milliseconds; the Kafka record's timestamp where absent.
+    """
+
+    event_id: Identifier
+    model_id: Identifier
+    features: Annotated[dict[Name, FeatureValue], Meta(max_length=FEATURES_PER_EVENT_MAX)]
+    prediction: PredictionValue
+    timestamp: Timestamp | None = None
+    model_version: Name | None = None
+    probabilities: dict[Name, Annotated[float, Meta(ge=0.0, le=1.0)]] | None = None
+    segment: dict[Name, Name] | None = None
+    label: PredictionValue | None = None
+
+
+class LabelEvent(Struct, frozen=True, gc=False):
+    """Ground truth for one prediction event, on the `labels` topic with the same key as the prediction."""
+
+    event_id: Identifier
+    model_id: Identifier
+    label: PredictionValue
+    timestamp: Timestamp | None = None
+
+
+class RejectCode(StrEnum):
+    """Why an input record became a dead letter. Stable: never renamed, only added to."""
+
+    EMPTY = "empty"
+    """The record has no value (a tombstone) or an empty one."""
+    TOO_LARGE = "too_large"
+    """The value is longer than `record_bytes_max`."""
+    NOT_UTF8 = "not_utf8"
+    """The value is not valid UTF-8, or holds an escaped lone surrogate."""
+    NOT_JSON = "not_json"
+    """The value is not one JSON document (RFC 8259)."""
+    NOT_FINITE = "not_finite"
+    """A number is NaN or infinite, written as a word or too large for a double."""
+    TOO_DEEP = "too_deep"
+    """Objects or arrays are nested too deeply to be read."""
+    MISSING_FIELD = "missing_field"
+    """A required field is absent."""
+    WRONG_TYPE = "wrong_type"
+    """A field holds a value of a type that it cannot have."""
+    OUT_OF_BOUNDS = "out_of_bounds"
+    """A name is empty or too long, there are too many features, or a probability is not in [0, 1]."""
+    BAD_TIMESTAMP = "bad_timestamp"
+    """The timestamp is not RFC 3339 with a time zone, nor epoch milliseconds between 1970 and 9999."""
+    TIMESTAMP_IN_FUTURE = "timestamp_in_future"
+    """The event claims to be later than its Kafka record by more than `future_max_ms`."""
+    MODELS_MAX = "models_max"
+    """The shard already watches `models_max` other models."""
+
+
+class RawBatch(NamedTuple):
+    """Consecutive records of one input partition as columns of equal length, oldest first.
+
+    Offsets may have gaps (compaction, transaction markers) but only ever grow. `keys` and `headers` are kept
+    for dead letters alone.
+    """
+
+    partition: int
+    offsets: Sequence[int]
+    timestamps_ms: Sequence[int]
+    values: Sequence[bytes | None]
+    keys: Sequence[bytes | None]
+    headers: Sequence[Sequence[tuple[str, bytes | None]] | None]
+
+
+class OutputTopic(StrEnum):
+    """Where an output record goes; the sink maps it to a configured topic name."""
+
+    ALERTS = "alerts"
+    METRICS = "metrics"
+    MAINTENANCE = "maintenance"
+    DEAD_LETTERS = "dead-letters"
+
+
+class Output(NamedTuple):
+    """One encoded output record, tagged with the shard and the input offset that caused it."""
+
+    topic: OutputTopic
+    shard: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+class HistogramRecord(Struct, frozen=True):
+    """Exponential histogram, base 2^(2^-scale); bucket i holds (base^i, base^(i+1)], index = start + position.
+
+    The OpenTelemetry layout: two of them merge exactly after bringing both to the smaller scale.
+    """
+
+    scale: int
+    zero_count: int
+    positive_start: int
+    positive_counts: list[int]
+    negative_start: int
+    negative_counts: list[int]
+
+
+class ColumnMetric(Struct, frozen=True):
+    """Statistics of one feature, or of the prediction, in one pane."""
+
+    name: str
+    role: Literal["feature", "prediction"]
+    kind: Literal["numeric", "boolean", "categorical"]
+    count: int
+    """Values that were used."""
+    missing: int
+    """Events of the pane without a value."""
+    invalid: int
+    """Values whose type is not the column's kind; not used."""
+    missing_rate: float | None
+    mean: float | None = None
+    standard_deviation: float | None = None
+    """Sample standard deviation (n - 1); null below two values."""
+    minimum: float | None = None
+    maximum: float | None = None
+    median: float | None = None
+    p05: float | None = None
+    p95: float | None = None
+    m2: float | None = None
+    """Sum of squared deviations from the mean: with count and mean it makes panes mergeable."""
+    histogram: HistogramRecord | None = None
+    categories: dict[str, int] | None = None
+    other_categories: int | None = None
+    """Values of categories beyond `categories_max`."""
+
+
+class MetricEvent(Struct, frozen=True, kw_only=True):
+    """One pane of one monitor. All records of a pane, from every shard and part, merge to the whole."""
+
+    schema_version: int = SCHEMA_VERSION
+    metric_id: str
+    kind: Literal["pane"] = "pane"
+    model_id: str
+    model_version: str | None
+    shard: int
+    pane_start_ms: int
+    pane_end_ms: int
+    complete: bool
+    """False when the worker had to publish before the pane was over (hand-over, shutdown): more parts may follow."""
+    part: int
+    """0, 1, ...: an idle input closes a pane early, and what still comes for it is published as a further part."""
+    state: Literal["warming_up", "calibrating", "ready"]
+    events: int
+    late_events: int
+    """Events whose own pane was closed already; they are counted in this one instead."""
+    unknown_features: int
+    """Values of features that are not in the frozen schema."""
+    first_offset: int
+    last_offset: int
+    events_per_second: float
+    scored_events: int
+    """Events that got a verdict."""
+    flagged_events: int
+    """Events whose p-value was at or under `alert_rate`."""
+    anomaly_rate: float | None
+    columns: list[ColumnMetric]
+
+
+class DetectorScore(Struct, frozen=True):
+    """One detector's part in a verdict. The p-value is calibrated against the detector's own past scores."""
+
+    detector: str
+    score: float | None
+    p_value: float | None
+
+
+class FeatureEvidence(Struct, frozen=True):
+    """One feature of the flagged event: what was seen, what is usual, and what it adds to the anomaly.
+
+    `contribution` is the drop of the isolation forest's score (or, before the first forest, of the distance from
+    the usual band in band widths) when the feature is put back to its usual value, all others kept.
+    """
+
+    name: str
+    observed: float | bool | str | None
+    expected: float | None
+    expected_low: float | None
+    expected_high: float | None
+    contribution: float
+
+
+class EvidenceRow(Struct, frozen=True):
+    """Where a flagged event can be read again."""
+
+    topic: str
+    partition: int
+    offset: int
+    event_id: str
+    timestamp_ms: int
+    p_value: float
+
+
+class AlertEvent(Struct, frozen=True, kw_only=True):
+    """A step in the life of an incident: opened, updated (seldom), resolved."""
+
+    schema_version: int = SCHEMA_VERSION
+    alert_id: str
+    incident_id: str
+    fingerprint: str
+    kind: Literal["anomaly.input"]
+    status: Literal["opened", "updated", "resolved"]
+    severity: Literal["info", "warning", "critical"]
+    summary: str
+    runbook: str
+    model_id: str
+    model_version: str | None
+    shard: int
+    timestamp_ms: int
+    """Event time of this step."""
+    opened_at_ms: int
+    last_flagged_ms: int
+    resolved_at_ms: int | None
+    flagged_events: int
+    """Flagged events of the incident so far."""
+    events: int
+    """All events of the model since the incident opened."""
+    p_value: float
+    """Of the most anomalous event so far."""
+    alert_rate: float
+    scores: list[DetectorScore]
+    """Of that event."""
+    features: list[FeatureEvidence]
+    """Of that event, largest contribution first."""
+    evidence: list[EvidenceRow]
+    """The most anomalous events so far, in stream order."""
+
+
+class MaintenanceEvent(Struct, frozen=True, kw_only=True):
+    """Something about a model or its detectors was brought up to date."""
+
+    schema_version: int = SCHEMA_VERSION
+    maintenance_id: str
+    kind: Literal["schema_frozen", "detector_refitted"]
+    model_id: str
+    model_version: str | None
+    shard: int
+    offset: int
+    """The input record after which it took effect."""
+    events: int
+    """Events the monitor had seen by then."""
+    detector: str | None = None
+    refit: int | None = None
+    rows: int | None = None
+    features: list[str] | None = None

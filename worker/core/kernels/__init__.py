@@ -1,0 +1,1 @@
+"""Compiled free functions over arrays: no classes, no options."""

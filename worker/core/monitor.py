@@ -1,0 +1,260 @@
+"""All state of one model inside one shard, and the path of its events.
+
+    columns -> panes -> surprisal of categories -> detectors (score, then learn) -> verdict -> incident
+
+Rule 1: what happens at an event depends on the events before it, never on how they were cut into batches. So a batch
+        is worked off in segments that end where something is due: a pane to close, the end of the warm-up, a refit.
+Rule 2: an event is scored before it is learned.
+Rule 3: outputs leave in the order of the offsets that caused them.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from worker.core.alerts.explanation import Explainer
+from worker.core.alerts.incident import Step
+from worker.core.alerts.incident_desk import IncidentDesk, Verdicts
+from worker.core.alerts.records import Origin
+from worker.core.codec import encode
+from worker.core.columns import ColumnTable, Matrix
+from worker.core.detectors.ensemble import Ensemble
+from worker.core.detectors.refit import RefitPool
+from worker.core.events import AlertEvent, MaintenanceEvent, MetricEvent, Output, OutputTopic, PredictionEvent
+from worker.core.identity import derived_id, derived_seed
+from worker.core.kernels.arrays import F64, I8, I64, Bool
+from worker.core.kernels.event_time import NO_PANE, OLDEST, WATERMARK, assign_panes
+from worker.core.options import EngineOptions
+from worker.core.statistics.pane_metrics import column_metrics
+from worker.core.statistics.panes import PaneCounts, PaneSlots
+
+
+class _Rows(NamedTuple):
+    """A batch of this monitor's events as columns of equal length n, and what is known of each row."""
+
+    events: Sequence[PredictionEvent]
+    offsets: I64
+    times_ms: I64
+    panes: I64
+    watermarks_ms: I64
+    late: Bool
+
+
+class Monitor:
+    """Watches one model. `process` takes its events in stream order and returns the outputs they cause."""
+
+    def __init__(self, model_id: str, shard: int, topic: str, options: EngineOptions, refits: RefitPool) -> None:
+        self._options = options
+        self._model_id = model_id
+        self._model_version: str | None = None
+        self._shard = shard
+        self._seen = 0
+        self._clock = np.array([0, NO_PANE], dtype=np.int64)
+        self._columns = ColumnTable(features_max=options.features_max, categories_max=options.categories_max)
+        self._slots = PaneSlots(options.buckets_max, options.categories_max + 1)
+        self._counts = PaneCounts()
+        self._ensemble = Ensemble(options, refits, derived_seed("monitor", options.seed, model_id, shard))
+        self._desk = IncidentDesk(options.incident, Origin(model_id, shard, topic, options.alert_rate))
+        self._out: list[Output] = []
+
+    def process(self, events: Sequence[PredictionEvent], offsets: I64, times_ms: I64) -> list[Output]:
+        """Process events (n) in stream order; offsets and times (ms) are n long."""
+        count = len(events)
+        rows = _Rows(
+            events, offsets, times_ms, np.empty(count, np.int64), np.empty(count, np.int64), np.zeros(count, np.bool)
+        )
+        start = 0
+        while start < count:
+            if not self._columns.frozen:
+                # A warm-up segment must not reach past its end: from there on no column is added.
+                stop = min(count, start + self._options.warmup_events - self._seen)
+                self._columns.learn(events[start:stop])
+                self._slots.grow(len(self._columns))
+            else:
+                stop = count
+            self._process_matrix(rows, self._columns.matrix(events[start:stop]), start, stop)
+            start = stop
+        return self._take_output()
+
+    def _process_matrix(self, rows: _Rows, matrix: Matrix, start: int, stop: int) -> None:
+        """Work off rows [start, stop) of a batch, whose cells are in `matrix`, segment by segment."""
+        options = self._options
+        begin = start
+        while begin < stop:
+            due = min(stop, begin + self._ensemble.barrier() - self._seen)
+            end = assign_panes(
+                rows.times_ms,
+                begin,
+                due,
+                self._clock,
+                options.pane_ms,
+                options.pane_grace_ms,
+                rows.panes,
+                rows.watermarks_ms,
+                rows.late,
+            )
+            if end == begin:
+                self._close_oldest(int(rows.offsets[begin]), complete=True)
+                continue
+            self._process_segment(rows, matrix, begin, end, start)
+            begin = end
+
+    def _process_segment(self, rows: _Rows, matrix: Matrix, begin: int, end: int, first: int) -> None:
+        """Process rows [begin, end) between which nothing is due; row `first` of the batch is row 0 of the matrix."""
+        part = slice(begin, end)
+        slot = (rows.panes[part] & 1).astype(np.int8)
+        cells = matrix.cells[begin - first : end - first]
+        unknown = None if matrix.unknown is None else matrix.unknown[begin - first : end - first]
+        self._counts.add(rows.panes[part], rows.offsets[part], rows.late[part], unknown)
+        self._slots.add(cells, slot, self._columns.is_numeric)
+        self._add_invalid(matrix.invalid, begin - first, end - first, slot)
+        self._model_version = rows.events[end - 1].model_version
+        self._judge(rows, cells[:, 1:], slot, begin, end)
+        self._seen += end - begin
+        if self._seen == self._ensemble.barrier():
+            self._cross_barrier(int(rows.offsets[end - 1]))
+
+    def _add_invalid(self, invalid: I64, begin: int, end: int, slot: I8) -> None:
+        if len(invalid):
+            inside = invalid[(invalid[:, 0] >= begin) & (invalid[:, 0] < end)]
+            self._slots.add_invalid(inside - np.array([begin, 0]), slot)
+
+    def _judge(self, rows: _Rows, cells: F64, slot: I8, begin: int, end: int) -> None:
+        """Score, learn and judge the features of rows [begin, end), and tell what becomes of incidents."""
+        seen_by_detectors = self._ensemble.rows(cells, ~self._columns.is_numeric[1:])
+        if not self._columns.frozen:
+            self._ensemble.learn_warmup(seen_by_detectors)
+            return
+        judgement = self._ensemble.judge(seen_by_detectors)
+        flagged = judgement.verdicts <= self._options.alert_rate
+        self._counts.add_verdicts(slot, ~np.isnan(judgement.verdicts), flagged)
+        part = slice(begin, end)
+        seen = Verdicts(
+            first_sequence=self._seen,
+            events=rows.events[part],
+            offsets=rows.offsets[part],
+            times_ms=rows.times_ms[part],
+            watermarks_ms=rows.watermarks_ms[part],
+            cells=cells,
+            rows=seen_by_detectors,
+            detectors=self._ensemble.names,
+            scores=judgement.scores,
+            p_values=judgement.p_values,
+            verdicts=judgement.verdicts,
+        )
+        self._tell(self._desk.process(seen, flagged, self._explainer()))
+
+    def _cross_barrier(self, offset: int) -> None:
+        """Do what is due after exactly this many events: end the warm-up, or request or take over a refit."""
+        if not self._columns.frozen:
+            self._columns.frozen = True
+            self._ensemble.end_warmup(len(self._columns) - 1)
+            self._maintain("schema_frozen", offset, features=list(self._columns.feature_names))
+        for note in self._ensemble.cross(self._seen):
+            self._maintain("detector_refitted", offset, detector=note.detector, refit=note.refit, rows=note.rows)
+
+    def tick(self, now_ms: int, offset: int) -> list[Output]:
+        """The input has been idle: close panes that are over by the clock, and resolve a quiet incident.
+
+        `now_ms` comes from a journalled tick; `offset` is that of the last record of the shard.
+        """
+        while (slot := self._counts.oldest()) is not None:
+            end_ms = (int(self._counts.index[slot]) + 1) * self._options.pane_ms
+            if now_ms < end_ms + self._options.pane_grace_ms:
+                break
+            self._close_oldest(offset, complete=True)
+        step = Step("resolved", self._seen - 1, offset, int(self._clock[WATERMARK]), self._model_version)
+        self._tell(self._desk.tick(now_ms, step, self._explainer()))
+        return self._take_output()
+
+    def drain(self) -> list[Output]:
+        """Publish what the open panes hold, as parts: this monitor is about to be dropped."""
+        while (slot := self._counts.oldest()) is not None:
+            self._close_oldest(int(self._counts.last_offset[slot]), complete=False)
+        return self._take_output()
+
+    def _close_oldest(self, offset: int, *, complete: bool) -> None:
+        slot = self._counts.oldest()
+        if slot is None:
+            raise AssertionError("no pane is open")
+        self._emit(OutputTopic.METRICS, offset, self._model_id, self._metric(slot, complete))
+        self._counts.clear(slot)
+        self._slots.clear(slot)
+        next_slot = self._counts.oldest()
+        self._clock[OLDEST] = NO_PANE if next_slot is None else self._counts.index[next_slot]
+
+    def _metric(self, slot: int, complete: bool) -> MetricEvent:
+        counts, pane_ms = self._counts, self._options.pane_ms
+        start_ms, part = int(counts.index[slot]) * pane_ms, int(counts.part[slot])
+        events, scored, flagged = int(counts.events[slot]), int(counts.scored[slot]), int(counts.flagged[slot])
+        first_offset = int(counts.first_offset[slot])
+        return MetricEvent(
+            metric_id=derived_id("pane", self._model_id, self._shard, start_ms, first_offset),
+            model_id=self._model_id,
+            model_version=self._model_version,
+            shard=self._shard,
+            pane_start_ms=start_ms,
+            pane_end_ms=start_ms + pane_ms,
+            complete=complete,
+            part=part,
+            state=self._ensemble.phase,
+            events=events,
+            late_events=int(counts.late[slot]),
+            unknown_features=int(counts.unknown[slot]),
+            first_offset=first_offset,
+            last_offset=int(counts.last_offset[slot]),
+            events_per_second=events * 1000.0 / pane_ms,
+            scored_events=scored,
+            flagged_events=flagged,
+            anomaly_rate=flagged / scored if scored else None,
+            columns=column_metrics(self._columns, self._slots.arrays, slot, events),
+        )
+
+    def _maintain(self, kind: Any, offset: int, **facts: Any) -> None:  # noqa: ANN401 - fields of the struct below
+        record = MaintenanceEvent(
+            maintenance_id=derived_id(kind, self._model_id, self._shard, offset),
+            kind=kind,
+            model_id=self._model_id,
+            model_version=self._model_version,
+            shard=self._shard,
+            offset=offset,
+            events=self._seen,
+            **facts,
+        )
+        self._emit(OutputTopic.MAINTENANCE, offset, self._model_id, record)
+
+    def _explainer(self) -> Explainer:
+        return Explainer(self._columns.columns[1:], self._ensemble.usual, self._ensemble.explaining_score())
+
+    def _tell(self, steps: Iterable[tuple[int, AlertEvent]]) -> None:
+        for offset, record in steps:
+            self._emit(OutputTopic.ALERTS, offset, record.fingerprint, record)
+
+    def _emit(
+        self, topic: OutputTopic, offset: int, key: str, record: AlertEvent | MetricEvent | MaintenanceEvent
+    ) -> None:
+        self._out.append(Output(topic, self._shard, offset, key.encode(), encode(record)))
+
+    def _take_output(self) -> list[Output]:
+        out, self._out = self._out, []
+        return out
+
+    def state(self) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
+        """Return everything that later events depend on, as named arrays; what is not an array is msgpack in one."""
+        plain = {
+            "seen": self._seen,
+            "model_version": self._model_version,
+            "frozen": self._columns.frozen,
+            "columns": self._columns.columns,
+            "incident": self._desk.state(),
+        }
+        state: dict[str, np.ndarray[Any, np.dtype[Any]]] = {
+            "plain": np.frombuffer(msgspec.msgpack.encode(plain), dtype=np.uint8),
+            "clock": self._clock,
+        }
+        state |= {f"panes.{name}": array for name, array in self._slots.arrays.items()}
+        state |= {f"counts.{name}": array for name, array in self._counts.state().items()}
+        state |= {f"ensemble.{name}": array for name, array in self._ensemble.state().items()}
+        return state

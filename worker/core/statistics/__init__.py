@@ -1,0 +1,1 @@
+"""Mergeable statistics: the merge of parts equals one pass over the whole."""

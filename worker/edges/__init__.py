@@ -1,0 +1,1 @@
+"""The edges: each knows one outside thing and no other edge."""

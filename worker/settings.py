@@ -1,0 +1,297 @@
+"""Settings of the worker: defaults < TOML file < environment < command line, as frozen structs.
+
+Nobody else reads the configuration file or the environment. What is unknown, wrong or unsafe is refused with one
+line that says what to do; the value of a secret appears in no message, no `repr` and no `describe`.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from worker.core.options import EngineOptions, contradictions
+
+__all__ = [
+    "KafkaSettings",
+    "Settings",
+    "SettingsError",
+    "TopicSettings",
+    "WorkerSettings",
+    "describe",
+    "load_settings",
+]
+
+_PREFIX = "MODELVIGIL_"
+_ENVIRONMENT = {
+    "MODELVIGIL_BOOTSTRAP_SERVERS": ("kafka", "bootstrap_servers"),
+    "MODELVIGIL_GROUP_ID": ("kafka", "group_id"),
+}
+_ENVIRONMENT_KAFKA = "MODELVIGIL_KAFKA_"
+_ENVIRONMENT_FILE = "_FILE"
+# A Kubernetes service called `modelvigil-kafka` puts these into every pod; they are nobody's librdkafka property.
+_SERVICE_LINK = re.compile(r"MODELVIGIL_KAFKA_(SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_.*)")
+# The properties of librdkafka whose own name ends in `.file`: here `_FILE` is part of the name.
+_NAMED_FILE = frozenset(
+    {
+        "sasl.oauthbearer.assertion.file",
+        "sasl.oauthbearer.assertion.jwt.template.file",
+        "sasl.oauthbearer.assertion.private.key.file",
+    }
+)
+_SECRET = re.compile(r"password|passphrase|secret|token|credential|jaas|(^|[._])key([._]|$)", re.IGNORECASE)
+_MASK = "********"
+_UNSAFE = "exactly-once depends on it"
+_REFUSED_PROPERTIES = {
+    "acks": _UNSAFE,
+    "auto.commit.interval.ms": _UNSAFE,
+    "auto.offset.reset": "say [worker] start_at; an offset that is gone must stop the worker, not be skipped",
+    "bootstrap.servers": "say [kafka] bootstrap_servers",
+    "check.crcs": "a damaged record must be noticed",
+    "enable.auto.commit": _UNSAFE,
+    "enable.auto.offset.store": _UNSAFE,
+    "enable.idempotence": _UNSAFE,
+    "enable.partition.eof": "the reader does not expect such events",
+    "group.id": "say [kafka] group_id",
+    "isolation.level": "records of aborted transactions would be read",
+    "max.in.flight": _UNSAFE,
+    "max.in.flight.requests.per.connection": _UNSAFE,
+    "message.timeout.ms": "it follows [worker] transaction_timeout_ms",
+    "delivery.timeout.ms": "it follows [worker] transaction_timeout_ms",
+    "metadata.broker.list": "say [kafka] bootstrap_servers",
+    "partition.assignment.strategy": "hand-over of state is written for cooperative-sticky",
+    "request.required.acks": _UNSAFE,
+    "transaction.timeout.ms": "say [worker] transaction_timeout_ms",
+    "transactional.id": "it follows [kafka] group_id",
+}
+
+TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+
+
+class SettingsError(Exception):
+    """The configuration cannot be used; the message is one line and says what to do."""
+
+
+class KafkaSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How to reach Kafka. `properties` go to every librdkafka client as they are (SASL, TLS, timeouts)."""
+
+    bootstrap_servers: Annotated[str, Meta(min_length=1)] = "localhost:9092"
+    group_id: Annotated[str, Meta(min_length=1, max_length=200)] = "modelvigil"
+    properties: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in _masked(msgspec.structs.asdict(self)).items())
+        return f"KafkaSettings({fields})"
+
+
+class TopicSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Names of all topics: the first three are read, the others written."""
+
+    predictions: TopicName = "predictions"
+    labels: TopicName = "labels"
+    feedback: TopicName = "feedback"
+    alerts: TopicName = "modelvigil.alerts"
+    metrics: TopicName = "modelvigil.metrics"
+    maintenance: TopicName = "modelvigil.maintenance"
+    dead_letters: TopicName = "modelvigil.dead-letters"
+    state: TopicName = "modelvigil.state"
+    scores: TopicName = "modelvigil.scores"
+
+
+class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Pace and bounds of the loop, and how it speaks."""
+
+    commit_interval_ms: Annotated[int, Meta(ge=10, le=10_000)] = 200
+    fetch_records_max: Annotated[int, Meta(ge=1, le=100_000)] = 5_000
+    outputs_max: Annotated[int, Meta(ge=1, le=90_000)] = 20_000
+    """Pending outputs that cause an early commit; the queue of a producer ends at 100,000."""
+    idle_close_ms: Annotated[int, Meta(ge=100)] = 5_000
+    """Silence of a partition after which panes that are over are published without waiting for a later event."""
+    start_at: Literal["earliest", "latest"] = "earliest"
+    """Where a partition without a committed position begins."""
+    transaction_timeout_ms: Annotated[int, Meta(ge=5_000, le=900_000)] = 15_000
+    refit_processes: Annotated[int, Meta(ge=1, le=64)] = 1
+    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """All settings, one field for each table of the TOML file."""
+
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicSettings = TopicSettings()
+    worker: WorkerSettings = WorkerSettings()
+    engine: EngineOptions = EngineOptions()
+
+
+def load_settings(config: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Settings:
+    """Merge all sources and check the result.
+
+    Args:
+        config: the TOML file, if there is one.
+        environ: the environment of the process.
+        overrides: from the command line, by dotted name (`kafka.group_id`); None means "not given".
+
+    Raises:
+        SettingsError: with one line that says what to do.
+    """
+    tree = _read_toml(config) if config is not None else {}
+    _flatten_properties(tree)
+    _merge(tree, _from_environment(environ))
+    for path, value in overrides.items():
+        if value is not None:
+            _put(tree, path.split("."), value)
+    _refuse_unknown(tree, Settings, ())
+    try:
+        settings = msgspec.convert(tree, Settings)
+    except msgspec.ValidationError as error:
+        raise SettingsError(_in_plain_words(str(error))) from None
+    _refuse_unsafe(settings.kafka.properties)
+    _refuse_contradictions(settings)
+    return settings
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """Return all settings as plain values, secrets masked."""
+    return _masked(msgspec.to_builtins(settings))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path} is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from None
+
+
+def _flatten_properties(tree: dict[str, Any]) -> None:
+    """Make text of the values, and one dotted name of `ssl.ca.location = ...`, which TOML reads as nested tables."""
+    kafka = tree.get("kafka")
+    if isinstance(kafka, dict) and isinstance(kafka.get("properties"), dict):
+        kafka["properties"] = dict(_flattened(kafka["properties"], ""))
+
+
+def _flattened(table: Mapping[str, object], prefix: str) -> Iterator[tuple[str, str]]:
+    for key, value in table.items():
+        name = prefix + key
+        if isinstance(value, dict):
+            yield from _flattened(value, name + ".")
+        elif isinstance(value, bool):
+            yield name, str(value).lower()
+        elif isinstance(value, str | int | float):
+            yield name, str(value)
+        else:
+            raise SettingsError(f"kafka.properties.{name}: expected text, a number or true/false")
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for variable in sorted(environ):
+        if variable in _ENVIRONMENT:
+            _put(tree, _ENVIRONMENT[variable], environ[variable])
+        elif variable.startswith(_ENVIRONMENT_KAFKA) and not _SERVICE_LINK.fullmatch(variable):
+            name, value = _kafka_property(variable, environ[variable])
+            if name in tree.get("kafka", {}).get("properties", {}):
+                raise SettingsError(f"{name} is given twice, by {variable} and without _FILE: remove one of them")
+            _put(tree, ("kafka", "properties", name), value)
+        elif variable.startswith(_PREFIX):
+            _refuse_slip(variable)
+    return tree
+
+
+def _refuse_slip(variable: str) -> None:
+    """Refuse what is almost a known variable; others may belong to the platform (Kubernetes service links)."""
+    near = difflib.get_close_matches(variable, _ENVIRONMENT, n=1, cutoff=0.9)
+    if near:
+        raise SettingsError(f"environment variable {variable} is not known: did you mean {near[0]}?")
+
+
+def _kafka_property(variable: str, value: str) -> tuple[str, str]:
+    name = variable.removeprefix(_ENVIRONMENT_KAFKA).lower().replace("_", ".")
+    if not variable.endswith(_ENVIRONMENT_FILE) or name in _NAMED_FILE:
+        return name, value
+    try:
+        secret = Path(value).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError):
+        raise SettingsError(f"the file named by {variable} cannot be read: {value}") from None
+    return name.removesuffix(".file"), secret
+
+
+def _put(tree: dict[str, Any], path: tuple[str, ...] | list[str], value: object) -> None:
+    *tables, key = path
+    for table in tables:
+        tree = tree.setdefault(table, {})
+        if not isinstance(tree, dict):
+            raise SettingsError(f"{table} must be a table: write [{table}] above its settings")
+    tree[key] = value
+
+
+def _merge(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def _refuse_unknown(tree: Mapping[str, Any], struct: type[Struct], path: tuple[str, ...]) -> None:
+    fields = {field.name: field.type for field in msgspec.structs.fields(struct)}
+    for key, value in tree.items():
+        name = ".".join((*path, key))
+        if key not in fields:
+            raise SettingsError(f"{name} is not a known setting: {_suggestion(key, path, list(fields))}")
+        kind = fields[key]
+        if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, Struct):
+            _refuse_unknown(value, kind, (*path, key))
+
+
+def _suggestion(key: str, path: tuple[str, ...], known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    if near:
+        return f"did you mean {'.'.join((*path, near[0]))}?"
+    return f"{'.'.join(path) or 'the top level'} has {', '.join(sorted(known))}"
+
+
+def _refuse_unsafe(properties: Mapping[str, str]) -> None:
+    for name in properties:
+        if name in _REFUSED_PROPERTIES:
+            reason = _REFUSED_PROPERTIES[name]
+            raise SettingsError(f"kafka.properties must not set {name}: {reason}; remove it")
+
+
+def _in_plain_words(message: str) -> str:
+    """Turn "Expected `int`, got `str` - at `$.worker.outputs_max`" around, so that the place comes first."""
+    problem, _, place = message.partition(" - at ")
+    path = place.strip("`").removeprefix("$").removeprefix(".") or "the configuration"
+    return f"{path}: {problem[:1].lower()}{problem[1:]}"
+
+
+def _refuse_contradictions(settings: Settings) -> None:
+    found = contradictions(settings.engine)
+    worker = settings.worker
+    if worker.commit_interval_ms * 2 > worker.transaction_timeout_ms:
+        found.append("worker.transaction_timeout_ms must be at least twice worker.commit_interval_ms")
+    by_name: dict[str, str] = {}
+    for field, topic in msgspec.structs.asdict(settings.topics).items():
+        if topic in by_name:
+            found.append(f"topics.{field} and topics.{by_name[topic]} must not be the same topic ({topic})")
+        by_name[topic] = field
+    if found:
+        raise SettingsError("; ".join(found))
+
+
+def _masked(tree: Mapping[str, Any]) -> dict[str, Any]:
+    masked: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            masked[key] = _masked(value)
+        else:
+            masked[key] = _MASK if isinstance(value, str) and _SECRET.search(key) else value
+    return masked
