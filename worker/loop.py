@@ -92,6 +92,7 @@ class Loop:
         """Work until told to stop, then leave: finish the batch, publish open panes, commit, leave the group."""
         while not stop():
             self.step(stop)
+        self.revoked(sorted(self._engine.partitions))
         self._membership.close(self)
         self._source.close()
         self._sink.close()

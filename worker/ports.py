@@ -25,6 +25,7 @@ __all__ = [
     "RefitRequest",
     "RefitTicket",
     "Sink",
+    "SinkError",
     "Source",
     "SourceError",
 ]
@@ -56,6 +57,10 @@ class PositionUnstableError(Exception):
 
 class SourceError(Exception):
     """The source cannot go on from where it is; the message says what to do."""
+
+
+class SinkError(Exception):
+    """The sink cannot be brought back within its bounds; the message says what to do."""
 
 
 class GroupListener(Protocol):

@@ -74,11 +74,7 @@ class Ensemble:
 
     def end_warmup(self, features: int) -> None:
         """Build the detectors for the features of the frozen schema, and let them learn the rows so far."""
-        rows = np.full((self._options.warmup_events, features), np.nan)
-        start = 0
-        for part in self._warmup:
-            rows[start : start + len(part), : part.shape[1]] = part
-            start += len(part)
+        rows = self._warmup_rows(features)
         self._warmup = []
         options = self._options
         self._forest = RefittedForest(features, options.forest, self._refits, derived_seed("forest", self._seed))
@@ -112,7 +108,9 @@ class Ensemble:
     def state(self) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
         """Return all mutable state as named arrays: live ones where there are any."""
         state: dict[str, np.ndarray[Any, np.dtype[Any]]] = {"totals": self._totals}
-        state |= {f"warmup.{place}": part for place, part in enumerate(self._warmup_by_row())}
+        if self._warmup:
+            # One array, as wide as the table is now: how the rows came in batches is not state.
+            state["warmup"] = self._warmup_rows(self._warmup[-1].shape[1])
         state |= {f"usual.{name}": band for name, band in self.usual._asdict().items()}
         for detector in self._detectors:
             state |= {f"{detector.name}.{name}": array for name, array in detector.state().items()}
@@ -120,6 +118,11 @@ class Ensemble:
             state |= {f"calibration.{name}": array for name, array in self._calibration.state().items()}
         return state
 
-    def _warmup_by_row(self) -> list[F64]:
-        """Return the warm-up rows one by one: how they came in batches is not state."""
-        return [row for part in self._warmup for row in part]
+    def _warmup_rows(self, features: int) -> F64:
+        """Return the warm-up rows (n x features), NaN for features that were not known yet."""
+        rows = np.full((sum(map(len, self._warmup)), features), np.nan)
+        start = 0
+        for part in self._warmup:
+            rows[start : start + len(part), : part.shape[1]] = part
+            start += len(part)
+        return rows

@@ -1,0 +1,1 @@
+"""What has been published, kept as files: a difference is a decision."""

@@ -1,0 +1,111 @@
+"""Laws 6 and 8: everything is bounded, and every record is accounted for."""
+
+import json
+from collections import Counter
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.streams import SMALL, START_MS, batch, cut, records, run
+from worker.core.events import MetricEvent, Output, OutputTopic, RejectCode
+
+
+def metrics(outputs: list[Output]) -> list[MetricEvent]:
+    """Return the metric records among outputs."""
+    return [msgspec.json.decode(o.value or b"", type=MetricEvent) for o in outputs if o.topic is OutputTopic.METRICS]
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_every_record_is_counted_once(seed: int) -> None:
+    """Events counted in metrics plus dead letters are the records; each dead letter is the original."""
+    stream = records(seed, 500, bad=0.2)
+    outputs, engine = run(cut(stream, [100, 101, 300]))
+    outputs += engine.drain(0)
+    letters = [output for output in outputs if output.topic is OutputTopic.DEAD_LETTERS]
+    assert sum(metric.events for metric in metrics(outputs)) + len(letters) == len(stream)
+    assert len({letter.offset for letter in letters}) == len(letters)
+    assert all(letter.value == stream[letter.offset][0] for letter in letters)
+
+
+def test_too_many_models_are_dead_letters() -> None:
+    """Beyond `models_max` an event is rejected with its code; known models go on."""
+    events = [{"event_id": "e", "model_id": f"m{n % 6}", "features": {"a": n}, "prediction": 1} for n in range(60)]
+    outputs, engine = run([batch(0, 0, [(json.dumps(event).encode(), START_MS) for event in events])])
+    assert engine.models == SMALL.models_max == 4
+    codes = [dict(output.headers)["modelvigil.reason"] for output in outputs]
+    assert codes == [RejectCode.MODELS_MAX.value.encode()] * 20
+
+
+def test_too_many_features_and_categories_are_bounded_and_counted() -> None:
+    """Features beyond `features_max` are counted as unknown; categories beyond `categories_max` as others."""
+    events = [
+        {
+            "event_id": f"e{n}",
+            "model_id": "m",
+            "features": {"city": f"city{n}"} | {f"f{place}": n for place in range(20)},
+            "prediction": 1,
+        }
+        for n in range(40)
+    ]
+    _, engine = run([batch(0, 0, [(json.dumps(event).encode(), START_MS) for event in events])])
+    (metric,) = metrics(engine.drain(0))
+    columns = {column.name: column for column in metric.columns}
+    assert len(columns) == 1 + SMALL.features_max
+    assert metric.unknown_features == 40 * 13
+    assert len(columns["city"].categories or {}) == SMALL.categories_max
+    assert columns["city"].other_categories == 36
+
+
+def test_wrong_types_are_counted_and_left_out() -> None:
+    """A value of another type than its column's is invalid: counted, and not in the statistics."""
+    values = [1.0, 2.0, "three", None, True, 6.0]
+    events = [{"event_id": "e", "model_id": "m", "features": {"a": v, "b": 1}, "prediction": 1} for v in values]
+    _, engine = run([batch(0, 0, [(json.dumps(event).encode(), START_MS) for event in events])])
+    (metric,) = metrics(engine.drain(0))
+    column = next(column for column in metric.columns if column.name == "a")
+    assert (column.count, column.missing, column.invalid) == (3, 1, 2)
+    assert column.mean == pytest.approx(3.0)
+
+
+def test_statistics_equal_numpy() -> None:
+    """Mean, deviation, range and quantiles of a pane are what numpy says of the same values."""
+    values = np.random.default_rng(3).lognormal(1, 1, 400)
+    events = [{"event_id": "e", "model_id": "m", "features": {"a": v}, "prediction": 1} for v in values]
+    _, engine = run([batch(0, 0, [(json.dumps(event).encode(), START_MS) for event in events])])
+    (metric,) = metrics(engine.drain(0))
+    column = next(column for column in metric.columns if column.name == "a")
+    assert column.mean == pytest.approx(values.mean(), rel=1e-12)
+    assert column.standard_deviation == pytest.approx(values.std(ddof=1), rel=1e-12)
+    assert (column.minimum, column.maximum) == (values.min(), values.max())
+    assert column.histogram is not None
+    error = 1.05 * np.tanh(0.5 * np.log(2) * 2.0**-column.histogram.scale)
+    for share, quantile in ((0.5, column.median), (0.05, column.p05), (0.95, column.p95)):
+        assert quantile == pytest.approx(np.quantile(values, share, method="inverted_cdf"), rel=error)
+
+
+def test_an_incident_tells_its_course() -> None:
+    """Each incident's records are opened (updated)* resolved, under one id, and incidents do not overlap."""
+    outputs, _ = run(cut(records(4, 4000), []))
+    alerts = [msgspec.json.decode(o.value or b"") for o in outputs if o.topic is OutputTopic.ALERTS]
+    courses: dict[str, list[str]] = {}
+    open_now: dict[str, str] = {}
+    for alert in alerts:
+        courses.setdefault(alert["incident_id"], []).append(alert["status"])
+        current = open_now.get(alert["fingerprint"])
+        assert current is None if alert["status"] == "opened" else current == alert["incident_id"]
+        if alert["status"] == "resolved":
+            del open_now[alert["fingerprint"]]
+        else:
+            open_now[alert["fingerprint"]] = alert["incident_id"]
+    assert len(courses) > 20
+    for course in courses.values():
+        assert course[0] == "opened"
+        assert course.count("opened") == 1
+        assert course.count("resolved") <= 1
+        assert "resolved" not in course[:-1]
+    assert Counter(alert["alert_id"] for alert in alerts).most_common(1)[0][1] == 1
+    assert all(len(alert["evidence"]) <= SMALL.incident.evidence_max for alert in alerts)

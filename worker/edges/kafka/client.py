@@ -1,0 +1,194 @@
+"""What all Kafka clients of this worker share: the connection, errors by blame, and deadlines.
+
+Rule 1: no call to a client is made without a timeout.
+Rule 2: what the user configures comes between our defaults and what correctness forces: it can tune, not break.
+"""
+
+# ruff: noqa: SLF001 - confluent-kafka names librdkafka's own error codes with a leading underscore; they are public
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+POSITION_GONE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION, KafkaError.OFFSET_OUT_OF_RANGE})
+"""The offset to read from is not in the partition."""
+
+TOPIC_GONE = frozenset(
+    {
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError.INCONSISTENT_TOPIC_ID,
+        KafkaError.UNKNOWN_TOPIC_ID,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
+"""The topic or partition does not exist, or was created again."""
+
+FORBIDDEN = frozenset(
+    {
+        KafkaError._AUTHENTICATION,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    }
+)
+"""The broker refuses this user: waiting does not help."""
+
+DAMAGED = frozenset({KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG, KafkaError.INVALID_MSG})
+"""What the broker has stored, or sent, cannot be read."""
+
+FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})
+"""Another producer has taken over the transactional id."""
+
+INDEFINITE = frozenset(
+    {
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._DESTROY,
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError._TIMED_OUT,
+        KafkaError._TIMED_OUT_QUEUE,
+        KafkaError._TRANSPORT,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.REQUEST_TIMED_OUT,
+    }
+)
+"""Whether the request was carried out is not known."""
+
+TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+TIMED_OUT = KafkaError._TIMED_OUT
+INVALID_SETTING = KafkaError._INVALID_ARG
+
+
+class ClientError(Exception):
+    """A client cannot be built or used; the message says what to do."""
+
+
+class ClientLogger(Protocol):
+    """Takes librdkafka's log lines. A standard `logging.Logger` is one."""
+
+    def log(self, level: int, msg: str, /, *args: object) -> None:
+        """Write one line; `args` belong into `msg` by the rules of `%`."""
+        ...
+
+
+@dataclass(slots=True)
+class ErrorWatch:
+    """Remembers what librdkafka reports beside the calls themselves; transport errors are its business, not ours."""
+
+    logger: ClientLogger
+    refusal: str = ""
+    """Why the broker refuses to talk to us, if it does."""
+    fatal_code: int | None = None
+    """The error that ended the client for good; calls after it may report no more than `_FATAL`."""
+
+    def __call__(self, error: KafkaError) -> None:
+        """Serve librdkafka's `error_cb`."""
+        if error.code() in FORBIDDEN:
+            self.refusal = error.str()
+        if error.fatal():
+            self.fatal_code = error.code()
+            self.logger.log(logging.ERROR, "Kafka client: %s", error)
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaConnection:
+    """Where the cluster is and how to talk to it; builds every client, so that all are built alike."""
+
+    bootstrap_servers: str
+    properties: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """librdkafka settings of the user; not in `repr`, because passwords are among them."""
+    logger: ClientLogger = field(default_factory=lambda: logging.getLogger("modelvigil.kafka"), repr=False)
+
+    def consumer(self, watch: ErrorWatch, defaults: Mapping[str, object], forced: Mapping[str, object]) -> Consumer:
+        """Build a consumer that commits nothing by itself and sees committed records only."""
+        forced = {
+            **forced,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "enable.partition.eof": False,
+            "isolation.level": "read_committed",
+            "allow.auto.create.topics": False,
+        }
+        try:
+            return Consumer(self._merged(watch, defaults, forced), logger=self.logger)
+        except KafkaException as exception:
+            raise _refused_settings(exception) from None
+
+    def producer(self, watch: ErrorWatch, defaults: Mapping[str, object], forced: Mapping[str, object]) -> Producer:
+        """Build a producer."""
+        try:
+            return Producer(self._merged(watch, defaults, forced), logger=self.logger)
+        except KafkaException as exception:
+            raise _refused_settings(exception) from None
+
+    def admin(self, watch: ErrorWatch) -> AdminClient:
+        """Build a client for topics."""
+        try:
+            return AdminClient(self._merged(watch, {}, {}), logger=self.logger)
+        except KafkaException as exception:
+            raise _refused_settings(exception) from None
+
+    def _merged(
+        self, watch: ErrorWatch, defaults: Mapping[str, object], forced: Mapping[str, object]
+    ) -> dict[str, Any]:
+        common = {
+            "client.id": "modelvigil",
+            "reconnect.backoff.max.ms": 2_000,
+            "topic.metadata.refresh.interval.ms": 30_000,
+        }
+        ours = {"bootstrap.servers": self.bootstrap_servers, "error_cb": watch}
+        return {**common, **defaults, **self.properties, **forced, **ours}
+
+
+def _refused_settings(exception: KafkaException) -> ClientError:
+    return ClientError(f"[kafka.properties] cannot be used: {error_of(exception).str()}")
+
+
+def error_of(exception: KafkaException) -> KafkaError:
+    """Return the librdkafka error inside an exception."""
+    error = exception.args[0]
+    assert isinstance(error, KafkaError)
+    return error
+
+
+def blame(error: KafkaError, what: str) -> str | None:
+    """Say what to do about an error that waiting does not mend; None if it may pass by itself."""
+    code = error.code()
+    if code in FORBIDDEN:
+        return f"{what}: Kafka refuses this user ({error.name()}): check the credentials and the ACLs"
+    if code in POSITION_GONE:
+        return (
+            f"{what}: the records at the position to read from are gone ({error.str()}): retention has passed it, or "
+            "the topic was created again; decide where to go on and reset the offset of the consumer group"
+        )
+    if code in TOPIC_GONE:
+        return f"{what}: the topic or partition does not exist ({error.name()}): run `modelvigil topics create`"
+    if code in DAMAGED:
+        return f"{what}: records cannot be read ({error.str()}): check the disks of the broker that leads the partition"
+    if error.fatal():
+        return f"{what}: {error.name()}: {error.str()}; restart the worker"
+    return None
+
+
+class Deadline:
+    """A point in time that all calls of one operation share, so that their timeouts do not add up."""
+
+    __slots__ = ("_end",)
+
+    def __init__(self, timeout_ms: int) -> None:
+        self._end = time.monotonic() + timeout_ms / 1000
+
+    def left_s(self) -> float:
+        """Return the seconds left, never less than 1 ms: librdkafka takes 0 or less for other things."""
+        return max(0.001, self._end - time.monotonic())
+
+    def passed(self) -> bool:
+        """Tell whether it is over."""
+        return time.monotonic() >= self._end

@@ -1,0 +1,239 @@
+"""JSON Schemas (draft 2020-12) and examples of every topic, generated from the structs in `worker.core.events`.
+
+A struct's docstring describes the record, and the string under a field describes the field. The output examples come
+from the real engine, which is given a short made-up stream; its numbers are rounded to four digits, so that
+the last bit of another processor's logarithm changes no file.
+"""
+
+import ast
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+
+from worker.core import events
+from worker.core.events import (
+    AlertEvent,
+    LabelEvent,
+    MaintenanceEvent,
+    MetricEvent,
+    OutputTopic,
+    PredictionEvent,
+    RawBatch,
+    RejectCode,
+)
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+STRUCTS: dict[str, type[msgspec.Struct]] = {
+    "predictions": PredictionEvent,
+    "labels": LabelEvent,
+    "alerts": AlertEvent,
+    "metrics": MetricEvent,
+    "maintenance": MaintenanceEvent,
+}
+"""The topics whose records are JSON, and the struct of each."""
+
+_DEAD_LETTERS = "dead-letters"
+_DEAD_LETTER_HEADERS = {
+    "modelvigil.topic": "The topic that the record came from.",
+    "modelvigil.partition": "Its partition.",
+    "modelvigil.offset": "Its offset.",
+    "modelvigil.timestamp": "Its Kafka timestamp in milliseconds since the epoch; -1 if it had none.",
+    "modelvigil.reason": "Why it could not be used.",
+    "modelvigil.detail": "The same for a person, with the place in the record; the wording may change.",
+}
+
+
+def render() -> dict[str, bytes]:
+    """Return every file under `schemas/` by its relative path."""
+    files = {f"{topic}.schema.json": _text(schema(topic)) for topic in (*STRUCTS, _DEAD_LETTERS)}
+    files |= {f"examples/{topic}.json": _text(records) for topic, records in examples().items()}
+    return files
+
+
+def write(folder: Path) -> list[Path]:
+    """Write every file and return their paths."""
+    paths = []
+    for name, content in render().items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        paths.append(path)
+    return paths
+
+
+def schema(topic: str) -> dict[str, Any]:
+    """Return the schema of one record of a topic."""
+    if topic == _DEAD_LETTERS:
+        return _dead_letter_schema()
+    struct = STRUCTS[topic]
+    _, parts = msgspec.json.schema_components([struct], ref_template="#/$defs/{name}")
+    for name, part in parts.items():
+        _document(part, name)
+    title = f"One record of the topic `{topic}`"
+    top = {"$schema": DRAFT, "title": title, **_without_title(parts.pop(struct.__name__))}
+    definitions = {name: _without_title(part) for name, part in parts.items()}
+    whole: dict[str, Any] = _joined_types(top | ({"$defs": definitions} if definitions else {}))
+    return whole
+
+
+def _dead_letter_schema() -> dict[str, Any]:
+    reasons = [{"const": code.value, "description": _docs()["RejectCode"][code.name]} for code in RejectCode]
+    properties: dict[str, Any] = {
+        name: {"type": "string", "description": text} for name, text in _DEAD_LETTER_HEADERS.items()
+    }
+    for name in ("modelvigil.partition", "modelvigil.offset"):
+        properties[name]["pattern"] = "^[0-9]+$"
+    properties["modelvigil.timestamp"]["pattern"] = "^-?[0-9]+$"
+    properties["modelvigil.reason"]["oneOf"] = reasons
+    return {
+        "$schema": DRAFT,
+        "title": f"The headers of one record of the topic `{_DEAD_LETTERS}`",
+        "description": "Key and value are those of the refused record, byte for byte. Its own headers come first, "
+        "then these, in UTF-8.",
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+    }
+
+
+# Descriptions.
+
+
+@cache
+def _docs() -> dict[str, dict[str, str]]:
+    """Return the strings under the fields (or members) of each class in `events`, which Python itself drops."""
+    tree = ast.parse(inspect.getsource(events))
+    return {node.name: dict(_field_docs(node)) for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _field_docs(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for field, text in zip(node.body, node.body[1:], strict=False):
+        if not (isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)):
+            continue
+        target = field.target if isinstance(field, ast.AnnAssign) else field
+        name = target.targets[0] if isinstance(target, ast.Assign) else target
+        if isinstance(name, ast.Name):
+            yield name.id, inspect.cleandoc(str(text.value.value))
+
+
+def _document(part: dict[str, Any], struct: str) -> None:
+    """Put the descriptions into the schema of one struct."""
+    part["description"] = inspect.cleandoc(part.get("description", ""))
+    for name, text in _docs().get(struct, {}).items():
+        part["properties"][name]["description"] = text
+
+
+def _without_title(part: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if key != "title"}
+
+
+def _joined_types(node: Any) -> Any:  # noqa: ANN401 - any part of a JSON document
+    """Write `anyOf` of bare types as the list of types that it is, which people read more easily."""
+    if isinstance(node, list):
+        return [_joined_types(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    choices = node.get("anyOf", ())
+    if choices and all(set(choice) == {"type"} for choice in choices):
+        node = {"type": [choice["type"] for choice in choices]} | {k: v for k, v in node.items() if k != "anyOf"}
+    return {key: _joined_types(value) for key, value in node.items()}
+
+
+# Examples.
+
+_START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
+_EVENTS = 2_500
+_FAULT = range(2_100, 2_160)
+_EVENT_MS = 60
+_PSI_PER_BAR = 14.504
+_NOT_AN_EVENT = b'{"event_id":"p-02500","model_id":"pump-service","features":{"inlet_c":NaN}}'
+_DIGITS = 4
+_FLAT_LIST = re.compile(r"\[\n[^\[\]{}]*\]")
+_LINE_CHARS_MAX = 100
+
+
+def examples() -> dict[str, list[Any]]:
+    """Return a few records of each topic, oldest first. Dead letters are told by their headers."""
+    inputs = [_prediction(place, Random(place)) for place in range(_EVENTS)]  # noqa: S311 - repeatable on purpose
+    found: dict[str, list[Any]] = {"predictions": [inputs[0]], "labels": [_label(inputs[0])]}
+    outputs = _outputs_of(inputs)
+    alerts = [msgspec.json.decode(value) for value, _ in outputs[OutputTopic.ALERTS]]
+    incident = next(alert["incident_id"] for alert in alerts if alert["severity"] == "critical")
+    metrics = [msgspec.json.decode(value) for value, _ in outputs[OutputTopic.METRICS]]
+    found["alerts"] = [alert for alert in alerts if alert["incident_id"] == incident]
+    found["metrics"] = metrics[1:2]
+    found["maintenance"] = [msgspec.json.decode(value) for value, _ in outputs[OutputTopic.MAINTENANCE][:2]]
+    found[_DEAD_LETTERS] = [headers for _, headers in outputs[OutputTopic.DEAD_LETTERS]]
+    return {topic: _rounded(records) for topic, records in found.items()}
+
+
+def _outputs_of(inputs: list[dict[str, Any]]) -> dict[OutputTopic, list[tuple[bytes, dict[str, str]]]]:
+    """Give the engine the inputs and one bad record; return the values and headers that come out, by topic."""
+    # The engine brings compilers and scikit-learn along; only this command needs them.
+    from worker.core.detectors.refit import InlineRefits  # noqa: PLC0415
+    from worker.core.engine import Engine  # noqa: PLC0415
+    from worker.core.options import EngineOptions, IncidentOptions  # noqa: PLC0415
+
+    engine = Engine(EngineOptions(incident=IncidentOptions(quiet_ms=5_000)), "predictions", InlineRefits())
+    engine.add_shard(0)
+    values = [*map(msgspec.json.encode, inputs), _NOT_AN_EVENT]
+    count = len(values)
+    times = [_START_MS + place * _EVENT_MS for place in range(count)]
+    handled = engine.handle(RawBatch(0, range(count), times, values, [b"pump-service"] * count, [None] * count))
+    outputs: dict[OutputTopic, list[tuple[bytes, dict[str, str]]]] = {topic: [] for topic in OutputTopic}
+    for output in handled.outputs:
+        headers = {name: (value or b"").decode() for name, value in output.headers}
+        outputs[output.topic].append((output.value or b"", headers))
+    return outputs
+
+
+def _prediction(place: int, random: Random) -> dict[str, Any]:
+    """Return a pump and its predicted days to the next service; during the fault a new gateway sends °F and psi."""
+    inlet, outlet, bar = (_bell(random, low, high) for low, high in ((14, 22), (48, 60), (2.6, 3.4)))
+    features = {"inlet_c": inlet, "outlet_c": outlet, "pressure_bar": bar}
+    if place in _FAULT:
+        features = {"inlet_c": inlet * 1.8 + 32, "outlet_c": outlet * 1.8 + 32, "pressure_bar": bar * _PSI_PER_BAR}
+    return {
+        "event_id": f"p-{place:05}",
+        "model_id": "pump-service",
+        "model_version": "2026-01",
+        "timestamp": _START_MS + place * _EVENT_MS,
+        "features": {name: round(value, 2) for name, value in features.items()}
+        | {"boosted": random.choice([True, False]), "site": random.choice(["north", "south"])},
+        "prediction": round(90 - outlet + 4 * random.random(), 1),
+    }
+
+
+def _bell(random: Random, low: float, high: float) -> float:
+    return low + (high - low) * (random.random() + random.random() + random.random()) / 3
+
+
+def _label(event: dict[str, Any]) -> dict[str, Any]:
+    serviced_ms = event["timestamp"] + 34 * 86_400_000
+    return {"event_id": event["event_id"], "model_id": event["model_id"], "timestamp": serviced_ms, "label": 34.0}
+
+
+def _rounded(node: Any) -> Any:  # noqa: ANN401 - any part of a JSON document
+    if isinstance(node, float):
+        return float(f"{node:.{_DIGITS}g}")
+    if isinstance(node, list):
+        return [_rounded(item) for item in node]
+    return {key: _rounded(value) for key, value in node.items()} if isinstance(node, dict) else node
+
+
+def _text(document: Any) -> bytes:  # noqa: ANN401 - any JSON document
+    """Lay a document out for people: indented, but a short list (the counts of a histogram) on one line."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    return _FLAT_LIST.sub(_on_one_line, text).encode() + b"\n"
+
+
+def _on_one_line(found: re.Match[str]) -> str:
+    line = " ".join(found.group().split()).replace("[ ", "[").replace(" ]", "]")
+    return line if len(line) <= _LINE_CHARS_MAX else found.group()
