@@ -1,3 +1,19 @@
-raise ImportError(
-    "NOTE from the lead to the edges helper: at 00:30 I overwrote your version of membership.py, source.py, sink.py and __init__.py in this folder by accident. Please write your versions again, as they were in your context. Mine are in /tmp/mine for reference only. I added SinkError to worker/ports.py: raise it when the sink cannot be brought back within its bounds."
-)
+"""Apache Kafka through librdkafka: the group, the reader, the transactional writer, and the topics themselves.
+
+Two consumers and one producer for each worker; why they are separate is written at the head of each module.
+"""
+
+from worker.edges.kafka.client import ClientError, ClientLogger, KafkaConnection
+from worker.edges.kafka.membership import KafkaMembership
+from worker.edges.kafka.sink import METADATA_BYTES_MAX, KafkaSink
+from worker.edges.kafka.source import KafkaSource
+
+__all__ = [
+    "METADATA_BYTES_MAX",
+    "ClientError",
+    "ClientLogger",
+    "KafkaConnection",
+    "KafkaMembership",
+    "KafkaSink",
+    "KafkaSource",
+]

@@ -1,3 +1,188 @@
-raise ImportError(
-    "NOTE from the lead to the edges helper: at 00:30 I overwrote your version of membership.py, source.py, sink.py and __init__.py in this folder by accident. Please write your versions again, as they were in your context. Mine are in /tmp/mine for reference only. I added SinkError to worker/ports.py: raise it when the sink cannot be brought back within its bounds."
-)
+"""This worker's part in the consumer group of the `predictions` topic: who owns which partition, and what is committed.
+
+Rule 1: this consumer never reads records. Every partition is paused at once and for ever; the data consumer in
+`source.py` reads. Pausing, seeking and resuming group partitions is where librdkafka's bugs live.
+Rule 2: callbacks run inside `poll` and `close` only, on the thread that calls them.
+Rule 3: partitions are given up only after the listener has returned, so that it can still commit.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from confluent_kafka import OFFSET_END, OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
+
+from worker.edges.kafka.client import Deadline, ErrorWatch, KafkaConnection, blame, error_of
+from worker.ports import GroupListener, Position, PositionUnstableError, SourceError
+
+_EVENTS_PER_POLL_MAX = 100
+_DEFAULTS = {
+    "group.protocol": "classic",
+    "max.poll.interval.ms": 120_000,
+    # Nothing is ever fetched; a small queue says so.
+    "queued.max.messages.kbytes": 1_024,
+}
+_CLASSIC_DEFAULTS = {"session.timeout.ms": 10_000, "heartbeat.interval.ms": 1_000}
+_CLASSIC_FORCED = {"partition.assignment.strategy": "cooperative-sticky"}
+
+
+class KafkaMembership:
+    """Implements `ports.Membership`.
+
+    Args:
+        connection: the cluster.
+        group_id: the consumer group that all workers share.
+        topic: the `predictions` topic.
+        committed_timeout_ms: how long `committed` waits before it says "ask again".
+        close_timeout_ms: how long each of the two steps of `close` may wait for the group.
+    """
+
+    def __init__(
+        self,
+        connection: KafkaConnection,
+        *,
+        group_id: str,
+        topic: str,
+        committed_timeout_ms: int = 1_000,
+        close_timeout_ms: int = 5_000,
+    ) -> None:
+        self._topic = topic
+        self._group_id = group_id
+        self._logger = connection.logger
+        self._committed_timeout_s = committed_timeout_ms / 1000
+        self._close_timeout_ms = close_timeout_ms
+        self._listener: GroupListener | None = None
+        self._owned: set[int] = set()
+        self._watch = ErrorWatch(connection.logger)
+        self._consumer = _group_consumer(connection, self._watch, group_id)
+        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+
+    def poll(self, listener: GroupListener) -> None:
+        """Serve the group protocol without waiting. Inside a callback it does nothing: the group is being served.
+
+        Raises:
+            SourceError: this user may not be in the group, or the topic is gone.
+        """
+        if self._listener is not None:
+            return
+        with self._heard_by(listener):
+            for _ in range(_EVENTS_PER_POLL_MAX):
+                if not self._serve(0.0):
+                    break
+        if self._watch.refusal:
+            raise SourceError(f"group {self._group_id}: {self._watch.refusal}: check the credentials")
+
+    def committed(self, partitions: Sequence[int]) -> Mapping[int, Position | None]:
+        """Return the committed position of each partition; None where there is none.
+
+        Raises:
+            PositionUnstableError: a former owner's transaction is open, or the coordinator does not answer: ask again.
+            SourceError: this user may not read the group.
+        """
+        if not partitions:
+            return {}
+        asked = [TopicPartition(self._topic, partition) for partition in partitions]
+        try:
+            answers = self._consumer.committed(asked, timeout=self._committed_timeout_s)
+        except KafkaException as exception:
+            raise self._unstable(error_of(exception), partitions) from None
+        found: dict[int, Position | None] = {}
+        for answer in answers:
+            if answer.error is not None:
+                raise self._unstable(answer.error, [answer.partition])
+            known = answer.offset != OFFSET_INVALID
+            found[answer.partition] = Position(answer.offset, answer.metadata or "") if known else None
+        return found
+
+    def group_metadata(self) -> object:
+        """Return what fences a zombie's commit. It changes without a callback: read it right before each use."""
+        return self._consumer.consumer_group_metadata()
+
+    def close(self, listener: GroupListener) -> None:
+        """Leave the group; owned partitions are revoked first. Bounded, also when the coordinator is gone."""
+        with self._heard_by(listener):
+            self._consumer.unsubscribe()
+            deadline = Deadline(self._close_timeout_ms)
+            while self._owned and not deadline.passed():
+                self._serve(0.05)
+            if self._owned:
+                self._warn("group %s does not answer: %s given up without it", self._group_id, sorted(self._owned))
+                listener.revoked(sorted(self._owned))
+                self._owned.clear()
+        # `close` takes no timeout and can wait for a coordinator for ever.
+        closing = threading.Thread(target=self._consumer.close, name="membership-close", daemon=True)
+        closing.start()
+        closing.join(self._close_timeout_ms / 1000)
+        if closing.is_alive():
+            self._warn("group %s was not left: the others notice after the session timeout", self._group_id)
+
+    @contextmanager
+    def _heard_by(self, listener: GroupListener) -> Iterator[None]:
+        self._listener = listener
+        try:
+            yield
+        finally:
+            self._listener = None
+
+    def _serve(self, wait_s: float) -> bool:
+        """Serve callbacks; return whether librdkafka had something to say beside them."""
+        message = self._consumer.poll(wait_s)
+        if message is None:
+            return False
+        error = message.error()
+        # A record that slipped in before the pause is not ours to use; the data consumer reads it.
+        if error is None:
+            return True
+        reason = blame(error, f"group {self._group_id} on topic {self._topic}")
+        if reason is not None:
+            raise SourceError(reason)
+        self._warn("group %s: %s", self._group_id, error.str())
+        return True
+
+    def _unstable(self, error: KafkaError, partitions: Sequence[int]) -> Exception:
+        what = f"committed positions of group {self._group_id}, topic {self._topic}, partitions {list(partitions)}"
+        reason = blame(error, what)
+        return SourceError(reason) if reason is not None else PositionUnstableError(f"{what}: {error.str()}")
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        # A logical offset keeps librdkafka from looking up the committed one, which can be unstable right now.
+        at_end = [TopicPartition(part.topic, part.partition, OFFSET_END) for part in partitions]
+        consumer.incremental_assign(at_end)
+        consumer.pause(at_end)
+        numbers = _numbers(partitions)
+        self._owned.update(numbers)
+        self._heard().assigned(numbers)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._give_up(consumer, partitions, self._heard().revoked)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._give_up(consumer, partitions, self._heard().lost)
+
+    def _give_up(
+        self, consumer: Consumer, partitions: list[TopicPartition], tell: Callable[[Sequence[int]], None]
+    ) -> None:
+        numbers = _numbers(partitions)
+        tell(numbers)
+        self._owned.difference_update(numbers)
+        consumer.incremental_unassign(partitions)
+
+    def _heard(self) -> GroupListener:
+        assert self._listener is not None, "a group callback outside of poll and close"
+        return self._listener
+
+    def _warn(self, message: str, *args: object) -> None:
+        self._logger.log(logging.WARNING, message, *args)
+
+
+def _numbers(partitions: Sequence[TopicPartition]) -> list[int]:
+    return sorted(part.partition for part in partitions)
+
+
+def _group_consumer(connection: KafkaConnection, watch: ErrorWatch, group_id: str) -> Consumer:
+    """Build the consumer. KIP-848 (`group.protocol=consumer`) keeps sessions and assignors on the broker."""
+    forced = {"group.id": group_id, "auto.offset.reset": "error"}
+    if connection.properties.get("group.protocol", "classic").lower() == "classic":
+        return connection.consumer(watch, {**_DEFAULTS, **_CLASSIC_DEFAULTS}, {**forced, **_CLASSIC_FORCED})
+    return connection.consumer(watch, _DEFAULTS, forced)

@@ -1,3 +1,294 @@
-raise ImportError(
-    "NOTE from the lead to the edges helper: at 00:30 I overwrote your version of membership.py, source.py, sink.py and __init__.py in this folder by accident. Please write your versions again, as they were in your context. Mine are in /tmp/mine for reference only. I added SinkError to worker/ports.py: raise it when the sink cannot be brought back within its bounds."
-)
+"""The transactional producer: output records and input positions become visible together, or not at all.
+
+Rule 1: after anything whose outcome is not known, the producer is replaced. To abort in place and go on is what makes
+librdkafka hang (kafka-notes A2), and lets a delayed end of one transaction end the next one (A7).
+Rule 2: the group metadata is read right before it is sent: an old generation must not commit.
+Rule 3: every delivery report is looked at. A record that failed to arrive fails the transaction.
+Rule 4: one operation, one deadline: the timeouts of its calls do not add up.
+
+    begin -> produce ... -> flush -> send offsets -> commit      COMMITTED
+      |         |             |          |             |
+      +---------+-------------+----------+-------------+-> abort ABORTED  the broker said no, and what that means
+                                                       +->       UNKNOWN  timeout, transport, failed delivery
+                                                       +->       FENCED   our transactional id has a new owner
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from worker.core.events import Output, OutputTopic
+from worker.edges.kafka import client, oversize
+from worker.edges.kafka.client import Deadline, ErrorWatch, KafkaConnection, blame, error_of
+from worker.ports import CommitOutcome, Position, SinkError
+
+METADATA_BYTES_MAX = 4_095
+"""What a broker takes with a committed offset (`offset.metadata.max.bytes` is 4,096 by default)."""
+
+_RETRY_PAUSE_S = 0.05
+_RECORD_BYTES_MAX = 1_000_000
+_DEFAULTS = {
+    "linger.ms": 5,
+    "compression.type": "lz4",
+    "message.max.bytes": _RECORD_BYTES_MAX,
+    "queue.buffering.max.messages": 100_000,
+    "queue.buffering.max.kbytes": 262_144,
+}
+
+
+class KafkaSink:
+    """Implements `ports.Sink`.
+
+    Args:
+        connection: the cluster.
+        transactional_id: names this worker; a new producer with the same name fences the old one.
+        group_metadata: tells the member's current generation (`KafkaMembership.group_metadata`).
+        input_topic: the topic whose positions are committed.
+        topic_names: the topic behind each kind of output.
+        transaction_timeout_ms: after this long the broker aborts an orphaned transaction.
+        commit_timeout_ms: bound of one `commit`; an abort after it may take as long again.
+        start_timeout_ms: bound of building a producer, here and in `replace`.
+    """
+
+    def __init__(
+        self,
+        connection: KafkaConnection,
+        *,
+        transactional_id: str,
+        group_metadata: Callable[[], object],
+        input_topic: str,
+        topic_names: Mapping[OutputTopic, str],
+        transaction_timeout_ms: int = 15_000,
+        commit_timeout_ms: int = 10_000,
+        start_timeout_ms: int = 20_000,
+    ) -> None:
+        self._connection = connection
+        self._logger = connection.logger
+        self._transactional_id = transactional_id
+        self._group_metadata = group_metadata
+        self._input_topic = input_topic
+        self._topic_names = dict(topic_names)
+        self._transaction_timeout_ms = transaction_timeout_ms
+        # A commit that outlives its transaction could only learn that it has been aborted meanwhile.
+        self._commit_timeout_ms = min(commit_timeout_ms, transaction_timeout_ms)
+        self._start_timeout_ms = start_timeout_ms
+        self._failed_delivery: tuple[KafkaError, str] | None = None
+        self._partitions: dict[OutputTopic, int] = {}
+        self._watch = ErrorWatch(connection.logger)
+        self._producer: Producer | None = None
+        self.replace()
+
+    def commit(self, outputs: Sequence[Output], positions: Mapping[int, Position]) -> CommitOutcome:
+        """Send all of it in one transaction, bounded in time.
+
+        Raises:
+            SinkError: an output can never be written; nothing of the transaction is visible.
+        """
+        if not outputs and not positions:
+            return CommitOutcome.COMMITTED
+        producer = self._producer
+        assert producer is not None, "commit after an unknown outcome: replace the sink first"
+        offsets = self._offsets(positions)
+        deadline = Deadline(self._commit_timeout_ms)
+        try:
+            producer.begin_transaction()
+            self._deliver(producer, outputs, deadline)
+            if offsets:
+                _persist(lambda: self._send_offsets(producer, offsets, deadline), deadline)
+            _persist(lambda: producer.commit_transaction(deadline.left_s()), deadline)
+        except KafkaException as exception:
+            return self._settle(producer, error_of(exception))
+        except SinkError:
+            self._abort(producer)
+            raise
+        return CommitOutcome.COMMITTED
+
+    def replace(self) -> None:
+        """Throw the producer away and start a new one with the same identity, which fences the old one.
+
+        Raises:
+            SinkError: Kafka did not answer in time, or refuses; the message says what to do.
+        """
+        self._discard()
+        self._watch = ErrorWatch(self._logger)
+        self._producer = self._connection.producer(self._watch, _DEFAULTS, self._forced())
+        try:
+            self._start(self._producer, Deadline(self._start_timeout_ms))
+        except KafkaException as exception:
+            error = error_of(exception)
+            # Serves `error_cb`, which alone knows of refused credentials.
+            self._producer.poll(0.0)
+            self._discard()
+            what = f"transactional id {self._transactional_id}"
+            why = self._watch.refusal or error.str()
+            raise SinkError(blame(error, what) or f"{what}: no transactions possible: {why}") from None
+        except SinkError:
+            self._discard()
+            raise
+
+    def close(self) -> None:
+        """Close the producer. Every `commit` ends its transaction itself, so there is none to abort."""
+        self._discard()
+
+    def _start(self, producer: Producer, deadline: Deadline) -> None:
+        _persist(lambda: producer.init_transactions(deadline.left_s()), deadline)
+        for kind, name in self._topic_names.items():
+            self._partitions[kind] = _partition_count(producer, name, deadline)
+
+    def _forced(self) -> dict[str, object]:
+        return {
+            "transactional.id": self._transactional_id,
+            "transaction.timeout.ms": self._transaction_timeout_ms,
+            # librdkafka wants these two inside the transaction's own timeout.
+            "message.timeout.ms": self._commit_timeout_ms,
+            "socket.timeout.ms": min(10_000, self._transaction_timeout_ms),
+            "enable.idempotence": True,
+            "acks": "all",
+        }
+
+    def _offsets(self, positions: Mapping[int, Position]) -> list[TopicPartition]:
+        for partition, position in positions.items():
+            # The broker would refuse it, and refuse it again: nothing would ever be committed.
+            size = len(position.metadata.encode())
+            assert size <= METADATA_BYTES_MAX, f"{size} bytes of metadata for partition {partition}"
+        return [
+            TopicPartition(self._input_topic, partition, position.offset, position.metadata)
+            for partition, position in sorted(positions.items())
+        ]
+
+    def _deliver(self, producer: Producer, outputs: Sequence[Output], deadline: Deadline) -> None:
+        """Return when the broker has all records, or raise."""
+        self._failed_delivery = None
+        for output in outputs:
+            self._produce(producer, output, deadline)
+        left = producer.flush(deadline.left_s())
+        if self._failed_delivery is not None:
+            raise _failure(*self._failed_delivery)
+        if left:
+            raise _timed_out(f"{left} records were not delivered in time")
+
+    def _produce(self, producer: Producer, output: Output, deadline: Deadline) -> None:
+        try:
+            self._enqueue(producer, output, deadline)
+        except KafkaException as exception:
+            if error_of(exception).code() not in client.TOO_LARGE:
+                raise
+            if output.topic is not OutputTopic.DEAD_LETTERS:
+                raise self._too_large(output) from None
+            limit = int(self._connection.properties.get("message.max.bytes", _RECORD_BYTES_MAX))
+            self._enqueue(producer, oversize.truncated(output, limit), deadline)
+
+    def _enqueue(self, producer: Producer, output: Output, deadline: Deadline) -> None:
+        """Hand a record to the producer, waiting while its queue is full.
+
+        A shard always writes to the same partition of a topic, so that its outputs are read in their order.
+        """
+        while True:
+            try:
+                producer.produce(
+                    self._topic_names[output.topic],
+                    output.value,
+                    output.key,
+                    output.shard % self._partitions[output.topic],
+                    on_delivery=self._on_delivery,
+                    headers=list(output.headers),
+                )
+            except BufferError:
+                if deadline.passed():
+                    raise _timed_out("the queue of the producer stays full") from None
+                producer.poll(_RETRY_PAUSE_S)
+            else:
+                return
+
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None and self._failed_delivery is None:
+            self._failed_delivery = (error, str(message.topic()))
+
+    def _send_offsets(self, producer: Producer, offsets: list[TopicPartition], deadline: Deadline) -> None:
+        producer.send_offsets_to_transaction(offsets, self._group_metadata(), deadline.left_s())
+
+    def _settle(self, producer: Producer, error: KafkaError) -> CommitOutcome:
+        """Find out what an error makes of the transaction."""
+        code = error.code()
+        if code in client.FENCED or self._watch.fatal_code in client.FENCED:
+            outcome = CommitOutcome.FENCED
+        elif code in client.FORBIDDEN:
+            self._abort(producer)
+            raise SinkError(str(blame(error, f"transaction of {self._transactional_id}")))
+        elif code in client.INDEFINITE or not error.txn_requires_abort():
+            outcome = CommitOutcome.UNKNOWN
+        else:
+            outcome = self._abort(producer)
+        if outcome is not CommitOutcome.ABORTED:
+            self._discard()
+        self._logger.log(logging.WARNING, "transaction %s: %s: %s", outcome.value, error.name(), error.str())
+        return outcome
+
+    def _abort(self, producer: Producer) -> CommitOutcome:
+        deadline = Deadline(self._commit_timeout_ms)
+        try:
+            _persist(lambda: producer.abort_transaction(deadline.left_s()), deadline)
+        except KafkaException as exception:
+            fenced = error_of(exception).code() in client.FENCED
+            return CommitOutcome.FENCED if fenced else CommitOutcome.UNKNOWN
+        return CommitOutcome.ABORTED
+
+    def _too_large(self, output: Output) -> SinkError:
+        size = oversize.size_of(output)
+        return SinkError(
+            f"an output of {size} bytes for topic {self._topic_names[output.topic]} (shard {output.shard}, offset "
+            f"{output.offset}) is larger than message.max.bytes: raise it in [kafka.properties] and on the topic"
+        )
+
+    def _discard(self) -> None:
+        """Forget the producer. Destroying one can wait for a dead broker, so that happens beside us."""
+        if self._producer is not None:
+            holder = [self._producer]
+            self._producer = None
+            threading.Thread(target=_destroy, args=(holder,), name="producer-destroy", daemon=True).start()
+
+
+def _destroy(holder: list[Producer]) -> None:
+    holder.pop().purge(blocking=False)
+
+
+def _persist(call: Callable[[], None], deadline: Deadline) -> None:
+    """Call again what failed in a way that passes, until the deadline."""
+    while True:
+        try:
+            call()
+        except KafkaException as exception:
+            if not error_of(exception).retriable() or deadline.passed():
+                raise
+            time.sleep(_RETRY_PAUSE_S)
+        else:
+            return
+
+
+def _timed_out(reason: str) -> KafkaException:
+    return KafkaException(KafkaError(client.TIMED_OUT, reason))
+
+
+def _failure(error: KafkaError, topic: str) -> Exception:
+    """Say what a failed delivery means: all but three kinds leave the transaction in an unknown state (rule 1)."""
+    if error.code() in client.FENCED:
+        return KafkaException(error)
+    if error.code() in client.TOO_LARGE:
+        return SinkError(
+            f"topic {topic} refuses a record as too large: raise its max.message.bytes to {_RECORD_BYTES_MAX} or more, "
+            "or set message.max.bytes and batch.size in [kafka.properties] to what it takes"
+        )
+    if error.code() in client.FORBIDDEN:
+        return SinkError(str(blame(error, f"topic {topic}")))
+    return _timed_out(f"a record for topic {topic} was not delivered: {error.str()}")
+
+
+def _partition_count(producer: Producer, topic: str, deadline: Deadline) -> int:
+    metadata = producer.list_topics(topic, timeout=deadline.left_s()).topics.get(topic)
+    if metadata is None or metadata.error is not None or not metadata.partitions:
+        why = metadata.error.str() if metadata is not None and metadata.error is not None else "not known"
+        raise SinkError(f"output topic {topic} cannot be written ({why}): run `modelvigil topics create`")
+    return len(metadata.partitions)

@@ -1,0 +1,60 @@
+"""Assigning events to panes, beside a naive twin."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.core.kernels.event_time import NO_PANE, OLDEST, WATERMARK, assign_panes
+
+PANE, GRACE = 100, 30
+
+
+def naive(times: list[int]) -> tuple[list[tuple[int, bool]], list[tuple[int, int]]]:
+    """Return pane and lateness of each event, and the closings as (row, pane), one event after the other."""
+    watermark, open_panes = 0, set()
+    assigned, closings = [], []
+    for row, time in enumerate(times):
+        watermark = max(watermark, time)
+        for pane in sorted(open_panes):
+            if watermark >= (pane + 1) * PANE + GRACE:
+                closings.append((row, pane))
+                open_panes.remove(pane)
+        own = time // PANE
+        late = (own + 1) * PANE + GRACE <= watermark
+        pane = watermark // PANE if late else own
+        open_panes.add(pane)
+        assert len(open_panes) <= 2
+        assigned.append((pane, late))
+    return assigned, closings
+
+
+def compiled(times: list[int], cuts: list[int]) -> tuple[list[tuple[int, bool]], list[tuple[int, int]]]:
+    """Do the same with the kernel, in calls that end at the cuts, closing panes as the monitor does."""
+    count = len(times)
+    panes, marks, late = np.empty(count, np.int64), np.empty(count, np.int64), np.zeros(count, np.bool)
+    clock = np.array([0, NO_PANE], dtype=np.int64)
+    closings: list[tuple[int, int]] = []
+    open_panes: set[int] = set()
+    begin = 0
+    for stop in [*sorted(cuts), count]:
+        while begin < stop:
+            end = assign_panes(np.array(times), begin, stop, clock, PANE, GRACE, panes, marks, late)
+            open_panes.update(panes[begin:end].tolist())
+            if end < stop:
+                oldest = min(open_panes)
+                assert oldest == clock[OLDEST]
+                closings.append((end, oldest))
+                open_panes.remove(oldest)
+                clock[OLDEST] = min(open_panes, default=NO_PANE)
+            begin = end
+    assert clock[WATERMARK] == max(times, default=0)
+    return list(zip(panes.tolist(), late.tolist(), strict=True)), closings
+
+
+@given(
+    st.lists(st.integers(0, 1000) | st.integers(400, 600), max_size=60),
+    st.lists(st.integers(0, 60), max_size=5),
+)
+def test_panes_are_those_of_the_naive_twin(times: list[int], cuts: list[int]) -> None:
+    """Panes, lateness and closings are equal, and at most two panes are open at any time."""
+    assert compiled(times, [cut for cut in cuts if cut < len(times)]) == naive(times)
