@@ -63,7 +63,7 @@ INDEFINITE = frozenset(
 
 TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 TIMED_OUT = KafkaError._TIMED_OUT
-INVALID_SETTING = KafkaError._INVALID_ARG
+TOPIC_EXISTS = KafkaError.TOPIC_ALREADY_EXISTS
 
 
 class ClientError(Exception):

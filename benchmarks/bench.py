@@ -1,0 +1,176 @@
+"""Measures the worker against the null loop and the plain loop, on one broker, in one run, alternating.
+
+    make bench                                  three rounds, RESULTS.md renewed, the last line is JSON
+    python -m benchmarks.bench --rounds 1 --events 400000
+
+Every contestant is a process of its own that reads the same topic from its beginning in a fresh consumer group. It is
+watched from outside: the rate is what the group's committed offsets advance in, from the first commit seen to the last.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from confluent_kafka import Consumer, TopicPartition
+from rich.console import Console
+
+from benchmarks.events import FEATURES, MODELS, PARTITIONS, create_topics, generate, publish
+from worker.edges.broker import LocalBroker
+
+TOPIC = "predictions"
+OUTPUTS = ("modelvigil.alerts", "modelvigil.metrics", "modelvigil.maintenance", "modelvigil.dead-letters")
+JVM = ("-Xms512m", "-Xmx1g", "-XX:+UseSerialGC")
+PLAIN_SECONDS = 20.0
+DONE_SECONDS_MAX = 240.0
+RESULTS = Path(__file__).with_name("RESULTS.md")
+CONTESTANTS = ("null", "worker", "plain")
+
+console = Console(stderr=True)
+
+
+class Reading(NamedTuple):
+    """Committed events at a moment."""
+
+    seconds: float
+    events: int
+
+
+def command(contestant: str, servers: str, group: str) -> list[str]:
+    """Return the command that starts a contestant."""
+    python = sys.executable
+    match contestant:
+        case "null":
+            return [python, "-m", "benchmarks.null_loop", servers, TOPIC, group]
+        case "plain":
+            return [python, "-m", "benchmarks.plain_loop", servers, TOPIC, OUTPUTS[0], group]
+        case _:
+            return [python, "-m", "worker", "run", "--bootstrap-servers", servers, "--group-id", group]
+
+
+@contextmanager
+def running(arguments: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a contestant; it is stopped at the end, and its output is in `log`."""
+    with log.open("wb") as out, subprocess.Popen(arguments, stdout=out, stderr=out) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def committed(watcher: Consumer) -> int:
+    """Return how many events the group has committed."""
+    places = watcher.committed([TopicPartition(TOPIC, partition) for partition in range(PARTITIONS)], timeout=10)
+    return sum(max(0, place.offset) for place in places)
+
+
+def measure(contestant: str, servers: str, group: str, total: int, log: Path) -> float:
+    """Return the events per second of one contestant."""
+    watcher = Consumer({"bootstrap.servers": servers, "group.id": group, "enable.auto.commit": False})
+    readings: list[Reading] = []
+    with running(command(contestant, servers, group), log) as process:
+        limit = time.monotonic() + DONE_SECONDS_MAX
+        while time.monotonic() < limit and process.poll() is None:
+            now, events = time.monotonic(), committed(watcher)
+            if events and (not readings or events > readings[-1].events):
+                readings.append(Reading(now, events))
+            if events >= total or (contestant == "plain" and readings and now - readings[0].seconds > PLAIN_SECONDS):
+                break
+            time.sleep(0.02)
+    watcher.close()
+    if len(readings) < 2 or (contestant != "plain" and readings[-1].events < total):
+        raise SystemExit(f"bench: {contestant} did not finish; its output is in {log}")
+    return (readings[-1].events - readings[0].events) / (readings[-1].seconds - readings[0].seconds)
+
+
+def contest(servers: str, rounds: int, total: int, folder: Path) -> dict[str, list[float]]:
+    """Let the contestants run in turn; return the rates of each."""
+    rates: dict[str, list[float]] = {contestant: [] for contestant in CONTESTANTS}
+    for turn in range(rounds):
+        for contestant in CONTESTANTS:
+            group = f"{contestant}-{turn}"
+            rate = measure(contestant, servers, group, total, folder / f"{group}.log")
+            rates[contestant].append(rate)
+            console.print(f"round {turn + 1} of {rounds}: {contestant:>6} {rate:>10,.0f} events/s")
+    return rates
+
+
+def summary(rates: dict[str, list[float]]) -> dict[str, float]:
+    """Return the medians, and the median of the ratios round by round."""
+    null, worker, plain = (rates[contestant] for contestant in CONTESTANTS)
+    return {
+        "null_eps": round(statistics.median(null)),
+        "worker_eps": round(statistics.median(worker)),
+        "plain_eps": round(statistics.median(plain)),
+        "worker_over_null": round(statistics.median(b / a for a, b in zip(null, worker, strict=True)), 3),
+        "worker_over_plain": round(statistics.median(b / c for b, c in zip(worker, plain, strict=True)), 1),
+    }
+
+
+def report(rates: dict[str, list[float]], figures: dict[str, float], total: int) -> str:
+    """Return the text of RESULTS.md's generated part."""
+    names = {
+        "null": "null loop: consume, decode, commit transactionally",
+        "worker": "modelvigil, all detectors on",
+        "plain": "plain loop from the libraries' tutorials",
+    }
+    lines = [
+        f"`make bench` with {total:,} events ({FEATURES} numeric features, {MODELS} models, {PARTITIONS} partitions), "
+        f"{len(rates['null'])} rounds, {time.strftime('%Y-%m-%d')}, Python {platform.python_version()}, "
+        f"{os.cpu_count()} cores shared with the broker.",
+        "",
+        "| loop | events/s: minimum | median | maximum |",
+        "|---|---|---|---|",
+        *(
+            f"| {names[key]} | {min(rate):,.0f} | {statistics.median(rate):,.0f} | {max(rate):,.0f} |"
+            for key, rate in rates.items()
+        ),
+        "",
+        f"worker / null loop: **{figures['worker_over_null']:.2f}**, "
+        f"worker / plain loop: **{figures['worker_over_plain']:.0f}** (medians of the ratios round by round).",
+    ]
+    return "\n".join(lines)
+
+
+def write_results(text: str) -> None:
+    """Put the generated part between its marks in RESULTS.md; the rest is written by hand."""
+    begin, end = "<!-- make bench: begin -->", "<!-- make bench: end -->"
+    page = RESULTS.read_text(encoding="utf-8")
+    head, tail = page.split(begin)[0], page.split(end)[1]
+    RESULTS.write_text(f"{head}{begin}\n{text}\n{end}{tail}", encoding="utf-8")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description="Measures the worker against the null loop and the plain loop.")
+    parser.add_argument("--events", type=int, default=800_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--keep-results", action="store_true", help="do not write RESULTS.md")
+    arguments = parser.parse_args()
+    with LocalBroker(jvm_options=JVM, say=console.print) as broker:
+        servers = broker.bootstrap_servers
+        create_topics(servers, [TOPIC, *OUTPUTS])
+        with console.status(f"generating and publishing {arguments.events:,} events"):
+            publish(servers, TOPIC, generate(arguments.events))
+        folder = Path(broker.data_directory)
+        rates = contest(servers, arguments.rounds, arguments.events, folder)
+    figures = summary(rates)
+    if not arguments.keep_results:
+        write_results(report(rates, figures, arguments.events))
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Subscribes to what the worker publishes, as any program would: read_committed, from the beginning of the topics."""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from worker.core.events import AlertEvent, MetricEvent
+from worker.settings import TopicSettings
+
+_CALL_S = 5.0
+_POLL_RECORDS_MAX = 500
+_RECENT_ALERTS_MAX = 200
+
+
+class ModelView:
+    """What the metrics have said of one model so far."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.scored = 0
+        self.flagged = 0
+        self.panes = 0
+        self.latest: MetricEvent | None = None
+        self.open_alert: AlertEvent | None = None
+
+    def add(self, metric: MetricEvent) -> None:
+        """Count one pane, or one part of it."""
+        self.events += metric.events
+        self.scored += metric.scored_events
+        self.flagged += metric.flagged_events
+        self.panes += 1
+        self.latest = metric
+
+    def median(self, feature: str) -> float | None:
+        """Return a feature's median in the latest pane."""
+        columns = self.latest.columns if self.latest else []
+        return next((column.median for column in columns if column.name == feature), None)
+
+
+class Lag(NamedTuple):
+    """How far the worker has come in the `predictions` topic."""
+
+    committed: int
+    behind: int
+
+
+class Watch:
+    """Everything that came out of the worker's topics, and how far the worker is."""
+
+    def __init__(self, topics: TopicSettings, client: Mapping[str, str], group_id: str) -> None:
+        self._topics = topics
+        self._consumer = Consumer(
+            {
+                **client,
+                # The worker's group, but never a member of it: only to ask for its committed positions.
+                "group.id": group_id,
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 100,
+            }
+        )
+        self._inputs = self._partitions(topics.predictions)
+        self._outputs = [
+            place for topic in (topics.alerts, topics.metrics, topics.dead_letters) for place in self._partitions(topic)
+        ]
+        self._consumer.assign(self._outputs)
+        self._ended: set[tuple[str, int]] = set()
+        self.models: dict[str, ModelView] = {}
+        self.alerts: deque[AlertEvent] = deque(maxlen=_RECENT_ALERTS_MAX)
+        self.told: list[AlertEvent] = []
+        self.opened = 0
+        self.dead_letters = 0
+
+    @property
+    def counted(self) -> int:
+        """How many events the metrics account for."""
+        return sum(view.events for view in self.models.values())
+
+    def poll(self, wait_s: float = 0.0) -> None:
+        """Take in what is there."""
+        for message in self._consumer.consume(_POLL_RECORDS_MAX, wait_s):
+            topic, partition, error = message.topic() or "", message.partition() or 0, message.error()
+            if error is None:
+                self._ended.discard((topic, partition))
+                self._take(topic, message.value() or b"")
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the public name of librdkafka's code
+                self._ended.add((topic, partition))
+            elif error.fatal():
+                raise KafkaException(error)
+
+    def read_to_end(self, turns_max: int = 100) -> None:
+        """Read what is left, once the worker has gone."""
+        self._consumer.assign(self._positions())  # anew, so that every partition tells its end once more
+        self._ended.clear()
+        for _ in range(turns_max):
+            if len(self._ended) == len(self._outputs):
+                return
+            self.poll(0.1)
+
+    def lag(self, written: int) -> Lag:
+        """Compare what the worker has committed with what has been written. (The topic holds nothing else.)"""
+        committed = self._consumer.committed(self._inputs, timeout=_CALL_S)
+        done = sum(max(place.offset, 0) for place in committed)
+        return Lag(done, max(written - done, 0))
+
+    def close(self) -> None:
+        """Leave."""
+        self._consumer.close()
+
+    def _partitions(self, topic: str) -> list[TopicPartition]:
+        description = self._consumer.list_topics(topic, timeout=_CALL_S).topics[topic]
+        return [TopicPartition(topic, partition, 0) for partition in sorted(description.partitions)]
+
+    def _positions(self) -> list[TopicPartition]:
+        places = self._consumer.position(self._outputs)
+        for place in places:
+            place.offset = max(place.offset, 0)
+        return places
+
+    def _take(self, topic: str, value: bytes) -> None:
+        if topic == self._topics.dead_letters:
+            self.dead_letters += 1
+        elif topic == self._topics.metrics:
+            metric = msgspec.json.decode(value, type=MetricEvent)
+            self.models.setdefault(metric.model_id, ModelView()).add(metric)
+        else:
+            self._take_alert(msgspec.json.decode(value, type=AlertEvent))
+
+    def _take_alert(self, alert: AlertEvent) -> None:
+        self.alerts.append(alert)
+        self.opened += alert.status == "opened"
+        if alert.severity == "critical":
+            self.told.append(alert)
+        view = self.models.setdefault(alert.model_id, ModelView())
+        view.open_alert = None if alert.status == "resolved" else alert

@@ -1,0 +1,259 @@
+"""The topics themselves: creates them as the worker needs them, and checks those that are there.
+
+Topics are given by role (`predictions`, `labels`, `dead_letters`, ...: the field names of `[topics]`).
+Rule 1: nothing that exists is changed; what differs is reported.
+Rule 2: an error is what breaks a law (lost replay data, state in the wrong partition); the rest are warnings.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented there, only not listed in __all__
+    ClusterMetadata,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+    TopicMetadata,
+)
+
+from worker.edges.kafka.client import FORBIDDEN, TOPIC_EXISTS, ErrorWatch, KafkaConnection, blame, error_of
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+INPUTS = ("predictions", "labels", "feedback")
+OUTPUTS = ("alerts", "metrics", "maintenance", "dead_letters")
+STATE = "state"
+REQUIRED = ("predictions", *OUTPUTS, STATE)
+"""Without these nothing runs; `labels` and `feedback` may come later, `scores` is written only on demand."""
+
+_STATE_CONFIG = {"cleanup.policy": "compact", "segment.ms": "1200000", "min.cleanable.dirty.ratio": "0.2"}
+_REPLICAS_WANTED = 3
+_IN_SYNC_WANTED = 2
+_RECORD_BYTES_WANTED = 1_000_000
+_EXTRA_S = 1.0
+"""Given to the client beyond the timeout of a request, so that its own error arrives before ours."""
+
+Configs = Mapping[str, Mapping[str, str]]
+
+
+class BrokerUnreachableError(Exception):
+    """Kafka does not answer; the message is one line and says what to look at."""
+
+
+class TopicReport(NamedTuple):
+    """What became of one topic."""
+
+    topic: str
+    outcome: Literal["created", "exists", "differs", "failed"]
+    detail: str = ""
+
+
+class Finding(NamedTuple):
+    """Something about a topic that is wrong (error) or unwise (warning)."""
+
+    severity: Literal["error", "warning"]
+    topic: str
+    message: str
+
+
+class TopicAdmin:
+    """Creates and checks the topics of one configuration.
+
+    Args:
+        connection: the cluster.
+        topics: topic names by role.
+        timeout_ms: bound of each request.
+    """
+
+    def __init__(self, connection: KafkaConnection, topics: Mapping[str, str], *, timeout_ms: int = 5_000) -> None:
+        self._servers = connection.bootstrap_servers
+        self._topics = dict(topics)
+        self._timeout_s = timeout_ms / 1000
+        self._watch = ErrorWatch(connection.logger)
+        self._admin = connection.admin(self._watch)
+
+    def create(self, partitions: int, replication: int | None = None) -> list[TopicReport]:
+        """Create what is missing, all with the partitions of `predictions`, if that exists already.
+
+        Args:
+            partitions: for new topics, when there is no `predictions` topic to follow.
+            replication: copies of each partition; without it 3, or as many as there are brokers.
+
+        Raises:
+            BrokerUnreachableError: Kafka does not answer.
+        """
+        cluster = self._cluster()
+        there = self._existing(cluster)
+        if "predictions" in there:
+            partitions = len(there["predictions"].partitions)
+        copies = replication or min(_REPLICAS_WANTED, len(cluster.brokers))
+        missing = [role for role in (*INPUTS, *OUTPUTS, STATE) if role in self._topics and role not in there]
+        created = dict(zip(missing, self._create(missing, partitions, copies), strict=True))
+        existing = {role: self._compared(role, there[role], partitions) for role in there}
+        return [report for role in self._topics if (report := created.get(role) or existing.get(role)) is not None]
+
+    def check(self) -> list[Finding]:
+        """Compare the topics with what the worker relies on; errors first.
+
+        Raises:
+            BrokerUnreachableError: Kafka does not answer.
+        """
+        cluster = self._cluster()
+        there = self._existing(cluster)
+        configs, findings = self._configs(sorted(there))
+        findings += self._missing(there)
+        findings += _partition_findings(self._topics, {role: len(t.partitions) for role, t in there.items()})
+        findings += _policy_findings(self._topics, configs)
+        if len(cluster.brokers) > 1:
+            copies = {role: _copies(topic) for role, topic in there.items() if role != "scores"}
+            findings += _replication_findings(self._topics, copies, configs)
+        return sorted(findings, key=lambda finding: finding.severity)
+
+    def partition_count(self, role: str) -> int | None:
+        """Return how many partitions a topic has; None if it does not exist."""
+        topic = self._existing(self._cluster()).get(role)
+        return None if topic is None else len(topic.partitions)
+
+    def _cluster(self) -> ClusterMetadata:
+        try:
+            return self._admin.list_topics(timeout=self._timeout_s)
+        except KafkaException as exception:
+            # Serves `error_cb`, which alone knows of refused credentials.
+            self._admin.poll(0.0)
+            why = self._watch.refusal or error_of(exception).str()
+            raise BrokerUnreachableError(
+                f"Kafka at {self._servers} did not answer within {self._timeout_s:g} s ({why}): "
+                "check that it runs, the address ([kafka] bootstrap_servers) and the credentials"
+            ) from None
+
+    def _existing(self, cluster: ClusterMetadata) -> dict[str, TopicMetadata]:
+        found = {role: cluster.topics.get(name) for role, name in self._topics.items()}
+        return {role: topic for role, topic in found.items() if topic is not None and topic.error is None}
+
+    def _create(self, roles: Sequence[str], partitions: int, copies: int) -> Iterator[TopicReport]:
+        if not roles:
+            return
+        new = [NewTopic(self._topics[role], partitions, copies, config=_config_for(role, copies)) for role in roles]
+        answers = self._admin.create_topics(new, operation_timeout=self._timeout_s, request_timeout=self._timeout_s)
+        for role in roles:
+            name = self._topics[role]
+            yield self._created(name, answers[name], f"{partitions} partitions, {copies} copies")
+
+    def _created(self, name: str, answer: "Future[None]", detail: str) -> TopicReport:
+        try:
+            answer.result(self._timeout_s + _EXTRA_S)
+        except KafkaException as exception:
+            error = error_of(exception)
+            if error.code() == TOPIC_EXISTS:
+                return TopicReport(name, "exists", "created by somebody else just now")
+            return TopicReport(name, "failed", blame(error, f"topic {name}") or error.str())
+        except TimeoutError:
+            return TopicReport(name, "failed", "no answer in time")
+        return TopicReport(name, "created", detail)
+
+    def _compared(self, role: str, topic: TopicMetadata, partitions: int) -> TopicReport:
+        count = len(topic.partitions)
+        if count == partitions or role in {"feedback", "scores"}:
+            return TopicReport(self._topics[role], "exists", f"{count} partitions")
+        return TopicReport(self._topics[role], "differs", f"{count} partitions, predictions has {partitions}")
+
+    def _missing(self, there: Mapping[str, TopicMetadata]) -> list[Finding]:
+        gone = [role for role in (*INPUTS, *OUTPUTS, STATE) if role in self._topics and role not in there]
+        return [
+            Finding("error", self._topics[role], "does not exist: run `modelvigil topics create`")
+            if role in REQUIRED
+            else Finding("warning", self._topics[role], f"does not exist: no {role} will be read")
+            for role in gone
+        ]
+
+    def _configs(self, roles: Sequence[str]) -> tuple[dict[str, dict[str, str]], list[Finding]]:
+        """Read the settings of topics, by role; what may not be read is reported, not fatal."""
+        if not roles:
+            return {}, []
+        resources = {role: ConfigResource(ResourceType.TOPIC, self._topics[role]) for role in roles}
+        answers: Mapping[ConfigResource, Future[Mapping[str, Any]]] = self._admin.describe_configs(
+            list(resources.values()), request_timeout=self._timeout_s
+        )
+        configs: dict[str, dict[str, str]] = {}
+        findings: list[Finding] = []
+        for role, resource in resources.items():
+            try:
+                entries = answers[resource].result(self._timeout_s + _EXTRA_S)
+            except (KafkaException, TimeoutError) as exception:
+                findings.append(Finding("warning", self._topics[role], _unreadable(exception)))
+            else:
+                configs[role] = {name: str(entry.value) for name, entry in entries.items()}
+        return configs, findings
+
+
+def _unreadable(exception: Exception) -> str:
+    forbidden = isinstance(exception, KafkaException) and error_of(exception).code() in FORBIDDEN
+    why = "this user lacks the ACL DescribeConfigs" if forbidden else str(exception) or "no answer in time"
+    return f"settings could not be read ({why}): not checked"
+
+
+def _config_for(role: str, copies: int) -> dict[str, str]:
+    config = dict(_STATE_CONFIG) if role == STATE else {}
+    if copies >= _REPLICAS_WANTED:
+        config["min.insync.replicas"] = str(_IN_SYNC_WANTED)
+    return config
+
+
+def _copies(topic: TopicMetadata) -> int:
+    return min((len(partition.replicas) for partition in topic.partitions.values()), default=0)
+
+
+def _partition_findings(topics: Mapping[str, str], counts: Mapping[str, int]) -> Iterator[Finding]:
+    expected = counts.get("predictions")
+    if expected is None:
+        return
+    for role, count in counts.items():
+        counted = f"has {count} partitions, {topics['predictions']} has {expected}"
+        if count == expected:
+            continue
+        if role == "labels":
+            yield Finding("error", topics[role], f"{counted}: an event and its label would not meet")
+        elif role == STATE:
+            yield Finding("error", topics[role], f"{counted}: a shard would not find its state")
+        elif role in OUTPUTS:
+            yield Finding("warning", topics[role], f"{counted}: outputs of several shards share a partition")
+
+
+def _policy_findings(topics: Mapping[str, str], configs: Configs) -> Iterator[Finding]:
+    for role, config in configs.items():
+        policies = set(config.get("cleanup.policy", "delete").split(","))
+        if role == STATE and policies != {"compact"}:
+            yield Finding(
+                "error", topics[role], "cleanup.policy must be compact alone: an idle partition would lose its state"
+            )
+        if role in INPUTS and "compact" in policies:
+            yield Finding(
+                "error", topics[role], "cleanup.policy must not be compact: records needed for replay would vanish"
+            )
+        if (
+            role in (*OUTPUTS, STATE)
+            and int(config.get("max.message.bytes", _RECORD_BYTES_WANTED)) < _RECORD_BYTES_WANTED
+        ):
+            yield Finding(
+                "error",
+                topics[role],
+                f"max.message.bytes must be {_RECORD_BYTES_WANTED} or more: records would be refused",
+            )
+
+
+def _replication_findings(topics: Mapping[str, str], copies: Mapping[str, int], configs: Configs) -> Iterator[Finding]:
+    for role, count in copies.items():
+        if count < _REPLICAS_WANTED:
+            yield Finding(
+                "warning",
+                topics[role],
+                f"has {count} copies: with fewer than {_REPLICAS_WANTED}, a lost broker can lose data",
+            )
+        elif int(configs.get(role, {}).get("min.insync.replicas", _IN_SYNC_WANTED)) < _IN_SYNC_WANTED:
+            yield Finding(
+                "warning",
+                topics[role],
+                f"min.insync.replicas is under {_IN_SYNC_WANTED}: a record can be lost after it is acknowledged",
+            )
