@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from worker.core.detectors.refit import InlineRefits, RefitPool
+from worker.core.detectors.forest_fit import InlineRefits
+from worker.core.detectors.refit import RefitPool
 from worker.core.engine import Engine
 from worker.core.events import Output, RawBatch
 from worker.core.options import CalibrationOptions, EngineOptions, ForestOptions, HalfSpaceOptions, IncidentOptions

@@ -5,15 +5,15 @@ Rule 2: a command imports what it needs when it runs, so that `--help` answers a
         seconds.
 """
 
+import json
 import os
-import sys
 import tomllib
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -50,7 +50,7 @@ MEANING = {
     ExitCode.LOCAL_KAFKA: "The demo's own Kafka cannot be fetched or started.",
     ExitCode.BUG: "A bug in modelvigil; please report what it printed.",
     ExitCode.RESTART: "A temporary failure: start it again, nothing is lost.",
-    ExitCode.INTERRUPTED: "Interrupted before the work began (Ctrl-C).",
+    ExitCode.INTERRUPTED: "Interrupted: Ctrl-C during the set-up, or a second one.",
 }
 
 
@@ -59,7 +59,7 @@ class Failure(click.ClickException):
 
     def __init__(self, code: ExitCode, message: str) -> None:
         super().__init__(message)
-        self.exit_code = code
+        self.code = code
 
 
 def _exit_codes(*codes: ExitCode) -> str:
@@ -67,6 +67,7 @@ def _exit_codes(*codes: ExitCode) -> str:
     return f"\b\nExit codes:\n{lines}"
 
 
+_QUOTED = "  |"
 _ALWAYS = (ExitCode.DONE, ExitCode.USAGE, ExitCode.BUG, ExitCode.INTERRUPTED)
 _CONFIGURED = (*_ALWAYS, ExitCode.CONFIGURATION)
 _CONNECTED = (*_CONFIGURED, ExitCode.UNREACHABLE, ExitCode.TOPICS)
@@ -79,8 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "modelvigil"
         return _say_failure(ExitCode.USAGE, f"{error.format_message()} See '{where} --help'.")
-    except click.ClickException as error:
-        return _say_failure(error.exit_code, error.format_message())
+    except Failure as error:
+        return _say_failure(error.code, error.message)
     except (click.Abort, KeyboardInterrupt):
         return _say_failure(ExitCode.INTERRUPTED, "interrupted")
     except Exception as error:  # noqa: BLE001 - the last place where a bug can still be told from a crash of Python
@@ -91,7 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say_failure(code: int, message: str) -> int:
-    click.echo(f"modelvigil: {' '.join(message.split())}", err=True)
+    """Say it in one line. A tail of somebody's log, if there is one, goes above it."""
+    lines = message.splitlines()
+    quoted = [line for line in lines if line.startswith(_QUOTED)]
+    said = " ".join(line.strip() for line in lines if not line.startswith(_QUOTED))
+    click.echo("\n".join([*quoted, f"modelvigil: {said}"]), err=True)
     return int(code)
 
 
@@ -109,6 +114,10 @@ def _explained() -> Iterator[None]:
         raise Failure(ExitCode.UNREACHABLE, str(error)) from None
     except app.TopicsError as error:
         raise Failure(ExitCode.TOPICS, str(error)) from None
+    except app.WorkerFencedError as error:
+        raise Failure(ExitCode.FENCED, str(error)) from None
+    except app.TemporaryError as error:
+        raise Failure(ExitCode.RESTART, str(error)) from None
 
 
 # Options.
@@ -127,11 +136,12 @@ def _with_settings(command: Command) -> Command:
         click.option("--predictions-topic", metavar="TOPIC", help="The topic to read.  [default: predictions]"),
         click.option("--group-id", metavar="ID", help="Workers of one group share the load.  [default: modelvigil]"),
         click.option(
-            "--config", type=click.Path(path_type=Path), metavar="FILE", help="A TOML file with settings; all have defaults."
+            "--config",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="A TOML file with settings; all have defaults.",
         ),
-        click.option(
-            "--bootstrap-servers", metavar="HOST:PORT,...", help="Where Kafka is.  [default: localhost:9092]"
-        ),
+        click.option("--bootstrap-servers", metavar="HOST:PORT,...", help="Where Kafka is.  [default: localhost:9092]"),
     ):
         command = option(command)
     return command
@@ -165,7 +175,9 @@ def _parsed_override(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     name = name.strip()
     if not equals or "." not in name:
-        raise click.UsageError(f"--set {text}: write NAME=VALUE with the table in the name, as in engine.alert_rate=0.01.")
+        raise click.UsageError(
+            f"--set {text}: write NAME=VALUE with the table in the name, as in engine.alert_rate=0.01."
+        )
     try:
         parsed = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
@@ -184,7 +196,7 @@ def _parsed_override(text: str) -> tuple[str, object]:
 @click.version_option(__version__, message="modelvigil %(version)s")
 @click.pass_context
 def modelvigil(context: click.Context) -> None:
-    """Watch machine-learning models in production.
+    r"""Watch machine-learning models in production.
 
     Reads what your models answer from a Kafka topic, keeps statistics and anomaly detectors for each model, and
     publishes alerts and metrics to topics that your people and programs subscribe to.
@@ -201,7 +213,7 @@ def modelvigil(context: click.Context) -> None:
 @modelvigil.command(epilog=_exit_codes(*_CONNECTED, ExitCode.FENCED, ExitCode.RESTART))
 @_with_settings
 def run(**options: Any) -> int:  # noqa: ANN401 - passed on as they are
-    """Run one worker until it is told to stop.
+    r"""Run one worker until it is told to stop.
 
     It learns each model's features from the model's first events; nothing has to be declared. Start more workers with
     the same group id to share the partitions. SIGTERM or Ctrl-C finishes the batch and leaves cleanly; a second one
@@ -226,12 +238,18 @@ def run(**options: Any) -> int:  # noqa: ANN401 - passed on as they are
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=10),
+    type=click.FloatRange(min=20),
     envvar="DEMO_SECONDS",
     show_envvar=True,
     help="How long events flow; without it, until Ctrl-C.",
 )
-@click.option("--rate", type=click.IntRange(60, 20_000), default=500, show_default=True, help="Events per second, over all models.")
+@click.option(
+    "--rate",
+    type=click.IntRange(400, 20_000),
+    default=500,
+    show_default=True,
+    help="Events per second, over all models.",
+)
 @click.option(
     "--bootstrap-servers",
     envvar="MODELVIGIL_BOOTSTRAP_SERVERS",
@@ -240,22 +258,40 @@ def run(**options: Any) -> int:  # noqa: ANN401 - passed on as they are
     help="A Kafka of yours; without it the demo starts one.",
 )
 def demo(seconds: float | None, rate: int, bootstrap_servers: str | None) -> int:
-    """Show the whole pipeline at work, on real data and a real Kafka.
+    r"""Show everything at work, on real data.
 
-    Trains three scikit-learn models on the image segments that River ships, streams their answers on held-out rows,
-    breaks the camera of one model on the way, runs a worker as its own process, and shows what comes out of the alert
-    and metric topics. At the end it says what was counted and whether the fault was caught.
+    Trains three scikit-learn models on the image segments that River ships, streams their answers on held-out rows
+    to a real Kafka, breaks the camera of one model on the way, runs a worker as its own process, and shows what comes
+    out of the alert and metric topics. At the end it says what was counted and whether the fault was caught.
 
     \b
     Examples:
       modelvigil demo
       modelvigil demo --seconds 45
     """
+    from rich.console import Console  # noqa: PLC0415 - Rule 2
+
+    with _explained():
+        from worker.demo.report import lines  # noqa: PLC0415 - Rule 2
+        from worker.demo.run import Options, WorkerEndedError, run_demo  # noqa: PLC0415
+        from worker.edges.broker import BrokerError  # noqa: PLC0415
+
+        try:
+            result = run_demo(Options(seconds, rate, bootstrap_servers, os.environ), Console())
+        except BrokerError as error:
+            raise Failure(ExitCode.LOCAL_KAFKA, str(error)) from None
+        except WorkerEndedError as error:
+            raise Failure(ExitCode.RESTART, str(error)) from None
+    click.echo("\n".join(lines(result)))
+    return ExitCode.DONE if result.is_complete or result.behind else ExitCode.BUG
 
 
-@modelvigil.group()
-def topics() -> None:
-    """Create the topics that a worker needs, or check them."""
+@modelvigil.group(invoke_without_command=True)
+@click.pass_context
+def topics(context: click.Context) -> None:
+    """Create or check the topics."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @topics.command(epilog=_exit_codes(*_CONNECTED))
@@ -265,10 +301,10 @@ def topics() -> None:
     "--replication-factor", type=click.IntRange(1, 100), help="Of each new topic.  [default: what the brokers say]"
 )
 def create(partitions: int, replication_factor: int | None, **options: Any) -> int:  # noqa: ANN401 - passed on
-    """Create every topic that does not exist yet; leave the others as they are.
+    r"""Create the topics that do not exist yet.
 
-    `predictions` and `labels` get the same number of partitions, so that an event and its label meet in one worker.
-    The topic of the worker's state is compacted.
+    Those that exist stay as they are. `predictions` and `labels` get the same number of partitions, so that an event
+    and its label meet in one worker. The topic of the worker's state is compacted.
 
     \b
     Example:
@@ -286,7 +322,9 @@ def create(partitions: int, replication_factor: int | None, **options: Any) -> i
 @topics.command(epilog=_exit_codes(*_CONNECTED))
 @_with_settings
 def check(**options: Any) -> int:  # noqa: ANN401 - passed on as they are
-    """Check that every topic exists and is as it must be; change nothing.
+    r"""Check that every topic is as it must be.
+
+    Changes nothing.
 
     \b
     Example:
@@ -296,7 +334,9 @@ def check(**options: Any) -> int:  # noqa: ANN401 - passed on as they are
     with _explained():
         from worker.app import check_topics  # noqa: PLC0415 - Rule 2
 
-        check_topics(settings)
+        warnings = check_topics(settings)
+    for line in warnings:
+        click.echo(f"warning: {line}", err=True)
     click.echo("all topics are as they must be")
     return ExitCode.DONE
 
@@ -310,7 +350,9 @@ def check(**options: Any) -> int:  # noqa: ANN401 - passed on as they are
     help="Where to write them.",
 )
 def schemas(directory: Path) -> int:
-    """Write the JSON Schema of every topic, and examples of its records.
+    r"""Write the JSON Schemas of all topics.
+
+    Examples of their records go into a folder beside them.
 
     \b
     Example:
@@ -329,9 +371,10 @@ def schemas(directory: Path) -> int:
 @modelvigil.command("check-config", epilog=_exit_codes(*_CONFIGURED))
 @_with_settings
 def check_config(**options: Any) -> int:  # noqa: ANN401 - passed on as they are
-    """Check the configuration and print all settings that would be used, as TOML; secrets are masked.
+    r"""Check the configuration and print it.
 
-    Nothing is started and no broker is asked. The output is a complete configuration file to begin with.
+    Prints every setting that `run` would use, as a TOML file to begin with; secrets are masked. Nothing is started, and
+    no broker is asked.
 
     \b
     Example:
@@ -342,3 +385,13 @@ def check_config(**options: Any) -> int:  # noqa: ANN401 - passed on as they are
 
     click.echo("\n".join(_toml_lines(describe(settings), "")))
     return ExitCode.DONE
+
+
+def _toml_lines(table: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    """Write nested settings as TOML, one dotted name a line: the names that `--set` takes."""
+    for key, value in table.items():
+        name = prefix + (key if key.replace("_", "").isalnum() else json.dumps(key))
+        if isinstance(value, Mapping):
+            yield from _toml_lines(value, f"{name}.")
+        else:
+            yield f"{name} = {json.dumps(value, ensure_ascii=False)}"

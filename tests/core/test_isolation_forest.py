@@ -14,13 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.ensemble import IsolationForest
 
-from worker.core.detectors.isolation_forest import (
-    ForestArrays,
-    average_path_length,
-    fit_forest,
-    floor_to_float32,
-    to_forest_rows,
-)
+from worker.core.detectors.forest_fit import average_path_length, fit_forest, floor_to_float32
+from worker.core.detectors.isolation_forest import ForestArrays, to_forest_rows
 from worker.core.kernels import isolation
 from worker.core.kernels.arrays import F32, F64
 

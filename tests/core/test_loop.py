@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from tests.streams import SMALL, START_MS, TOPIC, batch
-from worker.core.detectors.refit import InlineRefits
+from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.engine import Engine
 from worker.core.events import Output, OutputTopic, RawBatch
 from worker.loop import CommitFailedError, FencedError, Loop, LoopOptions

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from worker.core.detectors.protocol import Detector
-from worker.core.detectors.refit import InlineRefits
+from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.detectors.refitted_forest import RefittedForest
 from worker.core.detectors.scaled_half_space import ScaledHalfSpaceTrees
 from worker.core.kernels.arrays import F64

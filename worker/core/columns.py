@@ -8,6 +8,8 @@ A cell is a float64: a number, 0/1 for a boolean, a category's code, NaN where t
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from itertools import chain
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -89,23 +91,33 @@ class ColumnTable:
 
     def matrix(self, events: Sequence[PredictionEvent]) -> Matrix:
         """Turn events into cells. `learn` must have seen at least one event."""
-        names = self._names
-        width = len(names)
-        values: list[FeatureValue] = []
-        for event in events:
-            values += map(event.features.get, names)
-        cells = np.empty((len(events), width + 1))
+        features = [event.features for event in events]
+        count, width = len(events), len(self._names)
+        values = self._values(features)
+        types = set(map(type, values))
+        cells = np.empty((count, width + 1))
         invalid: list[tuple[int, int]] = []
         cells[:, 0] = self._cells(0, [event.prediction for event in events], invalid)
-        if all(column.kind is Kind.NUMERIC for column in self.columns[1:]) and _NUMERIC_TYPES.issuperset(
-            map(type, values)
-        ):
-            cells[:, 1:] = np.array(values, dtype=np.float64).reshape(len(events), width)
+        if types <= _NUMERIC_TYPES and all(column.kind is Kind.NUMERIC for column in self.columns[1:]):
+            cells[:, 1:] = np.array(values, dtype=np.float64).reshape(count, width)
         else:
-            for column in range(width):
-                cells[:, column + 1] = self._cells(column + 1, values[column::width], invalid)
+            for place in range(width):
+                cells[:, place + 1] = self._cells(place + 1, values[place::width], invalid)
         invalid.sort()
-        return Matrix(cells, np.array(invalid, dtype=np.int64).reshape(-1, 2), self._unknown(events, width))
+        # When nothing is missing and there are no more values than cells, no feature can be unknown.
+        complete = type(None) not in types and sum(map(len, features)) == len(values)
+        unknown = None if complete else self._unknown(features)
+        return Matrix(cells, np.array(invalid, dtype=np.int64).reshape(-1, 2), unknown)
+
+    def _values(self, features: Sequence[dict[str, FeatureValue]]) -> list[FeatureValue]:
+        """Return the values of known features, event by event, None where there is none."""
+        if len(self._names) > 1:
+            try:
+                # The usual case without a step of Python for each value.
+                return list(chain.from_iterable(map(itemgetter(*self._names), features)))
+            except KeyError:
+                pass
+        return [value for each in features for value in map(each.get, self._names)]
 
     def _cells(self, place: int, values: Sequence[FeatureValue], invalid: list[tuple[int, int]]) -> F64:
         """Cells of one column."""
@@ -136,14 +148,12 @@ class ColumnTable:
                 invalid.append((row, place))
         return cells
 
-    def _unknown(self, events: Sequence[PredictionEvent], width: int) -> I64 | None:
+    def _unknown(self, features: Sequence[dict[str, FeatureValue]]) -> I64 | None:
         """Count, for each event, the values of features without a column."""
         known = self._known.keys()
-        if all(len(event.features) <= width and event.features.keys() <= known for event in events):
+        if all(each.keys() <= known for each in features):
             return None
-        counts = [
-            sum(value is not None and name not in known for name, value in event.features.items()) for event in events
-        ]
+        counts = [sum(value is not None and name not in known for name, value in each.items()) for each in features]
         return np.array(counts, dtype=np.int64)
 
 

@@ -179,13 +179,13 @@ class Monitor:
         slot = self._counts.oldest()
         if slot is None:
             raise AssertionError("no pane is open")
-        self._emit(OutputTopic.METRICS, offset, self._model_id, self._metric(slot, complete))
+        self._emit(OutputTopic.METRICS, offset, self._model_id, self._metric(slot, complete=complete))
         self._counts.clear(slot)
         self._slots.clear(slot)
         next_slot = self._counts.oldest()
         self._clock[OLDEST] = NO_PANE if next_slot is None else self._counts.index[next_slot]
 
-    def _metric(self, slot: int, complete: bool) -> MetricEvent:
+    def _metric(self, slot: int, *, complete: bool) -> MetricEvent:
         counts, pane_ms = self._counts, self._options.pane_ms
         start_ms, part = int(counts.index[slot]) * pane_ms, int(counts.part[slot])
         events, scored, flagged = int(counts.events[slot]), int(counts.scored[slot]), int(counts.flagged[slot])

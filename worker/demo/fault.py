@@ -1,22 +1,25 @@
 """The fault that the demo injects, and when: a driver update of the camera behind one model.
 
 Before, the camera delivers its raw colour channels as 8-bit numbers (0 to 255); during the fault it delivers 16-bit
-numbers (0 to 65,535), so all three raw channels are 257 times too large. Hue and saturation are ratios of the channels
-and stay right, as they would. Nothing in the pipeline fails: every event is well formed and the model goes on
-answering, mostly wrong.
+numbers (0 to 65,535), so eight of the model's ten features are 257 times too large. The other two, hue and saturation,
+are ratios of the channels and stay right, as they would. Nothing in the pipeline fails: every event is well formed, and
+the model goes on answering, mostly wrong.
 
-The fault is chosen to be of a kind that the detectors can see within seconds, not to be subtle. A change of one
-channel alone moves six features too little for them to flag at a rate of one event in a thousand.
+The fault is gross on purpose: it must show within seconds. What the detectors do not see at the default `alert_rate`
+of one event in a thousand is a wrong unit of a single one of these features: the data itself holds rows that are odder.
 """
 
 from typing import NamedTuple
 
-from worker.demo.model import Deployed, Rows
+from worker.demo.model import COLOUR, Deployed, Rows
 
 MODEL_ID = "segments-colour"
-FEATURES = ("rawred-mean", "rawgreen-mean", "rawblue-mean")
+FEATURES = tuple(feature for feature in COLOUR if feature not in {"hue-mean", "saturation-mean"})
 FACTOR = 257.0
-DESCRIPTION = f"the camera of {MODEL_ID} sends 16-bit colours instead of 8-bit ones ({', '.join(FEATURES)} x {FACTOR:.0f})"
+DESCRIPTION = (
+    f"the camera of {MODEL_ID} sends 16-bit instead of 8-bit colours "
+    f"({len(FEATURES)} of {len(COLOUR)} features x {FACTOR:.0f})"
+)
 
 _BEGIN_SHARE = 0.6
 _LENGTH_SHARE = 0.15

@@ -15,10 +15,14 @@ Rows = NDArray[np.float64]
 SEED = 1
 VERSION = "2026-01"
 COLOUR = (
-    "region-centroid-row",
+    "intensity-mean",
     "rawred-mean",
     "rawblue-mean",
     "rawgreen-mean",
+    "exred-mean",
+    "exblue-mean",
+    "exgreen-mean",
+    "value-mean",
     "saturation-mean",
     "hue-mean",
 )
@@ -72,7 +76,7 @@ def deploy() -> list[Deployed]:
     ]
 
 
-def _trained(  # noqa: PLR0913 - one call each, from the list above
+def _trained(
     model_id: str,
     features: tuple[str, ...],
     classifier: Any,  # noqa: ANN401 - scikit-learn ships no types
@@ -92,7 +96,7 @@ def _segments() -> tuple[tuple[str, ...], Rows, NDArray[np.str_]]:
     """Return the names of the features, the table (2,310 x 18) and the class of each row."""
     from river.datasets import ImageSegments  # noqa: PLC0415 - as above
 
-    pairs = list(ImageSegments())
+    pairs = list(ImageSegments())  # type: ignore[no-untyped-call]
     names = tuple(pairs[0][0])
     table = np.array([[float(row[name]) for name in names] for row, _ in pairs])
     return names, table, np.array([category for _, category in pairs])

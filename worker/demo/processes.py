@@ -43,7 +43,7 @@ class WorkerProcess:
         return self._guard.poll()
 
     def stop(self) -> int:
-        """Ask it to leave (SIGTERM), wait, and return its exit code; kill it if that takes too long. Can be repeated."""
+        """Ask it to leave (SIGTERM), kill it if that takes too long, and return its exit code. Can be called again."""
         for order in (guard.STOP, guard.KILL):
             self._order(order)
             with contextlib.suppress(subprocess.TimeoutExpired):

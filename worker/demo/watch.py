@@ -1,6 +1,5 @@
 """Subscribes to what the worker publishes, as any program would: read_committed, from the beginning of the topics."""
 
-from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -12,7 +11,6 @@ from worker.settings import TopicSettings
 
 _CALL_S = 5.0
 _POLL_RECORDS_MAX = 500
-_RECENT_ALERTS_MAX = 200
 
 
 class ModelView:
@@ -71,8 +69,8 @@ class Watch:
         self._consumer.assign(self._outputs)
         self._ended: set[tuple[str, int]] = set()
         self.models: dict[str, ModelView] = {}
-        self.alerts: deque[AlertEvent] = deque(maxlen=_RECENT_ALERTS_MAX)
-        self.told: list[AlertEvent] = []
+        self.criticals: list[AlertEvent] = []
+        self._new_alerts: list[AlertEvent] = []
         self.opened = 0
         self.dead_letters = 0
 
@@ -93,6 +91,11 @@ class Watch:
             elif error.fatal():
                 raise KafkaException(error)
 
+    def new_alerts(self) -> list[AlertEvent]:
+        """Return the alerts since the last call."""
+        new, self._new_alerts = self._new_alerts, []
+        return new
+
     def read_to_end(self, turns_max: int = 100) -> None:
         """Read what is left, once the worker has gone."""
         self._consumer.assign(self._positions())  # anew, so that every partition tells its end once more
@@ -103,7 +106,7 @@ class Watch:
             self.poll(0.1)
 
     def lag(self, written: int) -> Lag:
-        """Compare what the worker has committed with what has been written. (The topic holds nothing else.)"""
+        """Compare what the worker has committed with what has been written: the topic holds nothing else."""
         committed = self._consumer.committed(self._inputs, timeout=_CALL_S)
         done = sum(max(place.offset, 0) for place in committed)
         return Lag(done, max(written - done, 0))
@@ -132,9 +135,9 @@ class Watch:
             self._take_alert(msgspec.json.decode(value, type=AlertEvent))
 
     def _take_alert(self, alert: AlertEvent) -> None:
-        self.alerts.append(alert)
+        self._new_alerts.append(alert)
         self.opened += alert.status == "opened"
         if alert.severity == "critical":
-            self.told.append(alert)
+            self.criticals.append(alert)
         view = self.models.setdefault(alert.model_id, ModelView())
         view.open_alert = None if alert.status == "resolved" else alert

@@ -76,7 +76,7 @@ def _count(flagged: int) -> str:
     return "an unusual input" if flagged == 1 else f"{flagged} unusual inputs"
 
 
-def _plain(value: float | bool | str | None) -> str:
+def _plain(value: float | bool | str | None) -> str:  # noqa: FBT001 - a value of a feature, not a switch
     if value is None:
         return "missing"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

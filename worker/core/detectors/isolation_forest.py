@@ -1,8 +1,7 @@
-"""Isolation forest: fitted by scikit-learn, held as flat arrays, scored by a compiled kernel.
+"""Isolation forest: held as flat arrays, scored by a compiled kernel, stored as checked bytes.
 
-`fit_forest` is a pure function of rows and seed, so a forest may be fitted anywhere, stored as bytes, or fitted again
-on restore. Scores are those of the paper (Liu, Ting, Zhou 2008, equation 2): in (0, 1), higher is more anomalous;
-they equal -score_samples of scikit-learn to 1e-12.
+`forest_fit.py` lets scikit-learn fit it. Scores are those of the paper (Liu, Ting, Zhou 2008, equation 2): in (0, 1),
+higher is more anomalous; they equal -score_samples of scikit-learn to 1e-12.
 """
 
 import struct
@@ -12,7 +11,6 @@ from typing import Annotated, Any, Self, TypeAlias
 
 import msgspec
 import numpy as np
-from sklearn.ensemble import IsolationForest
 
 from worker.core.kernels import isolation
 from worker.core.kernels.arrays import F32, F64, I16, I32, I64, Bool
@@ -24,7 +22,6 @@ FEATURES_MAX = 10_000
 
 # A quarter of the largest float32: neither a difference nor a sum of two such values overflows.
 _LARGEST = float(np.finfo(np.float32).max) / 4.0
-_LEAF = -1
 
 _MAGIC = b"mvforest"
 _VERSION = 1
@@ -106,77 +103,6 @@ class ForestArrays:
             leaf_value=leaf_value.astype(np.float64),
             denominator=header.denominator,
         )
-
-
-def fit_forest(rows: F32 | F64, *, n_trees: int = 100, sample_size: int = 256, seed: int) -> ForestArrays:
-    """Fit scikit-learn's IsolationForest on rows [n, d] (n >= 1, NaN = missing): equal arguments, equal forest.
-
-    Each tree sees min(sample_size, n) rows. Raises ValueError beyond the limits of this module.
-    """
-    n_rows, n_features = rows.shape
-    if n_rows < 1 or not 1 <= n_features <= FEATURES_MAX:
-        raise ValueError(f"a forest needs at least one row and 1 to {FEATURES_MAX} columns, got {rows.shape}")
-    if not (1 <= n_trees <= TREES_MAX and 1 <= sample_size <= SAMPLE_SIZE_MAX):
-        raise ValueError(f"a forest has 1 to {TREES_MAX} trees of 1 to {SAMPLE_SIZE_MAX} rows")
-    sample_size = min(sample_size, n_rows)
-    forest = IsolationForest(n_estimators=n_trees, max_samples=sample_size, random_state=seed, n_jobs=1)
-    forest.fit(to_forest_rows(rows))
-    denominator = n_trees * float(average_path_length(np.array([sample_size]))[0])
-    return _flatten([estimator.tree_ for estimator in forest.estimators_], n_features, denominator)
-
-
-def average_path_length(n_rows: I64) -> F64:
-    """Return the average path length of an unsuccessful search among so many rows (the paper's c(n), equation 1).
-
-    With the harmonic number approximated as in scikit-learn, in the same operations, so that the bits are the same.
-    """
-    lengths = np.zeros(n_rows.shape)
-    lengths[n_rows == 2] = 1.0  # noqa: PLR2004 (two rows are parted by one split)
-    many = n_rows > 2  # noqa: PLR2004
-    n = n_rows[many]
-    lengths[many] = 2.0 * (np.log(n - 1.0) + np.euler_gamma) - 2.0 * (n - 1.0) / n
-    return lengths
-
-
-def floor_to_float32(values: F64) -> F32:
-    """Return the largest float32 that is not above each value (which is finite and in range)."""
-    rounded = values.astype(np.float32)
-    return np.where(rounded > values, np.nextafter(rounded, np.float32(-np.inf)), rounded)
-
-
-def _flatten(trees: list[Any], n_features: int, denominator: float) -> ForestArrays:
-    """Copy scikit-learn's trees, level by level over all trees at once, into perfect trees."""
-    first = np.cumsum([0, *(tree.node_count for tree in trees)])
-    left, right, feature, threshold, missing_left = (
-        np.concatenate([getattr(tree, name) for tree in trees])
-        for name in ("children_left", "children_right", "feature", "threshold", "missing_go_to_left")
-    )
-    depth = np.concatenate([tree.compute_node_depths() for tree in trees])
-    value = depth + average_path_length(np.concatenate([tree.n_node_samples for tree in trees])) - 1.0
-    is_leaf = left == _LEAF
-    own = np.arange(len(left))
-    base = np.repeat(first[:-1], np.diff(first))
-    # A leaf is its own child from here on, and asks nothing: anything, missing too, goes left.
-    left = np.where(is_leaf, own, left + base)
-    right = np.where(is_leaf, own, right + base)
-    feature = np.where(is_leaf, 0, feature)
-    threshold = floor_to_float32(np.where(is_leaf, 0.0, threshold))
-    threshold[is_leaf] = np.inf
-    missing_left = missing_left.astype(np.bool_) | is_leaf
-    level = first[:-1, np.newaxis]
-    levels = []
-    for _ in range(max(tree.max_depth for tree in trees)):
-        levels.append(level)
-        level = np.stack([left[level], right[level]], axis=2).reshape(len(trees), -1)
-    splits = np.concatenate(levels, axis=1) if levels else np.empty((len(trees), 0), dtype=np.int64)
-    return ForestArrays(
-        n_features=n_features,
-        feature=feature[splits].astype(np.int16),
-        threshold=threshold[splits],
-        missing_left=missing_left[splits],
-        leaf_value=value[level],
-        denominator=denominator,
-    )
 
 
 # ------------------------------------------------------------------------------------------------------------- bytes

@@ -7,7 +7,7 @@ reaches N + K first waits for the result.
 
 from typing import NamedTuple, Protocol
 
-from worker.core.detectors.isolation_forest import ForestArrays, fit_forest
+from worker.core.detectors.isolation_forest import ForestArrays
 from worker.core.kernels.arrays import F32
 
 
@@ -34,29 +34,3 @@ class RefitPool(Protocol):
     def submit(self, request: RefitRequest) -> RefitTicket:
         """Start a fit; never waits."""
         ...
-
-
-class ForestInHand:
-    """A ticket whose forest is there already."""
-
-    __slots__ = ("_forest",)
-
-    def __init__(self, forest: ForestArrays) -> None:
-        self._forest = forest
-
-    def result(self) -> ForestArrays:
-        """Return the forest."""
-        return self._forest
-
-
-class InlineRefits:
-    """Fits at once in the calling thread: for replay, tests and the oracle. Gives the same bytes as any pool."""
-
-    def submit(self, request: RefitRequest) -> ForestInHand:
-        """Fit now."""
-        return ForestInHand(fit_request(request))
-
-
-def fit_request(request: RefitRequest) -> ForestArrays:
-    """Fit the forest that a request describes."""
-    return fit_forest(request.rows, n_trees=request.trees, sample_size=request.sample_rows, seed=request.seed)

@@ -35,8 +35,8 @@ def tail_p_value(score: float, reference: F64, threshold: float, mean_excess: fl
     """Return the p-value of a score against a sorted reference (r). O(log r)."""
     length = reference.shape[0]
     if score > threshold and mean_excess > 0.0:
-        p: float = TAIL_SHARE * math.exp(-(score - threshold) / mean_excess)
-        return max(P_VALUE_MIN, p)
+        beyond: float = max(P_VALUE_MIN, TAIL_SHARE * math.exp(-(score - threshold) / mean_excess))
+        return beyond
     low, high = 0, length
     while low < high:
         middle = (low + high) >> 1
@@ -44,7 +44,8 @@ def tail_p_value(score: float, reference: F64, threshold: float, mean_excess: fl
             low = middle + 1
         else:
             high = middle
-    return (length - low + 1.0) / (length + 1.0)
+    rank: float = (length - low + 1.0) / (length + 1.0)
+    return rank
 
 
 @numba.njit(cache=True, nogil=True)
@@ -134,7 +135,7 @@ def judge(
                 counters[series],
                 tail[series],
                 random_state[series : series + 1],
-                events_min[series],
+                int(events_min[series]),
                 memory_events,
             )
         fused[row] = np.nan
@@ -157,6 +158,6 @@ def judge(
             counters[detectors],
             tail[detectors],
             random_state[detectors : detectors + 1],
-            events_min[detectors],
+            int(events_min[detectors]),
             memory_events,
         )

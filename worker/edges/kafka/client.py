@@ -70,6 +70,10 @@ class ClientError(Exception):
     """A client cannot be built or used; the message says what to do."""
 
 
+class NotAMemberError(Exception):
+    """This worker is not in the group right now: what it commits would not be fenced."""
+
+
 class ClientLogger(Protocol):
     """Takes librdkafka's log lines. A standard `logging.Logger` is one."""
 

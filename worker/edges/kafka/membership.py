@@ -7,13 +7,14 @@ Rule 3: partitions are given up only after the listener has returned, so that it
 """
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from confluent_kafka import OFFSET_END, OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
-from worker.edges.kafka.client import Deadline, ErrorWatch, KafkaConnection, blame, error_of
+from worker.edges.kafka.client import Deadline, ErrorWatch, KafkaConnection, NotAMemberError, blame, error_of
 from worker.ports import GroupListener, Position, PositionUnstableError, SourceError
 
 _EVENTS_PER_POLL_MAX = 100
@@ -25,6 +26,9 @@ _DEFAULTS = {
 }
 _CLASSIC_DEFAULTS = {"session.timeout.ms": 10_000, "heartbeat.interval.ms": 1_000}
 _CLASSIC_FORCED = {"partition.assignment.strategy": "cooperative-sticky"}
+# librdkafka's serialised group metadata: magic, int32 generation in machine order, group id NUL, member id NUL, ...
+_METADATA_MAGIC = b"CGMDv2:"
+_GENERATION_END = len(_METADATA_MAGIC) + 4
 
 
 class KafkaMembership:
@@ -95,9 +99,16 @@ class KafkaMembership:
             found[answer.partition] = Position(answer.offset, answer.metadata or "") if known else None
         return found
 
-    def group_metadata(self) -> object:
-        """Return what fences a zombie's commit. It changes without a callback: read it right before each use."""
-        return self._consumer.consumer_group_metadata()
+    def group_metadata(self) -> bytes:
+        """Return what fences a zombie's commit. It changes without a callback: read it right before each use.
+
+        Raises:
+            NotAMemberError: librdkafka has lost the membership, though no callback has said so yet.
+        """
+        metadata: bytes = self._consumer.consumer_group_metadata()
+        if not _is_fencing(metadata, self._group_id):
+            raise NotAMemberError(f"group {self._group_id}: this worker is no member at the moment")
+        return metadata
 
     def close(self, listener: GroupListener) -> None:
         """Leave the group; owned partitions are revoked first. Bounded, also when the coordinator is gone."""
@@ -178,6 +189,19 @@ class KafkaMembership:
 
 def _numbers(partitions: Sequence[TopicPartition]) -> list[int]:
     return sorted(part.partition for part in partitions)
+
+
+def _is_fencing(metadata: bytes, group_id: str) -> bool:
+    """Tell whether a broker will check this metadata against the members of the group.
+
+    Without a generation and a member id (as after a heartbeat that came too late, until the next poll) it takes the
+    offsets unchecked, for the sake of clients older than KIP-447: a zombie would get its commit through.
+    """
+    head = _METADATA_MAGIC + metadata[len(_METADATA_MAGIC) : _GENERATION_END] + group_id.encode() + b"\0"
+    assert metadata.startswith(head), "this librdkafka writes group metadata in a form that is not known here"
+    generation = int.from_bytes(metadata[len(_METADATA_MAGIC) : _GENERATION_END], sys.byteorder, signed=True)
+    member_id = metadata[len(head) :].partition(b"\0")[0]
+    return generation >= 0 and member_id != b""
 
 
 def _group_consumer(connection: KafkaConnection, watch: ErrorWatch, group_id: str) -> Consumer:

@@ -45,7 +45,8 @@ class KafkaSink:
     Args:
         connection: the cluster.
         transactional_id: names this worker; a new producer with the same name fences the old one.
-        group_metadata: tells the member's current generation (`KafkaMembership.group_metadata`).
+        group_metadata: tells the member's current generation (`KafkaMembership.group_metadata`); while there is none
+            it raises NotAMemberError, and the transaction is aborted.
         input_topic: the topic whose positions are committed.
         topic_names: the topic behind each kind of output.
         transaction_timeout_ms: after this long the broker aborts an orphaned transaction.
@@ -101,6 +102,8 @@ class KafkaSink:
             _persist(lambda: producer.commit_transaction(deadline.left_s()), deadline)
         except KafkaException as exception:
             return self._settle(producer, error_of(exception))
+        except client.NotAMemberError as exception:
+            return self._concluded(self._abort(producer), str(exception))
         except SinkError:
             self._abort(producer)
             raise
@@ -222,9 +225,12 @@ class KafkaSink:
             outcome = CommitOutcome.UNKNOWN
         else:
             outcome = self._abort(producer)
+        return self._concluded(outcome, f"{error.name()}: {error.str()}")
+
+    def _concluded(self, outcome: CommitOutcome, reason: str) -> CommitOutcome:
         if outcome is not CommitOutcome.ABORTED:
             self._discard()
-        self._logger.log(logging.WARNING, "transaction %s: %s: %s", outcome.value, error.name(), error.str())
+        self._logger.log(logging.WARNING, "transaction %s: %s", outcome.value, reason)
         return outcome
 
     def _abort(self, producer: Producer) -> CommitOutcome:

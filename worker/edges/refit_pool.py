@@ -1,0 +1,128 @@
+"""Fits isolation forests in processes of their own: a fit holds the interpreter lock for most of its 85 ms.
+
+Rule 1: what crosses to the child and back is bytes of our own formats; nothing is unpickled that describes a model.
+Rule 2: a request determines its forest, so a fit that died with its process is simply asked for again.
+Rule 3: no child outlives this process, however it ends: each watches its parent and goes when it is gone.
+"""
+
+import os
+import signal
+import threading
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection, get_context, parent_process
+from typing import Self
+
+import msgspec
+import numpy as np
+
+from worker.core.detectors.forest_fit import fit_request
+from worker.core.detectors.isolation_forest import ForestArrays
+from worker.core.detectors.refit import RefitRequest
+
+_ATTEMPTS_MAX = 3
+_NICENESS = 5
+"""Events come before refits when the cores are short."""
+_THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+class RefitFailedError(Exception):
+    """A fit did not come back; the message says what was tried."""
+
+
+class _Payload(msgspec.Struct, array_like=True, frozen=True):
+    """A request as it crosses: rows are float32, little-endian, row by row."""
+
+    rows: bytes
+    features: int
+    trees: int
+    sample_rows: int
+    seed: int
+
+
+class ProcessRefitPool:
+    """Implements `ports.RefitPool`."""
+
+    def __init__(self, processes: int) -> None:
+        self._processes = processes
+        self._executor = self._start()
+
+    def submit(self, request: RefitRequest) -> "_Ticket":
+        """Start a fit; never waits."""
+        rows = np.ascontiguousarray(request.rows, dtype="<f4")
+        payload = _Payload(rows.tobytes(), rows.shape[1], request.trees, request.sample_rows, request.seed)
+        return _Ticket(self, msgspec.msgpack.encode(payload))
+
+    def warm(self) -> None:
+        """Start the processes and let them import scikit-learn, so that the first fit does not wait for it."""
+        for _ in range(self._processes):
+            self._executor.submit(_fit, b"")
+
+    def close(self) -> None:
+        """Stop; fits under way are not waited for longer than they take."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self, payload: bytes) -> "Future[bytes]":
+        """Start one fit, on new processes if the old ones have died."""
+        try:
+            return self._executor.submit(_fit, payload)
+        except BrokenProcessPool:
+            self._executor = self._start()
+            return self._executor.submit(_fit, payload)
+
+    def _start(self) -> ProcessPoolExecutor:
+        # `spawn`: a fork would copy librdkafka's threads half-way.
+        return ProcessPoolExecutor(self._processes, mp_context=get_context("spawn"), initializer=_prepare_child)
+
+
+class _Ticket:
+    """A fit under way in another process."""
+
+    __slots__ = ("_future", "_payload", "_pool")
+
+    def __init__(self, pool: ProcessRefitPool, payload: bytes) -> None:
+        self._pool = pool
+        self._payload = payload
+        self._future = pool.start(payload)
+
+    def result(self) -> ForestArrays:
+        """Wait for the forest; a fit whose process died is started again."""
+        for _ in range(_ATTEMPTS_MAX):
+            try:
+                return ForestArrays.from_bytes(self._future.result())
+            except BrokenProcessPool:
+                self._future = self._pool.start(self._payload)
+        raise RefitFailedError(
+            f"the refit process died {_ATTEMPTS_MAX} times in a row: is there enough memory? See the system's log."
+        )
+
+
+def _prepare_child() -> None:
+    """Make a good child: leave Ctrl-C to the parent, use one thread, stand back, and go when the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update(_THREADS)
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS)
+    threading.Thread(target=_leave_with_parent, name="leave-with-parent", daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+    os._exit(0)
+
+
+def _fit(payload: bytes) -> bytes:
+    """Fit in the child. An empty payload only loads what a fit needs."""
+    if not payload:
+        return b""
+    wanted = msgspec.msgpack.decode(payload, type=_Payload)
+    rows = np.frombuffer(wanted.rows, dtype="<f4").reshape(-1, wanted.features)
+    return fit_request(RefitRequest(rows, wanted.trees, wanted.sample_rows, wanted.seed)).to_bytes()
