@@ -25,7 +25,7 @@ from worker.demo.processes import WorkerProcess, ended_like_ctrl_c, undisturbed
 from worker.demo.report import Result
 from worker.demo.screen import Now, Plan, Screen, opened
 from worker.demo.stream import Stream
-from worker.demo.watch import Lag, Watch
+from worker.demo.watch import Watch
 from worker.edges.broker import LocalBroker
 from worker.settings import Settings, TopicSettings, load_settings
 
@@ -78,7 +78,7 @@ class _Demo:
         self._console = console
         self._stack = stack
         self._second = 0.0
-        self._lag = Lag(0, 0)
+        self._behind = 0
         self._shown_s = self._lag_asked_s = 0.0
         self._recent = (0.0, 0)
         self._rate = 0.0
@@ -147,6 +147,7 @@ class _Demo:
             interrupted = True
         self._stream.close()
         self._catch_up(screen, _CATCH_UP_AFTER_CTRL_C_S if interrupted else _CATCH_UP_S)
+        self._rate = self._stream.sent / self._second if self._second else 0.0
         exit_code = self._worker.stop()
         self._watch.read_to_end()
         self._show(screen, "the worker has left")
@@ -166,8 +167,8 @@ class _Demo:
     def _catch_up(self, screen: Screen, seconds_max: float) -> None:
         """Wait until the worker has committed everything that was written."""
         deadline_s = time.monotonic() + seconds_max
-        self._lag = self._watch.lag(self._stream.written)
-        while self._lag.behind and time.monotonic() < deadline_s:
+        self._behind = self._watch.behind(self._stream.written)
+        while self._behind and time.monotonic() < deadline_s:
             self._turn(screen, "no more events; the worker catches up")
             time.sleep(_TURN_S)
 
@@ -181,7 +182,7 @@ class _Demo:
         now_s = time.monotonic()
         if now_s - self._lag_asked_s >= _LAG_S:
             self._lag_asked_s = now_s
-            self._lag = self._watch.lag(self._stream.written)
+            self._behind = self._watch.behind(self._stream.written)
             then_s, then_sent = self._recent
             self._rate = (self._stream.sent - then_sent) / (now_s - then_s) if then_s else 0.0
             self._recent = (now_s, self._stream.sent)
@@ -192,14 +193,14 @@ class _Demo:
     def _show(self, screen: Screen, doing: str) -> None:
         watch = self._watch
         if not watch.models and doing == "events flow":
-            doing = "events flow; the worker starts"
+            doing = "events flow; the worker starts, and compiles its kernels the first time"
         screen.show(
             Now(
                 second=self._second,
                 doing=doing,
                 sent=self._stream.sent,
                 rate=self._rate,
-                behind=self._lag.behind,
+                behind=self._behind,
                 dead_letters=watch.dead_letters,
                 opened=watch.opened,
                 models=watch.models,
@@ -217,7 +218,7 @@ class _Demo:
             delivery_error=stream.lost,
             counted=watch.counted,
             dead_letters=watch.dead_letters,
-            behind=self._lag.behind,
+            behind=self._behind,
             opened=watch.opened,
             worker_exit_code=exit_code,
             fault=self._plan.fault,
@@ -228,9 +229,9 @@ class _Demo:
         )
 
 
-def _client(settings: Settings) -> dict[str, str]:
+def _client(settings: Settings) -> dict[str, str | int | float | bool]:
     """Return what every client of the demo needs. librdkafka would write its log across the screen."""
-    return {"log_level": "0", **settings.kafka.properties, "bootstrap.servers": settings.kafka.bootstrap_servers}
+    return {"log_level": 0, **settings.kafka.properties, "bootstrap.servers": settings.kafka.bootstrap_servers}
 
 
 def _delete_topics(settings: Settings) -> None:

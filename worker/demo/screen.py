@@ -17,7 +17,7 @@ from worker.demo.fault import Fault
 from worker.demo.model import Deployed
 from worker.demo.watch import ModelView
 
-_ALERTS_SHOWN = 8
+_ALERTS_SHOWN = 6
 _BAR_CHARS = 60
 _PLAIN_EVERY_S = 5.0
 _STYLES = {"info": "cyan", "warning": "yellow", "critical": "bold red"}
@@ -116,19 +116,14 @@ class LiveScreen:
 
     def _model_table(self, now: Now) -> Table:
         table = Table(box=None, pad_edge=False, expand=True, header_style="dim")
-        for name in (
-            "model",
-            "accuracy",
-            "state",
-            "events",
-            "flagged",
-            "a feature, median of the last pane",
-            "incident",
-        ):
-            table.add_column(name, justify="right" if name in {"accuracy", "events", "flagged"} else "left")
+        for name in ("model", "state"):
+            table.add_column(name)
+        for name in ("events", "anomaly rate", "a feature", "median", "mean"):
+            table.add_column(name, justify="right")
+        table.add_column("incident")
         for model in self._plan.models:
             view = now.models.get(model.model_id, ModelView())
-            table.add_row(model.model_id, f"{model.accuracy:.0%}", *_model_cells(model, view))
+            table.add_row(model.model_id, *_model_cells(model, view))
         return table
 
     def _alert_table(self) -> Table:
@@ -139,24 +134,27 @@ class LiveScreen:
             style = "dim" if alert.status == "resolved" else _STYLES[alert.severity]
             second = f"{_alert_second(alert, self._plan):.1f} s"
             table.add_row(second, alert.status, alert.severity, Text(alert.summary), style=style)
-        for _ in range(_ALERTS_SHOWN - len(self._alerts)):
-            table.add_row("", "", "", "")
         return table
 
 
 def _model_cells(model: Deployed, view: ModelView) -> list[RenderableType]:
     feature = _WATCHED_FEATURE.get(model.model_id, model.features[0])
-    median = view.median(feature)
+    column = view.column(feature)
     alert = view.open_alert
+    rate = view.latest.anomaly_rate if view.latest else None
     return [
         view.latest.state.replace("_", " ") if view.latest else "not seen yet",
         f"{view.events:,}",
-        f"{view.flagged / view.scored:.2%}" if view.scored else "-",
-        f"{feature} {'-' if median is None else f'{median:,.4g}'}",
-        Text(f"{alert.severity}, {alert.flagged_events} events", _STYLES[alert.severity])
-        if alert
-        else Text("none", "dim"),
+        "-" if rate is None else f"{rate:.2%}",
+        feature,
+        _number(column.median if column else None),
+        _number(column.mean if column else None),
+        Text(f"{alert.severity}, {alert.flagged_events} flagged", _STYLES[alert.severity]) if alert else "-",
     ]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f}"
 
 
 def _flow(now: Now) -> str:

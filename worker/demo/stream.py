@@ -41,7 +41,13 @@ class Stream:
     """Writes what is due. `rate` is events per second over all models; `started_ms` is when the plan begins."""
 
     def __init__(
-        self, models: list[Deployed], rate: float, fault: Fault, topic: str, client: Mapping[str, str], started_ms: int
+        self,
+        models: list[Deployed],
+        rate: float,
+        fault: Fault,
+        topic: str,
+        client: Mapping[str, str | int | float | bool],
+        started_ms: int,
     ) -> None:
         self._servings = [_Serving(model, place) for place, model in enumerate(models)]
         self._rate = rate / len(models)

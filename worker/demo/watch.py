@@ -1,12 +1,12 @@
 """Subscribes to what the worker publishes, as any program would: read_committed, from the beginning of the topics."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from contextlib import suppress
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from worker.core.events import AlertEvent, MetricEvent
+from worker.core.events import AlertEvent, ColumnMetric, MetricEvent
 from worker.settings import TopicSettings
 
 _CALL_S = 5.0
@@ -18,37 +18,24 @@ class ModelView:
 
     def __init__(self) -> None:
         self.events = 0
-        self.scored = 0
-        self.flagged = 0
-        self.panes = 0
         self.latest: MetricEvent | None = None
         self.open_alert: AlertEvent | None = None
 
     def add(self, metric: MetricEvent) -> None:
         """Count one pane, or one part of it."""
         self.events += metric.events
-        self.scored += metric.scored_events
-        self.flagged += metric.flagged_events
-        self.panes += 1
         self.latest = metric
 
-    def median(self, feature: str) -> float | None:
-        """Return a feature's median in the latest pane."""
+    def column(self, feature: str) -> ColumnMetric | None:
+        """Return a feature's statistics in the latest pane."""
         columns = self.latest.columns if self.latest else []
-        return next((column.median for column in columns if column.name == feature), None)
-
-
-class Lag(NamedTuple):
-    """How far the worker has come in the `predictions` topic."""
-
-    committed: int
-    behind: int
+        return next((column for column in columns if column.name == feature), None)
 
 
 class Watch:
     """Everything that came out of the worker's topics, and how far the worker is."""
 
-    def __init__(self, topics: TopicSettings, client: Mapping[str, str], group_id: str) -> None:
+    def __init__(self, topics: TopicSettings, client: Mapping[str, str | int | float | bool], group_id: str) -> None:
         self._topics = topics
         self._consumer = Consumer(
             {
@@ -73,6 +60,7 @@ class Watch:
         self._new_alerts: list[AlertEvent] = []
         self.opened = 0
         self.dead_letters = 0
+        self._committed = 0
 
     @property
     def counted(self) -> int:
@@ -105,11 +93,12 @@ class Watch:
                 return
             self.poll(0.1)
 
-    def lag(self, written: int) -> Lag:
+    def behind(self, written: int) -> int:
         """Compare what the worker has committed with what has been written: the topic holds nothing else."""
-        committed = self._consumer.committed(self._inputs, timeout=_CALL_S)
-        done = sum(max(place.offset, 0) for place in committed)
-        return Lag(done, max(written - done, 0))
+        with suppress(KafkaException):  # the group may just be moving; then the last answer stands
+            committed = self._consumer.committed(self._inputs, timeout=_CALL_S)
+            self._committed = sum(max(place.offset, 0) for place in committed)
+        return max(written - self._committed, 0)
 
     def close(self) -> None:
         """Leave."""

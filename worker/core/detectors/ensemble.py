@@ -7,6 +7,7 @@ import numpy as np
 
 from worker.core.detectors.calibration import Calibration, Judgement
 from worker.core.detectors.isolation_forest import to_forest_rows
+from worker.core.detectors.moments import MomentsDistance
 from worker.core.detectors.protocol import Detector, RefitNote
 from worker.core.detectors.refit import RefitPool
 from worker.core.detectors.refitted_forest import RefittedForest
@@ -79,7 +80,7 @@ class Ensemble:
         options = self._options
         self._forest = RefittedForest(features, options.forest, self._refits, derived_seed("forest", self._seed))
         trees = ScaledHalfSpaceTrees(rows, options.half_space, derived_seed("half_space", self._seed))
-        self._detectors = [trees, self._forest]
+        self._detectors = [trees, self._forest, MomentsDistance(features)]
         for detector in self._detectors:
             detector.score_and_learn(rows)
         self.usual = usual_band(rows)

@@ -6,6 +6,7 @@ Rule 2: what the user configures comes between our defaults and what correctness
 
 # ruff: noqa: SLF001 - confluent-kafka names librdkafka's own error codes with a leading underscore; they are public
 
+import ctypes
 import logging
 import time
 from collections.abc import Mapping
@@ -121,9 +122,14 @@ class KafkaConnection:
             "allow.auto.create.topics": False,
         }
         try:
-            return Consumer(self._merged(watch, defaults, forced), logger=self.logger)
+            consumer = Consumer(self._merged(watch, defaults, forced), logger=self.logger)
         except KafkaException as exception:
             raise _refused_settings(exception) from None
+        # Destroying a consumer that was not closed, as a crash does at the exit of the interpreter, can spin for ever
+        # in librdkafka (seen in one of nine runs after a lost assignment). So it lives until the process ends: a
+        # reference that nobody gives back. After `close` there is nothing left in it.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(consumer))
+        return consumer
 
     def producer(self, watch: ErrorWatch, defaults: Mapping[str, object], forced: Mapping[str, object]) -> Producer:
         """Build a producer."""

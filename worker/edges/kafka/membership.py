@@ -9,7 +9,7 @@ Rule 3: partitions are given up only after the listener has returned, so that it
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from confluent_kafka import OFFSET_END, OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
@@ -57,6 +57,7 @@ class KafkaMembership:
         self._committed_timeout_s = committed_timeout_ms / 1000
         self._close_timeout_ms = close_timeout_ms
         self._listener: GroupListener | None = None
+        self._closing = False
         self._owned: set[int] = set()
         self._watch = ErrorWatch(connection.logger)
         self._consumer = _group_consumer(connection, self._watch, group_id)
@@ -112,6 +113,7 @@ class KafkaMembership:
 
     def close(self, listener: GroupListener) -> None:
         """Leave the group; owned partitions are revoked first. Bounded, also when the coordinator is gone."""
+        self._closing = True
         with self._heard_by(listener):
             self._consumer.unsubscribe()
             deadline = Deadline(self._close_timeout_ms)
@@ -161,23 +163,28 @@ class KafkaMembership:
         at_end = [TopicPartition(part.topic, part.partition, OFFSET_END) for part in partitions]
         consumer.incremental_assign(at_end)
         consumer.pause(at_end)
-        numbers = _numbers(partitions)
-        self._owned.update(numbers)
-        self._heard().assigned(numbers)
+        # What a rebalance under way still brings while we leave goes back unused.
+        if not self._closing:
+            numbers = sorted(part.partition for part in partitions)
+            self._owned.update(numbers)
+            self._heard().assigned(numbers)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._give_up(consumer, partitions, self._heard().revoked)
+        numbers = self._owned_of(partitions)
+        if numbers:
+            self._heard().revoked(numbers)
+            self._owned.difference_update(numbers)
+        consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._give_up(consumer, partitions, self._heard().lost)
-
-    def _give_up(
-        self, consumer: Consumer, partitions: list[TopicPartition], tell: Callable[[Sequence[int]], None]
-    ) -> None:
-        numbers = _numbers(partitions)
-        tell(numbers)
-        self._owned.difference_update(numbers)
+        numbers = self._owned_of(partitions)
+        if numbers:
+            self._heard().lost(numbers)
+            self._owned.difference_update(numbers)
         consumer.incremental_unassign(partitions)
+
+    def _owned_of(self, partitions: Sequence[TopicPartition]) -> list[int]:
+        return sorted(self._owned.intersection(part.partition for part in partitions))
 
     def _heard(self) -> GroupListener:
         assert self._listener is not None, "a group callback outside of poll and close"
@@ -185,10 +192,6 @@ class KafkaMembership:
 
     def _warn(self, message: str, *args: object) -> None:
         self._logger.log(logging.WARNING, message, *args)
-
-
-def _numbers(partitions: Sequence[TopicPartition]) -> list[int]:
-    return sorted(part.partition for part in partitions)
 
 
 def _is_fencing(metadata: bytes, group_id: str) -> bool:

@@ -1,0 +1,115 @@
+"""Runs real workers against a real Kafka: start, wait, stop, kill, and read what they published."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+
+PARTITIONS = 4
+WAIT_SECONDS_MAX = 60.0
+
+
+class Deployment:
+    """One set of topics and one consumer group on a broker."""
+
+    def __init__(self, servers: str, prefix: str) -> None:
+        self.servers = servers
+        self.group = f"{prefix}group"
+        self.topics = {
+            name: f"{prefix}{name}"
+            for name in (
+                "predictions",
+                "labels",
+                "feedback",
+                "alerts",
+                "metrics",
+                "maintenance",
+                "dead_letters",
+                "state",
+                "scores",
+            )
+        }
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return a modelvigil command for these topics and this group."""
+        sets = [f"topics.{name}={topic}" for name, topic in self.topics.items()]
+        sets += ["worker.log_format=json", "worker.commit_interval_ms=50"]
+        options = ["--bootstrap-servers", self.servers, "--group-id", self.group]
+        for each in sets:
+            options += ["--set", each]
+        return [sys.executable, "-m", "worker", *arguments, *options]
+
+    def create_topics(self) -> None:
+        """Create all topics with the command that users have."""
+        command = [*self.command("topics", "create"), "--partitions", str(PARTITIONS)]
+        subprocess.run(command, check=True, capture_output=True)
+
+    @contextmanager
+    def worker(self, *more: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a worker; it is killed at the end if it has not been stopped before."""
+        with subprocess.Popen([*self.command("run"), *more], stderr=subprocess.DEVNULL) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def publish(self, records: Iterable[tuple[int, bytes | None]]) -> None:
+        """Write values to partitions, in order."""
+        producer = Producer({"bootstrap.servers": self.servers, "linger.ms": 20})
+        for partition, value in records:
+            producer.produce(self.topics["predictions"], value, key=b"key", partition=partition)
+            producer.poll(0)
+        assert producer.flush(30) == 0
+
+    def committed(self) -> int:
+        """Return how many records the group has behind it."""
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": self.group})
+        places = [TopicPartition(self.topics["predictions"], partition) for partition in range(PARTITIONS)]
+        total = sum(max(0, place.offset) for place in consumer.committed(places, timeout=30))
+        consumer.close()
+        return total
+
+    def wait_for(self, committed: int) -> None:
+        """Wait until so many records are behind the group."""
+        end = time.monotonic() + WAIT_SECONDS_MAX
+        while (now := self.committed()) < committed:
+            assert time.monotonic() < end, f"only {now} of {committed} records committed in {WAIT_SECONDS_MAX} s"
+            time.sleep(0.1)
+
+    def read(self, topic: str) -> list[Message]:
+        """Return all committed records of an output topic."""
+        consumer = Consumer(
+            {"bootstrap.servers": self.servers, "group.id": f"{self.group}-reader", "enable.partition.eof": True}
+        )
+        consumer.assign([TopicPartition(self.topics[topic], partition, 0) for partition in range(PARTITIONS)])
+        messages: list[Message] = []
+        ended = 0
+        while ended < PARTITIONS:
+            for message in consumer.consume(1000, 1.0):
+                if message.error() is None:
+                    messages.append(message)
+                else:
+                    ended += 1
+        consumer.close()
+        return messages
+
+    def events_in_metrics(self) -> int:
+        """Return how many events the metric records count, all parts of all panes together."""
+        return sum(parsed(message)["events"] for message in self.read("metrics"))
+
+
+def parsed(message: Message) -> Any:  # noqa: ANN401 - JSON
+    """Return a record's value as JSON."""
+    value = message.value()
+    assert value is not None
+    return json.loads(value)
+
+
+def headers_of(message: Message) -> dict[str, bytes]:
+    """Return a record's headers."""
+    return {name: bytes(value or b"") for name, value in list(message.headers() or [])}  # type: ignore[misc, str-unpack, arg-type]  # its stub allows a dict, too
