@@ -272,8 +272,9 @@ def demo(seconds: float | None, rate: int, bootstrap_servers: str | None) -> int
     from rich.console import Console  # noqa: PLC0415 - Rule 2
 
     with _explained():
+        from worker.demo.course import WorkerEndedError  # noqa: PLC0415 - Rule 2
         from worker.demo.report import lines  # noqa: PLC0415 - Rule 2
-        from worker.demo.run import Options, WorkerEndedError, run_demo  # noqa: PLC0415
+        from worker.demo.run import Options, run_demo  # noqa: PLC0415
         from worker.edges.broker import BrokerError  # noqa: PLC0415
 
         try:

@@ -60,6 +60,15 @@ def test_too_many_features_and_categories_are_bounded_and_counted() -> None:
     assert columns["city"].other_categories == 36
 
 
+def test_a_model_without_features_is_counted_and_has_no_verdicts() -> None:
+    """Its prediction has statistics; there is nothing to detect anomalies in."""
+    event = {"event_id": "e", "model_id": "m", "features": {}, "prediction": 2}
+    _, engine = run([batch(0, 0, [(json.dumps(event).encode(), START_MS)] * 100)])
+    (metric,) = metrics(engine.drain(0))
+    assert (metric.events, metric.scored_events, metric.anomaly_rate) == (100, 0, None)
+    assert [column.name for column in metric.columns] == ["prediction"]
+
+
 def test_wrong_types_are_counted_and_left_out() -> None:
     """A value of another type than its column's is invalid: counted, and not in the statistics."""
     values = [1.0, 2.0, "three", None, True, 6.0]

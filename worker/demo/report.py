@@ -16,7 +16,6 @@ class Result(NamedTuple):
     """Everything that the report is made of."""
 
     seconds: float
-    interrupted: bool
     sent: int
     written: int
     delivery_error: str | None
@@ -78,7 +77,7 @@ def lines(result: Result) -> Iterator[str]:
 
 def _counts(result: Result) -> Iterator[str]:
     yield (
-        f"Events in: {result.sent:,} in {result.seconds:.1f} s. "
+        f"Events in: {result.written:,} in {result.seconds:.1f} s. "
         f"Counted by the worker's metrics: {result.counted:,}, and {result.dead_letters} dead letters."
     )
     if result.delivery_error:

@@ -1,7 +1,6 @@
-"""The course of the demo: set up, let events flow, let the worker catch up, stop it, say what came of it.
+"""Sets the demo up, runs its course, and clears everything away again.
 
-Rule 1: whatever happens, worker and broker are stopped before `run_demo` returns or raises, in this order.
-Rule 2: the result is read from the worker's topics after it has left, so that open panes are counted too.
+Rule 1: whatever happens, the worker and then the broker are stopped before `run_demo` returns or raises.
 """
 
 import json
@@ -19,11 +18,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from worker import app
+from worker.demo.course import Course, Parts
 from worker.demo.fault import planned
 from worker.demo.model import Deployed, deploy
 from worker.demo.processes import WorkerProcess, ended_like_ctrl_c, undisturbed
 from worker.demo.report import Result
-from worker.demo.screen import Now, Plan, Screen, opened
+from worker.demo.screen import Plan, opened
 from worker.demo.stream import Stream
 from worker.demo.watch import Watch
 from worker.edges.broker import LocalBroker
@@ -38,12 +38,8 @@ OVERRIDES = {
 }
 """What differs from the defaults, all of it to make a short demo lively. Detectors and thresholds are the defaults."""
 
-_TURN_S = 0.05
-_SHOW_S = 0.25
-_LAG_S = 1.0
-_CATCH_UP_S = 90.0
+_CONFIG = "modelvigil.toml"
 _DELETE_S = 10.0
-_CATCH_UP_AFTER_CTRL_C_S = 10.0
 
 
 class Options(NamedTuple):
@@ -55,54 +51,44 @@ class Options(NamedTuple):
     environ: Mapping[str, str]
 
 
-class WorkerEndedError(Exception):
-    """The worker process has ended by itself; the message holds its last lines."""
-
-
 def run_demo(options: Options, console: Console) -> Result:
-    """Run the demo and return what came of it. A Ctrl-C while events flow ends it early, but in order."""
+    """Run the demo and return what came of it."""
     stack = ExitStack()
     try:
         with ended_like_ctrl_c():
-            return _Demo(options, console, stack).run()
+            parts = _Setup(options, console, stack).run()
+            with opened(console, parts.plan) as screen:
+                return Course(parts, screen).run()
     finally:
         with undisturbed():
             stack.close()
 
 
-class _Demo:
-    """One run. What it starts goes onto the stack at once."""
+class _Setup:
+    """Starts everything, and puts what it starts onto the stack at once."""
 
     def __init__(self, options: Options, console: Console, stack: ExitStack) -> None:
         self._options = options
         self._console = console
         self._stack = stack
-        self._second = 0.0
-        self._behind = 0
-        self._shown_s = self._lag_asked_s = 0.0
-        self._recent = (0.0, 0)
-        self._rate = 0.0
 
-    def run(self) -> Result:
+    def run(self) -> Parts:
+        """Set everything up; the plan begins when it is done."""
         servers = self._kafka()
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="modelvigil-demo-")))
-        settings = self._settings(folder / "modelvigil.toml", servers)
+        settings = self._settings(folder / _CONFIG, servers)
         self._create_topics(settings)
         models = self._deploy()
         self._say("Starting the worker as its own process ...")
-        self._worker = WorkerProcess(folder / "modelvigil.toml", settings.kafka, folder)
-        self._stack.callback(self._worker.stop)
+        worker = WorkerProcess(folder / _CONFIG, settings.kafka, folder)
+        self._stack.callback(worker.stop)
         client = _client(settings)
-        self._watch = Watch(settings.topics, client, settings.kafka.group_id)
-        self._stack.callback(self._watch.close)
-        fault = planned(self._options.seconds)
-        started_ms = int(time.time() * 1000)
-        self._plan = Plan(servers, models, self._options.seconds, fault, started_ms)
-        self._stream = Stream(models, self._options.rate, fault, settings.topics.predictions, client, started_ms)
-        with opened(self._console, self._plan) as screen:
-            return self._course(screen)
-
-    # Set-up.
+        watch = Watch(settings.topics, client, settings.kafka.group_id)
+        self._stack.callback(watch.close)
+        fault, started_ms = planned(self._options.seconds), int(time.time() * 1000)
+        plan = Plan(servers, models, self._options.seconds, fault, started_ms)
+        stream = Stream(models, self._options.rate, fault, settings.topics.predictions, client, started_ms)
+        return Parts(plan, worker, stream, watch)
 
     def _kafka(self) -> str:
         if self._options.bootstrap_servers:
@@ -129,104 +115,11 @@ class _Demo:
         self._say("Training three models on River's image segments (1,155 rows to train, 1,155 to serve) ...")
         models = deploy()
         for model in models:
-            self._say(
-                f"  {model.model_id}: {len(model.features)} features, right on {model.accuracy:.1%} of these rows"
-            )
+            self._say(f"  {model.model_id}: {len(model.features)} features, {model.accuracy:.1%} of the others right")
         return models
 
     def _say(self, line: str) -> None:
         self._console.print(escape(line), highlight=False, soft_wrap=True)
-
-    # Events flow.
-
-    def _course(self, screen: Screen) -> Result:
-        interrupted = False
-        try:
-            self._flow(screen)
-        except KeyboardInterrupt:
-            interrupted = True
-        self._stream.close()
-        self._catch_up(screen, _CATCH_UP_AFTER_CTRL_C_S if interrupted else _CATCH_UP_S)
-        self._rate = self._stream.sent / self._second if self._second else 0.0
-        exit_code = self._worker.stop()
-        self._watch.read_to_end()
-        self._show(screen, "the worker has left")
-        return self._result(exit_code, interrupted=interrupted)
-
-    def _flow(self, screen: Screen) -> None:
-        """Send what is due and show what comes out, until the time is over."""
-        begin_s = time.monotonic()
-        end_s = self._options.seconds
-        while end_s is None or self._second < end_s:
-            elapsed_s = time.monotonic() - begin_s
-            self._second = elapsed_s if end_s is None else min(elapsed_s, end_s)
-            self._stream.advance(self._second)
-            self._turn(screen, "events flow")
-            time.sleep(_TURN_S)
-
-    def _catch_up(self, screen: Screen, seconds_max: float) -> None:
-        """Wait until the worker has committed everything that was written."""
-        deadline_s = time.monotonic() + seconds_max
-        self._behind = self._watch.behind(self._stream.written)
-        while self._behind and time.monotonic() < deadline_s:
-            self._turn(screen, "no more events; the worker catches up")
-            time.sleep(_TURN_S)
-
-    def _turn(self, screen: Screen, doing: str) -> None:
-        self._watch.poll()
-        if self._worker.exit_code is not None:
-            raise WorkerEndedError(
-                f"the worker ended by itself with exit code {self._worker.exit_code}; its last lines are above\n"
-                + self._worker.log_tail()
-            )
-        now_s = time.monotonic()
-        if now_s - self._lag_asked_s >= _LAG_S:
-            self._lag_asked_s = now_s
-            self._behind = self._watch.behind(self._stream.written)
-            then_s, then_sent = self._recent
-            self._rate = (self._stream.sent - then_sent) / (now_s - then_s) if then_s else 0.0
-            self._recent = (now_s, self._stream.sent)
-        if now_s - self._shown_s >= _SHOW_S:
-            self._shown_s = now_s
-            self._show(screen, doing)
-
-    def _show(self, screen: Screen, doing: str) -> None:
-        watch = self._watch
-        if not watch.models and doing == "events flow":
-            doing = "events flow; the worker starts, and compiles its kernels the first time"
-        screen.show(
-            Now(
-                second=self._second,
-                doing=doing,
-                sent=self._stream.sent,
-                rate=self._rate,
-                behind=self._behind,
-                dead_letters=watch.dead_letters,
-                opened=watch.opened,
-                models=watch.models,
-                new_alerts=watch.new_alerts(),
-            )
-        )
-
-    def _result(self, exit_code: int, *, interrupted: bool) -> Result:
-        stream, watch = self._stream, self._watch
-        return Result(
-            seconds=self._second,
-            interrupted=interrupted,
-            sent=stream.sent,
-            written=stream.written,
-            delivery_error=stream.lost,
-            counted=watch.counted,
-            dead_letters=watch.dead_letters,
-            behind=self._behind,
-            opened=watch.opened,
-            worker_exit_code=exit_code,
-            fault=self._plan.fault,
-            started_ms=self._plan.started_ms,
-            criticals=watch.criticals,
-            asked_in_fault=stream.asked_in_fault,
-            right_in_fault=stream.right_in_fault,
-        )
 
 
 def _client(settings: Settings) -> dict[str, str | int | float | bool]:

@@ -1,5 +1,6 @@
 """Subscribes to what the worker publishes, as any program would: read_committed, from the beginning of the topics."""
 
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -11,6 +12,8 @@ from worker.settings import TopicSettings
 
 _CALL_S = 5.0
 _POLL_RECORDS_MAX = 500
+_TRIES_MAX = 50
+_TRY_S = 0.1
 
 
 class ModelView:
@@ -84,14 +87,14 @@ class Watch:
         new, self._new_alerts = self._new_alerts, []
         return new
 
-    def read_to_end(self, turns_max: int = 100) -> None:
+    def read_to_end(self) -> None:
         """Read what is left, once the worker has gone."""
         self._consumer.assign(self._positions())  # anew, so that every partition tells its end once more
         self._ended.clear()
-        for _ in range(turns_max):
+        for _ in range(_TRIES_MAX):
             if len(self._ended) == len(self._outputs):
                 return
-            self.poll(0.1)
+            self.poll(_TRY_S)
 
     def behind(self, written: int) -> int:
         """Compare what the worker has committed with what has been written: the topic holds nothing else."""
@@ -105,7 +108,11 @@ class Watch:
         self._consumer.close()
 
     def _partitions(self, topic: str) -> list[TopicPartition]:
-        description = self._consumer.list_topics(topic, timeout=_CALL_S).topics[topic]
+        for _ in range(_TRIES_MAX):
+            description = self._consumer.list_topics(topic, timeout=_CALL_S).topics[topic]
+            if description.partitions:
+                break
+            time.sleep(_TRY_S)  # brokers learn of a new topic one after the other
         return [TopicPartition(topic, partition, 0) for partition in sorted(description.partitions)]
 
     def _positions(self) -> list[TopicPartition]:

@@ -8,7 +8,7 @@ import numpy as np
 from worker.core.detectors.calibration import Calibration, Judgement
 from worker.core.detectors.isolation_forest import to_forest_rows
 from worker.core.detectors.moments import MomentsDistance
-from worker.core.detectors.protocol import Detector, RefitNote
+from worker.core.detectors.protocol import NEVER, Detector, RefitNote
 from worker.core.detectors.refit import RefitPool
 from worker.core.detectors.refitted_forest import RefittedForest
 from worker.core.detectors.scaled_half_space import ScaledHalfSpaceTrees
@@ -52,7 +52,7 @@ class Ensemble:
         """Return the count of events at which `cross` is due."""
         if self._calibration is None:
             return self._options.warmup_events
-        return min(detector.barrier() for detector in self._detectors)
+        return min((detector.barrier() for detector in self._detectors), default=NEVER)
 
     def rows(self, cells: F64, is_categorical: Bool) -> F64:
         """Return feature cells (n x d) as detectors see them: categories as their surprisal so far, then learned."""
@@ -70,21 +70,30 @@ class Ensemble:
         """Score, learn and judge rows (n x d); the warm-up must be over."""
         if self._calibration is None:
             raise AssertionError("rows are judged during the warm-up")
-        scores = np.stack([detector.score_and_learn(rows) for detector in self._detectors])
+        scores = np.empty((len(self._detectors), len(rows)))
+        for place, detector in enumerate(self._detectors):
+            scores[place] = detector.score_and_learn(rows)
         return self._calibration.judge(scores)
 
     def end_warmup(self, features: int) -> None:
-        """Build the detectors for the features of the frozen schema, and let them learn the rows so far."""
+        """Build the detectors for the features of the frozen schema, and let them learn the rows so far.
+
+        A model without features has no detectors, and no verdicts.
+        """
         rows = self._warmup_rows(features)
         self._warmup = []
-        options = self._options
-        self._forest = RefittedForest(features, options.forest, self._refits, derived_seed("forest", self._seed))
-        trees = ScaledHalfSpaceTrees(rows, options.half_space, derived_seed("half_space", self._seed))
-        self._detectors = [trees, self._forest, MomentsDistance(features)]
+        self.usual = usual_band(rows)
+        if features:
+            self._detectors = self._build(rows, features)
         for detector in self._detectors:
             detector.score_and_learn(rows)
-        self.usual = usual_band(rows)
-        self._calibration = Calibration(len(self._detectors), options.calibration, self._seed)
+        self._calibration = Calibration(len(self._detectors), self._options.calibration, self._seed)
+
+    def _build(self, rows: F64, features: int) -> list[Detector]:
+        options, seed = self._options, self._seed
+        self._forest = RefittedForest(features, options.forest, self._refits, derived_seed("forest", seed))
+        trees = ScaledHalfSpaceTrees(rows, options.half_space, derived_seed("half_space", seed))
+        return [trees, self._forest, MomentsDistance(features)]
 
     def cross(self, seen: int) -> Iterator[RefitNote]:
         """Request and take over refits that are due at this count of events."""

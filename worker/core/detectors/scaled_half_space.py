@@ -17,7 +17,7 @@ class ScaledHalfSpaceTrees:
     def __init__(self, warmup_rows: F64, options: HalfSpaceOptions, seed: int) -> None:
         self._limits = RobustLimits.from_rows(warmup_rows)
         self._trees = HalfSpaceTrees(
-            max(1, warmup_rows.shape[1]), options.trees, options.height, options.window_events, seed=seed
+            warmup_rows.shape[1], options.trees, options.height, options.window_events, seed=seed
         )
 
     def score_and_learn(self, rows: F64) -> F64:

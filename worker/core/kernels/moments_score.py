@@ -9,7 +9,7 @@ from worker.core.kernels.arrays import F64, I64
 
 ROWS_MIN = 16
 CLIP = 10.0
-"""A value is learned as if it lay at most so many standard deviations from the mean: no single event blinds a feature."""
+"""A value is learned as if it lay at most so many deviations from the mean: no single event blinds a feature."""
 Z_MAX = 1e6
 """The distance of a value that differs from a feature that has been constant so far."""
 
@@ -19,17 +19,19 @@ def score_and_learn(rows: F64, count: I64, mean: F64, m2: F64, scores: F64) -> N
     """Score, then learn, each of the rows (n x d, NaN = missing) in order. O(n d).
 
     The score is ln(1 + the largest |x - mean| / deviation over the features that have ROWS_MIN values); NaN while no
-    feature has. Mean and sum of squared deviations (d each) are Welford's (Knuth, TAOCP 2, 4.2.2), fed with values
-    clipped to CLIP deviations (Huber 1981, section 1.7, as a bound on influence).
+    feature has, 0 for an event without any of them. Mean and sum of squared deviations (d each) are Welford's (Knuth,
+    TAOCP 2, 4.2.2), fed with values clipped to CLIP deviations (Huber 1981, section 1.7, as a bound on influence).
     """
     n_rows, n_columns = rows.shape
     for row in range(n_rows):
-        largest = -1.0
+        largest = 0.0
+        ready = False
         for column in range(n_columns):
             x = rows[row, column]
+            n = count[column]
+            ready = ready or n >= ROWS_MIN
             if math.isnan(x):
                 continue
-            n = count[column]
             if n >= ROWS_MIN:
                 deviation = math.sqrt(m2[column] / (n - 1))
                 distance = abs(x - mean[column])
@@ -41,4 +43,4 @@ def score_and_learn(rows: F64, count: I64, mean: F64, m2: F64, scores: F64) -> N
             delta = x - mean[column]
             mean[column] += delta / (n + 1)
             m2[column] += delta * (x - mean[column])
-        scores[row] = math.log1p(largest) if largest >= 0.0 else np.nan
+        scores[row] = math.log1p(largest) if ready else np.nan
