@@ -14,13 +14,14 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from rich.console import Console
 
 from benchmarks.events import FEATURES, MODELS, PARTITIONS, create_topics, generate, publish
@@ -29,7 +30,7 @@ from worker.edges.broker import LocalBroker
 TOPIC = "predictions"
 OUTPUTS = ("modelvigil.alerts", "modelvigil.metrics", "modelvigil.maintenance", "modelvigil.dead-letters")
 JVM = ("-Xms512m", "-Xmx1g", "-XX:+UseSerialGC")
-PLAIN_SECONDS = 20.0
+PLAIN_SECONDS = 10.0
 DONE_SECONDS_MAX = 240.0
 RESULTS = Path(__file__).with_name("RESULTS.md")
 CONTESTANTS = ("null", "worker", "plain")
@@ -71,14 +72,18 @@ def running(arguments: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]
 
 
 def committed(watcher: Consumer) -> int:
-    """Return how many events the group has committed."""
-    places = watcher.committed([TopicPartition(TOPIC, partition) for partition in range(PARTITIONS)], timeout=10)
+    """Return how many events the group has committed; 0 while the coordinator is not ready to say."""
+    wanted = [TopicPartition(TOPIC, partition) for partition in range(PARTITIONS)]
+    try:
+        places = watcher.committed(wanted, timeout=10)
+    except KafkaException:
+        return 0
     return sum(max(0, place.offset) for place in places)
 
 
 def measure(contestant: str, servers: str, group: str, total: int, log: Path) -> float:
     """Return the events per second of one contestant."""
-    watcher = Consumer({"bootstrap.servers": servers, "group.id": group, "enable.auto.commit": False})
+    watcher = Consumer({"bootstrap.servers": servers, "group.id": group, "enable.auto.commit": False, "log_level": 0})
     readings: list[Reading] = []
     with running(command(contestant, servers, group), log) as process:
         limit = time.monotonic() + DONE_SECONDS_MAX
@@ -127,9 +132,11 @@ def report(rates: dict[str, list[float]], figures: dict[str, float], total: int)
         "plain": "plain loop from the libraries' tutorials",
     }
     lines = [
-        f"`make bench` with {total:,} events ({FEATURES} numeric features, {MODELS} models, {PARTITIONS} partitions), "
-        f"{len(rates['null'])} rounds, {time.strftime('%Y-%m-%d')}, Python {platform.python_version()}, "
-        f"{os.cpu_count()} cores shared with the broker.",
+        (
+            f"`make bench` with {total:,} events ({FEATURES} features, {MODELS} models, {PARTITIONS} partitions), "
+            f"{len(rates['null'])} rounds, {time.strftime('%Y-%m-%d')}, Python {platform.python_version()}, "
+            f"{os.cpu_count()} cores shared with the broker."
+        ),
         "",
         "| loop | events/s: minimum | median | maximum |",
         "|---|---|---|---|",
@@ -138,8 +145,10 @@ def report(rates: dict[str, list[float]], figures: dict[str, float], total: int)
             for key, rate in rates.items()
         ),
         "",
-        f"worker / null loop: **{figures['worker_over_null']:.2f}**, "
-        f"worker / plain loop: **{figures['worker_over_plain']:.0f}** (medians of the ratios round by round).",
+        (
+            f"worker / null loop: **{figures['worker_over_null']:.2f}**, "
+            f"worker / plain loop: **{figures['worker_over_plain']:.0f}** (medians of the ratios round by round)."
+        ),
     ]
     return "\n".join(lines)
 
@@ -164,7 +173,7 @@ def main() -> None:
         create_topics(servers, [TOPIC, *OUTPUTS])
         with console.status(f"generating and publishing {arguments.events:,} events"):
             publish(servers, TOPIC, generate(arguments.events))
-        folder = Path(broker.data_directory)
+        folder = Path(tempfile.mkdtemp(prefix="modelvigil-bench-"))
         rates = contest(servers, arguments.rounds, arguments.events, folder)
     figures = summary(rates)
     if not arguments.keep_results:

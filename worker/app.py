@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import FrameType
 
 import structlog
@@ -59,10 +60,11 @@ def run_worker(settings: Settings) -> int:
     try:
         with ExitStack() as stack:
             stop = stack.enter_context(_stop_on_signals())
-            pool = stack.enter_context(ProcessRefitPool(settings.worker.refit_processes))
+            telemetry = Telemetry(log)
+            refit_wait = partial(telemetry.spend, Stage.REFIT_WAIT)
+            pool = stack.enter_context(ProcessRefitPool(settings.worker.refit_processes, refit_wait))
             pool.warm()
             _compile_kernels(log)
-            telemetry = Telemetry(log)
             observer = _Reporting(telemetry, log)
             loop = _build_loop(settings, connect(settings), pool, observer)
             log.info("started", group=settings.kafka.group_id, topic=settings.topics.predictions, process=os.getpid())

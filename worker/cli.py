@@ -67,6 +67,7 @@ def _exit_codes(*codes: ExitCode) -> str:
     return f"\b\nExit codes:\n{lines}"
 
 
+_PROPERTIES = "kafka.properties."
 _QUOTED = "  |"
 _ALWAYS = (ExitCode.DONE, ExitCode.USAGE, ExitCode.BUG, ExitCode.INTERRUPTED)
 _CONFIGURED = (*_ALWAYS, ExitCode.CONFIGURATION)
@@ -175,9 +176,10 @@ def _parsed_override(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     name = name.strip()
     if not equals or "." not in name:
-        raise click.UsageError(
-            f"--set {text}: write NAME=VALUE with the table in the name, as in engine.alert_rate=0.01."
-        )
+        raise click.UsageError(f"--set {text}: write NAME=VALUE with the whole name, as in engine.alert_rate=0.01.")
+    if name.startswith(_PROPERTIES):
+        variable = "MODELVIGIL_KAFKA_" + name.removeprefix(_PROPERTIES).replace(".", "_").upper()
+        raise click.UsageError(f"--set {name}: set {variable} in the environment, or [kafka.properties] in the file.")
     try:
         parsed = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:

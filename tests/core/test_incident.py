@@ -18,7 +18,7 @@ def flagged(sequence: int, p_value: float = 0.0005, spacing_ms: int = 10) -> Fla
 def told(sequences: list[int], options: IncidentOptions = OPTIONS) -> list[tuple[int, str, str]]:
     """Flag events at these places; return what was told, with the severity then."""
     life = IncidentLife(options, RATE)
-    out = []
+    out: list[tuple[int, str, str]] = []
     for sequence in sequences:
         step, _ = life.flag(flagged(sequence))
         if step is not None:
@@ -55,7 +55,7 @@ def test_a_second_burst_is_told_after_a_pause() -> None:
     """When the first burst is over, the next one rises again."""
     burst = list(range(100, 110))
     later = [sequence + 600 for sequence in burst]
-    critical = [sequence for sequence, _, severity in told(burst + [400, 550] + later) if severity == "critical"]
+    critical = [sequence for sequence, _, severity in told([*burst, 400, 550, *later]) if severity == "critical"]
     assert any(sequence < 200 for sequence in critical)
     assert any(sequence >= 700 for sequence in critical)
 

@@ -11,8 +11,10 @@ PANE, GRACE = 100, 30
 
 def naive(times: list[int]) -> tuple[list[tuple[int, bool]], list[tuple[int, int]]]:
     """Return pane and lateness of each event, and the closings as (row, pane), one event after the other."""
-    watermark, open_panes = 0, set()
-    assigned, closings = [], []
+    watermark = 0
+    open_panes: set[int] = set()
+    assigned: list[tuple[int, bool]] = []
+    closings: list[tuple[int, int]] = []
     for row, time in enumerate(times):
         watermark = max(watermark, time)
         for pane in sorted(open_panes):

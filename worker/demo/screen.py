@@ -117,20 +117,27 @@ class LiveScreen:
     def _model_table(self, now: Now) -> Table:
         table = Table(box=None, pad_edge=False, expand=True, header_style="dim")
         for name in ("model", "state"):
-            table.add_column(name)
-        for name in ("events", "anomaly rate", "a feature", "median", "mean"):
-            table.add_column(name, justify="right")
-        table.add_column("incident")
+            table.add_column(name, no_wrap=True)
+        for name in ("events", "anomalies", "feature", "median", "mean"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("incident", no_wrap=True)
         for model in self._plan.models:
             view = now.models.get(model.model_id, ModelView())
             table.add_row(model.model_id, *_model_cells(model, view))
         return table
 
     def _alert_table(self) -> Table:
-        table = Table(box=None, pad_edge=False, expand=True, header_style="dim", title="alerts", title_justify="left")
+        table = Table(
+            box=None,
+            pad_edge=False,
+            expand=True,
+            header_style="dim",
+            title="alerts, newest first",
+            title_justify="left",
+        )
         for name in ("at", "status", "severity", "summary"):
             table.add_column(name, no_wrap=name != "summary")
-        for alert in self._alerts:
+        for alert in reversed(self._alerts):
             style = "dim" if alert.status == "resolved" else _STYLES[alert.severity]
             second = f"{_alert_second(alert, self._plan):.1f} s"
             table.add_row(second, alert.status, alert.severity, Text(alert.summary), style=style)
@@ -146,10 +153,10 @@ def _model_cells(model: Deployed, view: ModelView) -> list[RenderableType]:
         view.latest.state.replace("_", " ") if view.latest else "not seen yet",
         f"{view.events:,}",
         "-" if rate is None else f"{rate:.2%}",
-        feature,
+        feature.removesuffix("-mean"),
         _number(column.median if column else None),
         _number(column.mean if column else None),
-        Text(f"{alert.severity}, {alert.flagged_events} flagged", _STYLES[alert.severity]) if alert else "-",
+        Text(alert.severity, _STYLES[alert.severity]) if alert else "-",
     ]
 
 
@@ -179,9 +186,8 @@ def _timeline(plan: Plan, second: float) -> Text:
         style = "red" if plan.fault.during(moment) else "green"
         bar.append("━" if moment <= second else "─", style if moment <= second else f"dim {style}")
     on = plan.fault.during(second)
-    span = f"  fault from {plan.fault.begin_s:.1f} s to {plan.fault.end_s:.1f} s{' - NOW' if on else ''}\n"
-    bar.append(span, "bold red" if on else "dim")
-    return bar.append(f"{camera.DESCRIPTION}\n", "red" if on else "dim")
+    span = f"\nfault from {plan.fault.begin_s:.1f} s to {plan.fault.end_s:.1f} s{', NOW' if on else ''}: "
+    return bar.append(f"{span}{camera.DESCRIPTION}\n", "bold red" if on else "dim")
 
 
 def _alert_second(alert: AlertEvent, plan: Plan) -> float:

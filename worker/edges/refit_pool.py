@@ -8,6 +8,8 @@ Rule 3: no child outlives this process, however it ends: each watches its parent
 import os
 import signal
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, get_context, parent_process
@@ -43,8 +45,10 @@ class _Payload(msgspec.Struct, array_like=True, frozen=True):
 class ProcessRefitPool:
     """Implements `ports.RefitPool`."""
 
-    def __init__(self, processes: int) -> None:
+    def __init__(self, processes: int, waited: Callable[[float], None] = lambda _: None) -> None:
+        """Take the number of processes, and whom to tell how many seconds events had to wait for a fit."""
         self._processes = processes
+        self.waited = waited
         self._executor = self._start()
 
     def submit(self, request: RefitRequest) -> "_Ticket":
@@ -93,9 +97,15 @@ class _Ticket:
 
     def result(self) -> ForestArrays:
         """Wait for the forest; a fit whose process died is started again."""
+        begun = time.monotonic()
+        forest = ForestArrays.from_bytes(self._payload_of_reply())
+        self._pool.waited(time.monotonic() - begun)
+        return forest
+
+    def _payload_of_reply(self) -> bytes:
         for _ in range(_ATTEMPTS_MAX):
             try:
-                return ForestArrays.from_bytes(self._future.result())
+                return self._future.result()
             except BrokenProcessPool:
                 self._future = self._pool.start(self._payload)
         raise RefitFailedError(

@@ -52,6 +52,8 @@ class Stage(StrEnum):
     """Waiting for records and taking them over."""
     HANDLE = "handle"
     """Decoding, statistics, detectors, decisions, encoding."""
+    REFIT_WAIT = "refit_wait"
+    """The part of `handle` in which events waited for a fit to be taken over."""
     COMMIT = "commit"
     """Producing, committing."""
 

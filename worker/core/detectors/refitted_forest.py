@@ -1,7 +1,7 @@
 """The isolation forest as a detector: a reservoir of the whole past, refitted at growing intervals.
 
-Requested when the detector has learned N rows, taken over when it has learned N + K, for N = 256, 1,024, 4,096, ...
-(then every 32,768) and K = N / 8 within bounds: positions in the stream, so replay finds them again (law 2).
+Requested when the detector has learned N rows, taken over when it has learned N + K, for N = 256, 2,048, 16,384,
+then every 32,768 events, and K = N / 4 within bounds: positions in the stream, so replay finds them again (law 2).
 """
 
 from typing import ClassVar
@@ -72,7 +72,7 @@ class RefittedForest:
         self._requested_rows = len(rows)
         seed = derived_seed("forest", self._seed, self._refits)
         self._ticket = self._pool.submit(RefitRequest(rows, options.trees, options.sample_rows, seed))
-        lag = min(max(self._barrier // 8, options.takeover_events_min), options.takeover_events_max)
+        lag = min(max(self._barrier // 4, options.takeover_events_min), options.takeover_events_max)
         self._barrier += lag
 
     def _next_request(self) -> int:
