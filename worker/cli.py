@@ -104,21 +104,18 @@ def _say_failure(code: int, message: str) -> int:
 @contextmanager
 def _explained() -> Iterator[None]:
     """Turn what the parts below raise for the user into a `Failure`."""
-    from worker import app  # noqa: PLC0415 - Rule 2
+    from worker.cluster import BrokerUnreachableError, TopicsError  # noqa: PLC0415 - Rule 2
+    from worker.edges.kafka import ClientError  # noqa: PLC0415 - Rule 2
     from worker.settings import SettingsError  # noqa: PLC0415 - Rule 2
 
     try:
         yield
-    except SettingsError as error:
+    except (SettingsError, ClientError) as error:
         raise Failure(ExitCode.CONFIGURATION, str(error)) from None
-    except app.BrokerUnreachableError as error:
+    except BrokerUnreachableError as error:
         raise Failure(ExitCode.UNREACHABLE, str(error)) from None
-    except app.TopicsError as error:
+    except TopicsError as error:
         raise Failure(ExitCode.TOPICS, str(error)) from None
-    except app.WorkerFencedError as error:
-        raise Failure(ExitCode.FENCED, str(error)) from None
-    except app.TemporaryError as error:
-        raise Failure(ExitCode.RESTART, str(error)) from None
 
 
 # Options.
@@ -230,9 +227,14 @@ def run(**options: Any) -> int:  # noqa: ANN401 - passed on as they are
     """
     settings = _load(**options)
     with _explained():
-        from worker.app import run_worker  # noqa: PLC0415 - Rule 2
+        from worker.app import TemporaryError, WorkerFencedError, run_worker  # noqa: PLC0415 - Rule 2
 
-        return run_worker(settings)
+        try:
+            return run_worker(settings)
+        except WorkerFencedError as error:
+            raise Failure(ExitCode.FENCED, str(error)) from None
+        except TemporaryError as error:
+            raise Failure(ExitCode.RESTART, str(error)) from None
 
 
 @modelvigil.command(
@@ -274,7 +276,7 @@ def demo(seconds: float | None, rate: int, bootstrap_servers: str | None) -> int
     from rich.console import Console  # noqa: PLC0415 - Rule 2
 
     with _explained():
-        from worker.demo.course import WorkerEndedError  # noqa: PLC0415 - Rule 2
+        from worker.demo.processes import WorkerEndedError  # noqa: PLC0415 - Rule 2
         from worker.demo.report import lines  # noqa: PLC0415 - Rule 2
         from worker.demo.run import Options, run_demo  # noqa: PLC0415
         from worker.edges.broker import BrokerError  # noqa: PLC0415
@@ -315,7 +317,7 @@ def create(partitions: int, replication_factor: int | None, **options: Any) -> i
     """
     settings = _load(**options)
     with _explained():
-        from worker.app import create_topics  # noqa: PLC0415 - Rule 2
+        from worker.cluster import create_topics  # noqa: PLC0415 - Rule 2
 
         for line in create_topics(settings, partitions, replication_factor):
             click.echo(line)
@@ -335,7 +337,7 @@ def check(**options: Any) -> int:  # noqa: ANN401 - passed on as they are
     """
     settings = _load(**options)
     with _explained():
-        from worker.app import check_topics  # noqa: PLC0415 - Rule 2
+        from worker.cluster import check_topics  # noqa: PLC0415 - Rule 2
 
         warnings = check_topics(settings)
     for line in warnings:

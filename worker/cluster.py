@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import structlog
 
-from worker.edges.kafka.client import ErrorWatch, KafkaConnection
-from worker.edges.topics import BrokerUnreachableError, Finding, TopicAdmin, TopicPlan
+from worker.edges.kafka import KafkaConnection
+from worker.edges.kafka.topics import INPUTS, OUTPUTS, BrokerUnreachableError, TopicAdmin
 from worker.settings import Settings
 
 __all__ = [
@@ -16,6 +17,10 @@ __all__ = [
     "create_topics",
     "refuse_missing_topics",
 ]
+
+
+NEEDED = (INPUTS[0], *OUTPUTS)
+"""Roles of the topics without which a worker cannot run today."""
 
 
 class TopicsError(Exception):
@@ -29,46 +34,38 @@ def connect(settings: Settings) -> KafkaConnection:
 
 
 def create_topics(settings: Settings, partitions: int, replication_factor: int | None) -> Sequence[str]:
-    """Create the topics that are missing; return one line for each topic."""
-    admin = _admin(settings)
-    return admin.create(_plan(settings), partitions, replication_factor)
+    """Create the topics that are missing; return one line for each topic. Raises TopicsError if one failed."""
+    reports = _admin(settings).create(partitions, replication_factor)
+    failed = [report for report in reports if report.outcome == "failed"]
+    if failed:
+        raise TopicsError("; ".join(f"{report.topic} was not created: {report.detail}" for report in failed))
+    return [f"{report.topic}: {report.outcome}, {report.detail}" for report in reports]
 
 
 def check_topics(settings: Settings) -> Sequence[str]:
     """Return warnings, one line each; raise TopicsError if something is not as it must be."""
-    findings = _admin(settings).check(_plan(settings))
-    errors = [finding for finding in findings if finding.level == "error"]
+    findings = _admin(settings).check()
+    errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
-        raise TopicsError(_in_one_line(errors))
-    return [f"{finding.topic} {finding.text}" for finding in findings]
+        raise TopicsError("; ".join(f"{finding.topic} {finding.message}" for finding in errors))
+    return [f"{finding.topic} {finding.message}" for finding in findings]
 
 
 def refuse_missing_topics(settings: Settings) -> None:
     """Stop before joining the group when a topic is missing that the worker cannot do without."""
-    plan = _plan(settings)
-    existing = _admin(settings).describe()
-    missing = [name for name in plan.needed() if name not in existing]
+    admin = _admin(settings)
+    missing = [
+        name for role, name in _names(settings).items() if role in NEEDED and admin.partition_count(role) is None
+    ]
     if missing:
         verb = "does" if len(missing) == 1 else "do"
         raise TopicsError(f"{', '.join(missing)} {verb} not exist: run `modelvigil topics create`")
 
 
-def _in_one_line(findings: Sequence[Finding]) -> str:
-    return "; ".join(f"{finding.topic} {finding.text}" for finding in findings)
-
-
 def _admin(settings: Settings) -> TopicAdmin:
-    connection = connect(settings)
-    return TopicAdmin(connection.admin(ErrorWatch(connection.logger)), settings.kafka.bootstrap_servers)
+    return TopicAdmin(connect(settings), _names(settings))
 
 
-def _plan(settings: Settings) -> TopicPlan:
-    topics = settings.topics
-    return TopicPlan(
-        predictions=topics.predictions,
-        labels=topics.labels,
-        feedback=topics.feedback,
-        outputs=[topics.alerts, topics.metrics, topics.maintenance],
-        dead_letters=topics.dead_letters,
-        state=topics.state,
-    )
+def _names(settings: Settings) -> dict[str, str]:
+    """Return topic names by role; the scores topic is not written yet."""
+    return {role: name for role, name in msgspec.structs.asdict(settings.topics).items() if role != "scores"}

@@ -139,6 +139,16 @@ def test_an_unreachable_broker_is_one_line() -> None:
         assert text.splitlines()[-1].startswith(f"modelvigil: no Kafka broker answers at {NOBODY}")
 
 
+def test_a_property_that_kafka_does_not_know_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """librdkafka refuses it, and the line names it."""
+    monkeypatch.setenv("MODELVIGIL_KAFKA_NONSENSE", "1")
+    code, line = failure(capsys, "topics", "check")
+    assert code == ExitCode.CONFIGURATION
+    assert "nonsense" in line
+
+
 def test_an_unreadable_configuration_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Broken TOML is told with its place."""
     config = tmp_path / "broken.toml"

@@ -77,7 +77,7 @@ def test_the_demo_counts_every_event_and_catches_the_fault(kafka: str, mark: str
     assert counts, output
     assert counts[1] == counts[2] != "0"
     assert "CAUGHT: critical" in output
-    assert "one of the broken ones" in output
+    assert "The feature named first was " in output
     assert "False alarms (critical incidents that are not the fault's): 0." in output
 
 

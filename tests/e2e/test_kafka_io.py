@@ -40,6 +40,10 @@ class Cluster:
         new = NewTopic(topic, partitions, 1, config=dict(config or {}))
         self._admin.create_topics([new])[topic].result(_WAIT_MAX_S)
 
+    def delete(self, topic: str) -> None:
+        """Delete a topic."""
+        self._admin.delete_topics([topic])[topic].result(_WAIT_MAX_S)
+
     def member(self, properties: Mapping[str, str] | None = None) -> KafkaMembership:
         """Join the group."""
         connection = KafkaConnection(self.servers, properties or {}, self.connection.logger)
@@ -117,12 +121,10 @@ class Listener:
 
     def assigned(self, partitions: Sequence[int]) -> None:
         """Take over."""
-        print("A", partitions)
         self.owned.update(partitions)
 
     def revoked(self, partitions: Sequence[int]) -> None:
         """Give up."""
-        print("R", partitions)
         if self._on_revoke is not None:
             self._on_revoke(partitions)
         self.owned.difference_update(partitions)
@@ -363,22 +365,30 @@ def test_latest_means_the_end_at_the_time_of_attaching(cluster: Cluster) -> None
     assert (list(batch.offsets), list(batch.values)) == ([50], [b"new"])
 
 
-@pytest.mark.parametrize(
-    ("partition", "offset", "topic", "advice"),
-    [
-        (0, 999, None, "reset the offset"),
-        (77, 0, None, "topics create"),
-        (0, 0, "no-such-topic", "topics create"),
-    ],
-)
-def test_a_source_that_cannot_go_on_says_what_to_do(
-    cluster: Cluster, partition: int, offset: int, topic: str | None, advice: str
-) -> None:
-    """An offset out of range, an unknown partition and an unknown topic stop the worker with a sentence."""
-    source = cluster.source(topic)
-    source.attach(partition, offset)
-    with pytest.raises(SourceError, match=advice):
+def test_a_source_whose_offset_is_gone_says_what_to_do(cluster: Cluster) -> None:
+    """An offset that the partition does not have stops the worker: nothing is skipped silently."""
+    source = cluster.source()
+    source.attach(0, 999)
+    with pytest.raises(SourceError, match=r"partition 0: .* reset the offset"):
         _fetched(source, 1)
+
+
+def test_a_topic_that_is_deleted_stops_the_worker(cluster: Cluster) -> None:
+    """A worker without its topic must not look idle. The data consumer does not notice; the membership does."""
+    member, listener = _joined(cluster, {"topic.metadata.refresh.interval.ms": "300"})
+    cluster.delete(cluster.input)
+    with pytest.raises(SourceError, match="does not exist"):
+        _until(lambda: False, (member, listener))
+    member.close(listener)
+
+
+def test_a_group_without_its_topic_says_so(cluster: Cluster) -> None:
+    """A group whose topic does not exist never assigns anything: it says so instead of waiting."""
+    cluster.input = "no-such-topic"
+    member, listener = cluster.member({"topic.metadata.propagation.max.ms": "500"}), Listener()
+    with pytest.raises(SourceError, match="does not exist"):
+        _until(lambda: False, (member, listener))
+    member.close(listener)
 
 
 def test_an_exception_in_a_group_callback_reaches_the_loop(cluster: Cluster) -> None:

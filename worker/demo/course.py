@@ -19,10 +19,6 @@ _CATCH_UP_S = 90.0
 _CATCH_UP_AFTER_CTRL_C_S = 10.0
 
 
-class WorkerEndedError(Exception):
-    """The worker process has ended by itself; the message holds its last lines."""
-
-
 class Parts(NamedTuple):
     """What has been set up."""
 
@@ -66,7 +62,7 @@ class Course:
             passed_s = time.monotonic() - begin_s
             self._second = passed_s if length_s is None else min(passed_s, length_s)
             self._stream.advance(self._second)
-            self._turn("events flow" if self._watch.models else "events flow; the worker starts (and compiles, once)")
+            self._turn("events flow")
 
     def _catch_up(self, patience_s: float) -> None:
         """Wait until the worker has committed everything that was written."""
@@ -77,11 +73,7 @@ class Course:
 
     def _turn(self, doing: str) -> None:
         self._watch.poll()
-        if self._worker.exit_code is not None:
-            raise WorkerEndedError(
-                f"the worker ended by itself with exit code {self._worker.exit_code}; its last lines are above\n"
-                f"{self._worker.log_tail()}"
-            )
+        self._worker.check()
         if time.monotonic() - self._measured[0] >= _LAG_S:
             self._measure()
         if time.monotonic() - self._shown_s >= _SHOW_S:

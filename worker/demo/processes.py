@@ -19,6 +19,10 @@ _STOP_S = 30.0
 _LOG_TAIL_LINES = 12
 
 
+class WorkerEndedError(Exception):
+    """The worker process has ended by itself; the message holds its last lines."""
+
+
 class WorkerProcess:
     """`modelvigil run` in a process of its own. `folder` holds its log, and goes away with the demo."""
 
@@ -37,10 +41,13 @@ class WorkerProcess:
                 start_new_session=True,  # a Ctrl-C in the terminal is for us: we stop the worker when it has caught up
             )
 
-    @property
-    def exit_code(self) -> int | None:
-        """The exit code; None while it runs."""
-        return self._guard.poll()
+    def check(self) -> None:
+        """Raise WorkerEndedError if it has ended by itself."""
+        code = self._guard.poll()
+        if code is not None:
+            raise WorkerEndedError(
+                f"the worker ended by itself with exit code {code}; its last lines are above\n{self._log_tail()}"
+            )
 
     def stop(self) -> int:
         """Ask it to leave (SIGTERM), kill it if that takes too long, and return its exit code. Can be called again."""
@@ -51,8 +58,7 @@ class WorkerProcess:
         self._guard.kill()
         return self._guard.wait(_STOP_S)
 
-    def log_tail(self) -> str:
-        """Return the last lines that it wrote."""
+    def _log_tail(self) -> str:
         lines = self._log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_TAIL_LINES:]
         return "\n".join(f"  | {line}" for line in lines)
 

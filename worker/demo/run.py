@@ -9,15 +9,16 @@ import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from rich.console import Console
 from rich.markup import escape
 
-from worker import app
+from worker.cluster import create_topics
 from worker.demo.course import Course, Parts
 from worker.demo.fault import planned
 from worker.demo.model import Deployed, deploy
@@ -39,6 +40,9 @@ OVERRIDES = {
 """What differs from the defaults, all of it to make a short demo lively. Detectors and thresholds are the defaults."""
 
 _CONFIG = "modelvigil.toml"
+_READY_S = 120.0
+_ASK_S = 10.0
+_ASK_AGAIN_S = 0.2
 _DELETE_S = 10.0
 
 
@@ -79,9 +83,10 @@ class _Setup:
         settings = self._settings(folder / _CONFIG, servers)
         self._create_topics(settings)
         models = self._deploy()
-        self._say("Starting the worker as its own process ...")
+        self._say("Starting the worker as its own process (the first time it compiles, for about 20 s) ...")
         worker = WorkerProcess(folder / _CONFIG, settings.kafka, folder)
         self._stack.callback(worker.stop)
+        self._await(worker, settings)
         client = _client(settings)
         watch = Watch(settings.topics, client, settings.kafka.group_id)
         self._stack.callback(watch.close)
@@ -107,7 +112,7 @@ class _Setup:
         return load_settings(config, self._options.environ, named)
 
     def _create_topics(self, settings: Settings) -> None:
-        app.create_topics(settings, PARTITIONS, None)
+        create_topics(settings, PARTITIONS, None)
         if self._options.bootstrap_servers:
             self._stack.callback(_delete_topics, settings)
 
@@ -117,6 +122,18 @@ class _Setup:
         for model in models:
             self._say(f"  {model.model_id}: {len(model.features)} features, {model.accuracy:.1%} of the others right")
         return models
+
+    def _await(self, worker: WorkerProcess, settings: Settings) -> None:
+        """Wait until the worker owns partitions; if that takes very long, go on: it catches up."""
+        client, group_id = AdminClient(_client(settings)), settings.kafka.group_id
+        deadline_s = time.monotonic() + _READY_S
+        while time.monotonic() < deadline_s:
+            worker.check()
+            with suppress(KafkaException):  # no such group yet
+                group = client.describe_consumer_groups([group_id])[group_id].result(_ASK_S)
+                if any(member.assignment and member.assignment.topic_partitions for member in group.members):
+                    return
+            time.sleep(_ASK_AGAIN_S)
 
     def _say(self, line: str) -> None:
         self._console.print(escape(line), highlight=False, soft_wrap=True)

@@ -72,7 +72,7 @@ def average_path_length(n_rows: I64) -> F64:
     """
     lengths = np.zeros(n_rows.shape)
     lengths[n_rows == 2] = 1.0  # noqa: PLR2004 (two rows are parted by one split)
-    many = n_rows > 2  # noqa: PLR2004
+    many = n_rows > 2  # noqa: PLR2004 (as above)
     n = n_rows[many]
     lengths[many] = 2.0 * (np.log(n - 1.0) + np.euler_gamma) - 2.0 * (n - 1.0) / n
     return lengths

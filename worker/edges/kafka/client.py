@@ -64,6 +64,8 @@ INDEFINITE = frozenset(
 
 TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 TIMED_OUT = KafkaError._TIMED_OUT
+FATAL = KafkaError._FATAL
+MAX_POLL_EXCEEDED = KafkaError._MAX_POLL_EXCEEDED
 TOPIC_EXISTS = KafkaError.TOPIC_ALREADY_EXISTS
 
 
@@ -85,21 +87,18 @@ class ClientLogger(Protocol):
 
 @dataclass(slots=True)
 class ErrorWatch:
-    """Remembers what librdkafka reports beside the calls themselves; transport errors are its business, not ours."""
+    """Remembers what librdkafka reports beside the calls themselves. Transport errors are its business, not ours.
 
-    logger: ClientLogger
+    A fatal error does not come here: the call that serves callbacks raises it.
+    """
+
     refusal: str = ""
     """Why the broker refuses to talk to us, if it does."""
-    fatal_code: int | None = None
-    """The error that ended the client for good; calls after it may report no more than `_FATAL`."""
 
     def __call__(self, error: KafkaError) -> None:
         """Serve librdkafka's `error_cb`."""
         if error.code() in FORBIDDEN:
             self.refusal = error.str()
-        if error.fatal():
-            self.fatal_code = error.code()
-            self.logger.log(logging.ERROR, "Kafka client: %s", error)
 
 
 @dataclass(frozen=True, slots=True)

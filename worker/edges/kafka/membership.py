@@ -4,6 +4,10 @@ Rule 1: this consumer never reads records. Every partition is paused at once and
 `source.py` reads. Pausing, seeking and resuming group partitions is where librdkafka's bugs live.
 Rule 2: callbacks run inside `poll` and `close` only, on the thread that calls them.
 Rule 3: partitions are given up only after the listener has returned, so that it can still commit.
+Rule 4: partitions are owned under one member id. librdkafka does not always say that it has lost its membership: when
+a worker hangs while a rebalance waits for it, it comes back under a new id and keeps, without a callback, partitions
+that others have worked on meanwhile (seen in tests). A commit under the new id would even be accepted. So we look at
+the id ourselves: no commit under another one, and where the loss was kept from us, a new consumer, and all is lost.
 """
 
 import logging
@@ -14,7 +18,15 @@ from contextlib import contextmanager
 
 from confluent_kafka import OFFSET_END, OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
-from worker.edges.kafka.client import Deadline, ErrorWatch, KafkaConnection, NotAMemberError, blame, error_of
+from worker.edges.kafka.client import (
+    MAX_POLL_EXCEEDED,
+    Deadline,
+    ErrorWatch,
+    KafkaConnection,
+    NotAMemberError,
+    blame,
+    error_of,
+)
 from worker.ports import GroupListener, Position, PositionUnstableError, SourceError
 
 _EVENTS_PER_POLL_MAX = 100
@@ -28,7 +40,6 @@ _CLASSIC_DEFAULTS = {"session.timeout.ms": 10_000, "heartbeat.interval.ms": 1_00
 _CLASSIC_FORCED = {"partition.assignment.strategy": "cooperative-sticky"}
 # librdkafka's serialised group metadata: magic, int32 generation in machine order, group id NUL, member id NUL, ...
 _METADATA_MAGIC = b"CGMDv2:"
-_GENERATION_END = len(_METADATA_MAGIC) + 4
 
 
 class KafkaMembership:
@@ -51,6 +62,7 @@ class KafkaMembership:
         committed_timeout_ms: int = 1_000,
         close_timeout_ms: int = 5_000,
     ) -> None:
+        self._connection = connection
         self._topic = topic
         self._group_id = group_id
         self._logger = connection.logger
@@ -59,9 +71,10 @@ class KafkaMembership:
         self._listener: GroupListener | None = None
         self._closing = False
         self._owned: set[int] = set()
-        self._watch = ErrorWatch(connection.logger)
-        self._consumer = _group_consumer(connection, self._watch, group_id)
-        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        self._owner_id = b""
+        self._hung = False
+        self._watch = ErrorWatch()
+        self._consumer = self._subscribed()
 
     def poll(self, listener: GroupListener) -> None:
         """Serve the group protocol without waiting. Inside a callback it does nothing: the group is being served.
@@ -75,6 +88,8 @@ class KafkaMembership:
             for _ in range(_EVENTS_PER_POLL_MAX):
                 if not self._serve(0.0):
                     break
+            if self._hung or self._has_new_id():
+                self._start_over()
         if self._watch.refusal:
             raise SourceError(f"group {self._group_id}: {self._watch.refusal}: check the credentials")
 
@@ -107,8 +122,10 @@ class KafkaMembership:
             NotAMemberError: librdkafka has lost the membership, though no callback has said so yet.
         """
         metadata: bytes = self._consumer.consumer_group_metadata()
-        if not _is_fencing(metadata, self._group_id):
-            raise NotAMemberError(f"group {self._group_id}: this worker is no member at the moment")
+        generation, member_id = _identity(metadata, self._group_id)
+        # Without a generation and an id, a broker takes offsets unchecked, for the sake of clients older than KIP-447.
+        if generation < 0 or not member_id or member_id != self._owner_id:
+            raise NotAMemberError(f"group {self._group_id}: this worker is not the member any more that it was")
         return metadata
 
     def close(self, listener: GroupListener) -> None:
@@ -123,9 +140,7 @@ class KafkaMembership:
                 self._warn("group %s does not answer: %s given up without it", self._group_id, sorted(self._owned))
                 listener.revoked(sorted(self._owned))
                 self._owned.clear()
-        # `close` takes no timeout and can wait for a coordinator for ever.
-        closing = threading.Thread(target=self._consumer.close, name="membership-close", daemon=True)
-        closing.start()
+        closing = _close_beside(self._consumer)
         closing.join(self._close_timeout_ms / 1000)
         if closing.is_alive():
             self._warn("group %s was not left: the others notice after the session timeout", self._group_id)
@@ -140,13 +155,18 @@ class KafkaMembership:
 
     def _serve(self, wait_s: float) -> bool:
         """Serve callbacks; return whether librdkafka had something to say beside them."""
-        message = self._consumer.poll(wait_s)
+        try:
+            message = self._consumer.poll(wait_s)
+        except KafkaException as exception:
+            raise SourceError(f"group {self._group_id}: {error_of(exception).str()}; restart the worker") from exception
         if message is None:
             return False
         error = message.error()
         # A record that slipped in before the pause is not ours to use; the data consumer reads it.
         if error is None:
             return True
+        if error.code() == MAX_POLL_EXCEEDED:
+            self._hung = True
         reason = blame(error, f"group {self._group_id} on topic {self._topic}")
         if reason is not None:
             raise SourceError(reason)
@@ -158,32 +178,62 @@ class KafkaMembership:
         reason = blame(error, what)
         return SourceError(reason) if reason is not None else PositionUnstableError(f"{what}: {error.str()}")
 
+    def _has_new_id(self) -> bool:
+        """Tell whether what is owned was assigned to a member that this worker is no more (rule 4)."""
+        # Without an id librdkafka knows of the loss, and is about to say so.
+        return bool(self._owned) and self._member_id() not in (b"", self._owner_id)
+
+    def _member_id(self) -> bytes:
+        return _identity(self._consumer.consumer_group_metadata(), self._group_id)[1]
+
+    def _start_over(self) -> None:
+        """Declare everything lost and join again as somebody new."""
+        self._warn("group %s: the membership was lost meanwhile; joining again", self._group_id)
+        lost, self._owned, self._hung = sorted(self._owned), set(), False
+        if lost:
+            self._heard().lost(lost)
+        former, self._consumer = self._consumer, self._subscribed()
+        _close_beside(former)
+
+    def _subscribed(self) -> Consumer:
+        consumer = _group_consumer(self._connection, self._watch, self._group_id)
+        callbacks = {"on_assign": self._on_assign, "on_revoke": self._on_revoke, "on_lost": self._on_lost}
+        consumer.subscribe([self._topic], **callbacks)
+        return consumer
+
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # A logical offset keeps librdkafka from looking up the committed one, which can be unstable right now.
         at_end = [TopicPartition(part.topic, part.partition, OFFSET_END) for part in partitions]
         consumer.incremental_assign(at_end)
         consumer.pause(at_end)
-        # What a rebalance under way still brings while we leave goes back unused.
-        if not self._closing:
-            numbers = sorted(part.partition for part in partitions)
-            self._owned.update(numbers)
-            self._heard().assigned(numbers)
+        # What a rebalance under way still brings to one who leaves goes back unused.
+        if self._closing or consumer is not self._consumer:
+            return
+        if not self._owned:
+            self._owner_id = self._member_id()
+        numbers = sorted(part.partition for part in partitions)
+        self._owned.update(numbers)
+        self._heard().assigned(numbers)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        numbers = self._owned_of(partitions)
+        numbers = self._owned_of(consumer, partitions)
         if numbers:
-            self._heard().revoked(numbers)
+            # A revocation can have waited here while the membership was lost: too late to commit.
+            tell = self._heard().revoked if self._member_id() == self._owner_id else self._heard().lost
+            tell(numbers)
             self._owned.difference_update(numbers)
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        numbers = self._owned_of(partitions)
+        numbers = self._owned_of(consumer, partitions)
         if numbers:
             self._heard().lost(numbers)
             self._owned.difference_update(numbers)
         consumer.incremental_unassign(partitions)
 
-    def _owned_of(self, partitions: Sequence[TopicPartition]) -> list[int]:
+    def _owned_of(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> list[int]:
+        if consumer is not self._consumer:
+            return []
         return sorted(self._owned.intersection(part.partition for part in partitions))
 
     def _heard(self) -> GroupListener:
@@ -194,17 +244,20 @@ class KafkaMembership:
         self._logger.log(logging.WARNING, message, *args)
 
 
-def _is_fencing(metadata: bytes, group_id: str) -> bool:
-    """Tell whether a broker will check this metadata against the members of the group.
-
-    Without a generation and a member id (as after a heartbeat that came too late, until the next poll) it takes the
-    offsets unchecked, for the sake of clients older than KIP-447: a zombie would get its commit through.
-    """
-    head = _METADATA_MAGIC + metadata[len(_METADATA_MAGIC) : _GENERATION_END] + group_id.encode() + b"\0"
+def _identity(metadata: bytes, group_id: str) -> tuple[int, bytes]:
+    """Return the generation and the member id in librdkafka's serialised group metadata; -1 and nothing: no member."""
+    start, end = len(_METADATA_MAGIC), len(_METADATA_MAGIC) + 4
+    head = _METADATA_MAGIC + metadata[start:end] + group_id.encode() + b"\0"
     assert metadata.startswith(head), "this librdkafka writes group metadata in a form that is not known here"
-    generation = int.from_bytes(metadata[len(_METADATA_MAGIC) : _GENERATION_END], sys.byteorder, signed=True)
-    member_id = metadata[len(head) :].partition(b"\0")[0]
-    return generation >= 0 and member_id != b""
+    generation = int.from_bytes(metadata[start:end], sys.byteorder, signed=True)
+    return generation, metadata[len(head) :].partition(b"\0")[0]
+
+
+def _close_beside(consumer: Consumer) -> threading.Thread:
+    """Close a consumer on a thread of its own: `close` takes no timeout and can wait for a coordinator for ever."""
+    thread = threading.Thread(target=consumer.close, name="membership-close", daemon=True)
+    thread.start()
+    return thread
 
 
 def _group_consumer(connection: KafkaConnection, watch: ErrorWatch, group_id: str) -> Consumer:

@@ -78,7 +78,7 @@ class KafkaSink:
         self._start_timeout_ms = start_timeout_ms
         self._failed_delivery: tuple[KafkaError, str] | None = None
         self._partitions: dict[OutputTopic, int] = {}
-        self._watch = ErrorWatch(connection.logger)
+        self._watch = ErrorWatch()
         self._producer: Producer | None = None
         self.replace()
 
@@ -116,7 +116,7 @@ class KafkaSink:
             SinkError: Kafka did not answer in time, or refuses; the message says what to do.
         """
         self._discard()
-        self._watch = ErrorWatch(self._logger)
+        self._watch = ErrorWatch()
         self._producer = self._connection.producer(self._watch, _DEFAULTS, self._forced())
         try:
             self._start(self._producer, Deadline(self._start_timeout_ms))
@@ -167,7 +167,7 @@ class KafkaSink:
         self._failed_delivery = None
         for output in outputs:
             self._produce(producer, output, deadline)
-        left = producer.flush(deadline.left_s())
+        left = _serving(lambda: producer.flush(deadline.left_s()))
         if self._failed_delivery is not None:
             raise _failure(*self._failed_delivery)
         if left:
@@ -202,7 +202,7 @@ class KafkaSink:
             except BufferError:
                 if deadline.passed():
                     raise _timed_out("the queue of the producer stays full") from None
-                producer.poll(_RETRY_PAUSE_S)
+                _serving(lambda: producer.poll(_RETRY_PAUSE_S))
             else:
                 return
 
@@ -215,8 +215,9 @@ class KafkaSink:
 
     def _settle(self, producer: Producer, error: KafkaError) -> CommitOutcome:
         """Find out what an error makes of the transaction."""
+        error = _behind(producer, error)
         code = error.code()
-        if code in client.FENCED or self._watch.fatal_code in client.FENCED:
+        if code in client.FENCED:
             outcome = CommitOutcome.FENCED
         elif code in client.FORBIDDEN:
             self._abort(producer)
@@ -272,6 +273,26 @@ def _persist(call: Callable[[], None], deadline: Deadline) -> None:
             time.sleep(_RETRY_PAUSE_S)
         else:
             return
+
+
+def _serving(call: Callable[[], int]) -> int:
+    """Make a call that serves callbacks. A fatal error is raised in the midst of them, and comes out wrapped."""
+    try:
+        return call()
+    except SystemError as error:
+        if isinstance(error.__cause__, KafkaException):
+            raise error.__cause__ from None
+        raise
+
+
+def _behind(producer: Producer, error: KafkaError) -> KafkaError:
+    """Return the error that ended the producer for good: after it, calls say no more than `_FATAL`."""
+    if error.code() == client.FATAL:
+        try:
+            _serving(lambda: producer.poll(0.0))
+        except KafkaException as exception:
+            return error_of(exception)
+    return error
 
 
 def _timed_out(reason: str) -> KafkaException:

@@ -57,7 +57,7 @@ class KafkaSource:
         self._query_timeout_s = query_timeout_ms / 1000
         self._logger = connection.logger
         self._attached: set[int] = set()
-        self._watch = ErrorWatch(connection.logger)
+        self._watch = ErrorWatch()
         self._consumer = connection.consumer(self._watch, _DEFAULTS, {**_FORCED, "group.id": group_id})
 
     def attach(self, partition: int, offset: int | None) -> None:

@@ -71,7 +71,7 @@ class TopicAdmin:
         self._servers = connection.bootstrap_servers
         self._topics = dict(topics)
         self._timeout_s = timeout_ms / 1000
-        self._watch = ErrorWatch(connection.logger)
+        self._watch = ErrorWatch()
         self._admin = connection.admin(self._watch)
 
     def create(self, partitions: int, replication: int | None = None) -> list[TopicReport]:
