@@ -142,7 +142,7 @@ def test_an_unreachable_broker_is_one_line() -> None:
 def test_a_property_that_kafka_does_not_know_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """librdkafka refuses it, and the line names it."""
+    """A name that librdkafka does not know is refused, and the line names it."""
     monkeypatch.setenv("MODELVIGIL_KAFKA_NONSENSE", "1")
     code, line = failure(capsys, "topics", "check")
     assert code == ExitCode.CONFIGURATION

@@ -78,18 +78,13 @@ class Cluster:
         assert producer.flush(_WAIT_MAX_S) == 0
 
     def visible(self, kind: OutputTopic) -> list[Message]:
-        """Return what a reader of committed records finds in an output topic at this moment."""
-        reader = Consumer(
-            {
-                "bootstrap.servers": self.servers,
-                "group.id": uuid.uuid4().hex,
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "earliest",
-            }
-        )
+        """Return what a reader of committed records finds in an output topic, when no transaction is open there."""
         places = [TopicPartition(self.outputs[kind], partition, 0) for partition in range(2)]
-        with closing(reader):
+        with closing(self._reader("read_committed")) as reader, closing(self._reader("read_uncommitted")) as all_reader:
+            end = time.monotonic() + _WAIT_MAX_S
+            while any(_ends(reader, place) != _ends(all_reader, place) for place in places):
+                assert time.monotonic() < end, "a transaction stays open"
+                time.sleep(0.01)
             reader.assign(places)
             found, ends = [], 0
             while ends < len(places):
@@ -100,6 +95,17 @@ class Cluster:
                 else:
                     ends += 1
         return found
+
+    def _reader(self, isolation: str) -> Consumer:
+        return Consumer(
+            {
+                "bootstrap.servers": self.servers,
+                "group.id": uuid.uuid4().hex,
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "isolation.level": isolation,
+            }
+        )
 
     def values(self, kind: OutputTopic) -> list[bytes | None]:
         """Return the visible values of an output topic."""
@@ -141,6 +147,10 @@ def cluster(kafka: str, topic_prefix: str) -> Iterator[Cluster]:
     cluster = Cluster(kafka, topic_prefix)
     yield cluster
     cluster.close()
+
+
+def _ends(reader: Consumer, place: TopicPartition) -> int:
+    return reader.get_watermark_offsets(place, timeout=_WAIT_MAX_S)[1]
 
 
 def _until(reached: Callable[[], bool], *members: tuple[KafkaMembership, Listener]) -> None:
