@@ -265,7 +265,7 @@ def demo(seconds: float | None, rate: int, bootstrap_servers: str | None) -> int
     r"""Show everything at work, on real data.
 
     Trains three scikit-learn models on the image segments that River ships, streams their answers on held-out rows
-    to a real Kafka, breaks the camera of one model on the way, runs a worker as its own process, and shows what comes
+    to a real Kafka, changes the unit of one feature on the way, runs a worker as its own process, and shows what comes
     out of the alert and metric topics. At the end it says what was counted and whether the fault was caught.
 
     \b
@@ -278,8 +278,8 @@ def demo(seconds: float | None, rate: int, bootstrap_servers: str | None) -> int
     with _explained():
         from worker.demo.processes import WorkerEndedError  # noqa: PLC0415 - Rule 2
         from worker.demo.report import lines  # noqa: PLC0415 - Rule 2
-        from worker.demo.run import Options, run_demo  # noqa: PLC0415
-        from worker.edges.broker import BrokerError  # noqa: PLC0415
+        from worker.demo.run import Options, run_demo  # noqa: PLC0415 - heavy, and needed here only
+        from worker.edges.broker import BrokerError  # noqa: PLC0415 - heavy, and needed here only
 
         try:
             result = run_demo(Options(seconds, rate, bootstrap_servers, os.environ), Console())

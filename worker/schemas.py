@@ -177,9 +177,9 @@ def examples() -> dict[str, list[Any]]:
 def _outputs_of(inputs: list[dict[str, Any]]) -> dict[OutputTopic, list[tuple[bytes, dict[str, str]]]]:
     """Give the engine the inputs and one bad record; return the values and headers that come out, by topic."""
     # The engine brings compilers and scikit-learn along; only this command needs them.
-    from worker.core.detectors.forest_fit import InlineRefits  # noqa: PLC0415
-    from worker.core.engine import Engine  # noqa: PLC0415
-    from worker.core.options import EngineOptions, IncidentOptions  # noqa: PLC0415
+    from worker.core.detectors.forest_fit import InlineRefits  # noqa: PLC0415 - heavy, and needed here only
+    from worker.core.engine import Engine  # noqa: PLC0415 - heavy, and needed here only
+    from worker.core.options import EngineOptions, IncidentOptions  # noqa: PLC0415 - heavy, and needed here only
 
     engine = Engine(EngineOptions(incident=IncidentOptions(quiet_ms=5_000)), "predictions", InlineRefits())
     engine.add_shard(0)

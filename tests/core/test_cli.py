@@ -136,7 +136,7 @@ def test_an_unreachable_broker_is_one_line() -> None:
         _, text = process.communicate(timeout=90)
         assert process.returncode == ExitCode.UNREACHABLE, text
         assert "Traceback" not in text
-        assert text.splitlines()[-1].startswith(f"modelvigil: no Kafka broker answers at {NOBODY}")
+        assert text.splitlines()[-1].startswith(f"modelvigil: Kafka at {NOBODY} did not answer")
 
 
 def test_a_property_that_kafka_does_not_know_is_one_line(

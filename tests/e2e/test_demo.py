@@ -13,7 +13,7 @@ from typing import Literal
 import pytest
 
 from worker.core.events import AlertEvent, EvidenceRow
-from worker.demo import fault as camera
+from worker.demo import fault as injected
 from worker.demo.fault import Fault, planned
 from worker.demo.report import Result, judge, lines
 
@@ -77,7 +77,7 @@ def test_the_demo_counts_every_event_and_catches_the_fault(kafka: str, mark: str
     assert counts, output
     assert counts[1] == counts[2] != "0"
     assert "CAUGHT: critical" in output
-    assert "The feature named first was " in output
+    assert "The feature named first was saturation-mean, the broken one." in output
     assert "False alarms (critical incidents that are not the fault's): 0." in output
 
 
@@ -107,7 +107,7 @@ def alert(
     second: float,
     *,
     incident: str = "a",
-    model: str = camera.MODEL_ID,
+    model: str = injected.MODEL_ID,
     status: Literal["opened", "updated", "resolved"] = "updated",
     evidence: tuple[float, ...] | None = None,
 ) -> AlertEvent:
@@ -214,6 +214,14 @@ def test_numbers_that_do_not_agree_are_said_plainly() -> None:
     text = "\n".join(lines(result([], counted=60, behind=40)))
     assert "stopped 40 events before the end" in text
     assert "do NOT agree" not in text
+
+
+def test_an_incident_that_ends_before_its_fault_is_said_plainly() -> None:
+    """The report says when the worker took the fault for the new normal; not when it was over in time."""
+    early = [alert(11.0, status="opened"), alert(14.0, status="resolved")]
+    in_time = [alert(11.0, status="opened"), alert(18.0, status="resolved")]
+    assert "resolved at 14.0 s already" in "\n".join(lines(result(early)))
+    assert "already" not in "\n".join(lines(result(in_time)))
 
 
 def test_a_fault_that_had_not_begun_is_not_called_missed() -> None:

@@ -11,9 +11,10 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined] # not listed in its __all__
 
 from worker.core.events import Output, OutputTopic, RawBatch
+from worker.edges.broker import LocalBroker
 from worker.edges.kafka import KafkaConnection, KafkaMembership, KafkaSink, KafkaSource
 from worker.edges.kafka.oversize import TRUNCATED_HEADER
-from worker.ports import CommitOutcome, Position, SinkError, SourceError
+from worker.ports import CommitOutcome, Position, PositionUnstableError, SinkError, SourceError
 
 _PARTITIONS = 4
 _WAIT_MAX_S = 15.0
@@ -49,7 +50,7 @@ class Cluster:
         connection = KafkaConnection(self.servers, properties or {}, self.connection.logger)
         return KafkaMembership(connection, group_id=self.group, topic=self.input)
 
-    def sink(self, member: KafkaMembership, name: str = "worker-0") -> KafkaSink:
+    def sink(self, member: KafkaMembership, name: str = "worker-0", **timeouts: int) -> KafkaSink:
         """Build a sink fenced by a member; closed at the end."""
         sink = KafkaSink(
             self.connection,
@@ -57,6 +58,7 @@ class Cluster:
             group_metadata=member.group_metadata,
             input_topic=self.input,
             topic_names=self.outputs,
+            **timeouts,
         )
         self._closing.append(sink.close)
         return sink
@@ -166,6 +168,15 @@ def _joined(cluster: Cluster, properties: Mapping[str, str] | None = None) -> tu
     member, listener = cluster.member(properties), Listener()
     _until(lambda: len(listener.owned) == _PARTITIONS, (member, listener))
     return member, listener
+
+
+def _settled(member: KafkaMembership) -> Mapping[int, Position | None]:
+    end = time.monotonic() + _WAIT_MAX_S
+    while True:
+        try:
+            return member.committed([0])
+        except PositionUnstableError:
+            assert time.monotonic() < end, "the positions stay unstable"
 
 
 def _alert(value: bytes, shard: int = 0, offset: int = 0) -> Output:
@@ -412,3 +423,27 @@ def test_an_exception_in_a_group_callback_reaches_the_loop(cluster: Cluster) -> 
     with pytest.raises(AssertionError, match="on purpose"):
         _until(lambda: False, (member, Broken()))
     member.close(Listener())
+
+
+def test_a_broker_that_dies_leaves_an_unknown_outcome_and_a_new_producer_goes_on(topic_prefix: str) -> None:
+    """No call hangs, nothing is doubled: the position that is read back says whether to send again."""
+    with LocalBroker() as broker:
+        cluster = Cluster(broker.bootstrap_servers, topic_prefix)
+        member, listener = _joined(cluster)
+        sink = cluster.sink(member, commit_timeout_ms=1_500, start_timeout_ms=10_000)
+        assert sink.commit([_alert(b"before")], {0: Position(1)}) is CommitOutcome.COMMITTED
+        broker.kill()
+        started = time.monotonic()
+        assert sink.commit([_alert(b"after")], {0: Position(2)}) is CommitOutcome.UNKNOWN
+        with pytest.raises(PositionUnstableError):
+            member.committed([0])
+        assert time.monotonic() - started < 5.0
+        broker.start()
+        sink.replace()
+        assert _settled(member) == {0: Position(1)}
+        assert sink.commit([_alert(b"after")], {0: Position(2)}) is CommitOutcome.COMMITTED
+        assert cluster.values(OutputTopic.ALERTS) == [b"before", b"after"]
+        member.close(listener)
+        cluster.close()
+    with pytest.raises(SinkError, match="no transactions possible"):
+        cluster.sink(member, start_timeout_ms=300)

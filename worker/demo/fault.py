@@ -1,12 +1,12 @@
-"""The fault that the demo injects, and when: a driver update of the camera behind one model.
+"""The fault that the demo injects, and when: a unit change in the pipeline before one model.
 
-Before, the camera delivers its raw colour channels as 8-bit numbers (0 to 255); during the fault it delivers 16-bit
-numbers (0 to 65,535), so eight of the model's ten features are 257 times too large. The other two, hue and saturation,
-are ratios of the channels and stay right, as they would. Nothing in the pipeline fails: every event is well formed, and
-the model goes on answering, mostly wrong.
+A new version of the image library gives saturation in percent (0 to 100) where it gave a share (0 to 1), so one of the
+model's ten features is 100 times too large. Nothing fails: every event is well formed, and the model goes on answering,
+only more often wrong than before.
 
-The fault is gross on purpose: it must show within seconds. What the detectors do not see at the default `alert_rate`
-of one event in a thousand is a wrong unit of a single one of these features: the data itself holds rows that are odder.
+The fault is chosen to show within seconds. The same fault in the features of `segments-linear` would not show: among
+its eighteen features are some (`vegde-sd`, `hedge-sd`) whose usual values lie far out as well, and at one alert in a
+thousand events these hide it.
 """
 
 from typing import NamedTuple
@@ -14,10 +14,10 @@ from typing import NamedTuple
 from worker.demo.model import COLOUR, Deployed, Rows
 
 MODEL_ID = "segments-colour"
-FEATURES = tuple(feature for feature in COLOUR if feature not in {"hue-mean", "saturation-mean"})
-FACTOR = 257.0
+FEATURES = ("saturation-mean",)
+FACTOR = 100.0
 DESCRIPTION = (
-    f"the camera of {MODEL_ID} sends 16-bit instead of 8-bit colours "
+    f"{MODEL_ID} gets {FEATURES[0]} in percent instead of as a share "
     f"({len(FEATURES)} of {len(COLOUR)} features x {FACTOR:.0f})"
 )
 
@@ -47,7 +47,7 @@ def planned(seconds: float | None) -> Fault:
 
 
 def broken(model: Deployed, rows: Rows) -> Rows:
-    """Return rows (n x d) of the model as the broken camera delivers them."""
+    """Return rows (n x d) of the model as the changed library delivers them."""
     damaged = rows.copy()
     damaged[:, [model.column(feature) for feature in FEATURES]] *= FACTOR
     return damaged

@@ -63,9 +63,9 @@ class Deployed(NamedTuple):
 def deploy() -> list[Deployed]:
     """Train the models. Their names are chosen to fall into different partitions of four."""
     from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415 - takes a second, so not for `--help`
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
-    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
-    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - heavy, and needed here only
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415 - heavy, and needed here only
+    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415 - heavy, and needed here only
 
     names, table, classes = _segments()
     linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
@@ -96,7 +96,7 @@ def _segments() -> tuple[tuple[str, ...], Rows, NDArray[np.str_]]:
     """Return the names of the features, the table (2,310 x 18) and the class of each row."""
     from river.datasets import ImageSegments  # noqa: PLC0415 - as above
 
-    pairs = list(ImageSegments())  # type: ignore[no-untyped-call]
+    pairs = list(ImageSegments())  # type: ignore[no-untyped-call]  # River types only a part of itself
     names = tuple(pairs[0][0])
     table = np.array([[float(row[name]) for name in names] for row, _ in pairs])
     return names, table, np.array([category for _, category in pairs])

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from worker.core.events import AlertEvent
-from worker.demo import fault as camera
+from worker.demo import fault as injected
 from worker.demo.fault import Fault
 
 
@@ -55,7 +55,7 @@ def judge(criticals: Sequence[AlertEvent], fault: Fault, started_ms: int) -> Jud
 
 
 def _is_of_the_fault(alert: AlertEvent, fault: Fault, started_ms: int) -> bool:
-    if alert.model_id != camera.MODEL_ID or not _inside(alert.timestamp_ms, fault, started_ms):
+    if alert.model_id != injected.MODEL_ID or not _inside(alert.timestamp_ms, fault, started_ms):
         return False
     inside = [row for row in alert.evidence if _inside(row.timestamp_ms, fault, started_ms)]
     return 2 * len(inside) > len(alert.evidence)
@@ -96,19 +96,28 @@ def _fault_story(result: Result, caught: AlertEvent | None) -> Iterator[str]:
         yield f"The fault was planned for {fault.begin_s:.1f} s and had not begun."
         return
     end_s = min(fault.end_s, result.seconds)
-    yield f"The fault, from {fault.begin_s:.1f} s to {end_s:.1f} s: {camera.DESCRIPTION}."
+    yield f"The fault, from {fault.begin_s:.1f} s to {end_s:.1f} s: {injected.DESCRIPTION}."
     if result.asked_in_fault:
         yield f"  The model was right on {result.right_in_fault / result.asked_in_fault:.0%} of these events."
     if caught is None:
-        yield f"  It was NOT caught: no incident of {camera.MODEL_ID} became critical while it lasted."
+        yield f"  It was NOT caught: no incident of {injected.MODEL_ID} became critical while it lasted."
         return
     after_s = (caught.timestamp_ms - result.started_ms) / 1000 - fault.begin_s
     yield f"  It was CAUGHT: critical {max(after_s, 0.0):.2f} s after it began. {_named(caught)}"
+    yield from _resolved_early(result, caught, end_s)
+
+
+def _resolved_early(result: Result, caught: AlertEvent, end_s: float) -> Iterator[str]:
+    """Say so if the incident was declared over while its cause was still there."""
+    for alert in result.criticals:
+        second = (alert.timestamp_ms - result.started_ms) / 1000
+        if alert.incident_id == caught.incident_id and alert.status == "resolved" and second < end_s:
+            yield f"  But it was resolved at {second:.1f} s already: the worker had come to take the fault for normal."
 
 
 def _named(caught: AlertEvent) -> str:
     if not caught.features:
         return "The alert named no feature."
     name = caught.features[0].name
-    right = "one of the broken ones" if name in camera.FEATURES else "which is not one of the broken ones"
+    right = "the broken one" if name in injected.FEATURES else f"but {', '.join(injected.FEATURES)} was broken"
     return f"The feature named first was {name}, {right}."

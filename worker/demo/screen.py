@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.core.events import AlertEvent
-from worker.demo import fault as camera
+from worker.demo import fault as injected
 from worker.demo.fault import Fault
 from worker.demo.model import Deployed
 from worker.demo.watch import ModelView
@@ -22,7 +22,7 @@ _BAR_CHARS = 60
 _PLAIN_EVERY_S = 5.0
 _STYLES = {"info": "cyan", "warning": "yellow", "critical": "bold red"}
 _WATCHED_FEATURE = {
-    "segments-colour": "rawred-mean",
+    "segments-colour": "saturation-mean",
     "segments-linear": "intensity-mean",
     "segments-shape": "vedge-mean",
 }
@@ -84,7 +84,7 @@ class PlainScreen:
         phase = _fault_phase(self._plan.fault, now.second)
         if phase != self._phase:
             self._phase = phase
-            self._say(f"{now.second:5.1f} s  fault {phase}: {camera.DESCRIPTION}")
+            self._say(f"{now.second:5.1f} s  fault {phase}: {injected.DESCRIPTION}")
         for alert in now.new_alerts:
             second = _alert_second(alert, self._plan)
             self._say(f"{second:5.1f} s  alert {alert.status}, {alert.severity}: {alert.summary}")
@@ -161,7 +161,7 @@ def _model_cells(model: Deployed, view: ModelView) -> list[RenderableType]:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.1f}"
+    return "-" if value is None else f"{value:,.2f}"
 
 
 def _flow(now: Now) -> str:
@@ -187,7 +187,7 @@ def _timeline(plan: Plan, second: float) -> Text:
         bar.append("━" if moment <= second else "─", style if moment <= second else f"dim {style}")
     on = plan.fault.during(second)
     span = f"\nfault from {plan.fault.begin_s:.1f} s to {plan.fault.end_s:.1f} s{', NOW' if on else ''}: "
-    return bar.append(f"{span}{camera.DESCRIPTION}\n", "bold red" if on else "dim")
+    return bar.append(f"{span}{injected.DESCRIPTION}\n", "bold red" if on else "dim")
 
 
 def _alert_second(alert: AlertEvent, plan: Plan) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 from confluent_kafka import KafkaError, Message, Producer
 
-from worker.demo import fault as camera
+from worker.demo import fault as injected
 from worker.demo.fault import Fault
 from worker.demo.model import SEED, VERSION, Deployed
 
@@ -82,11 +82,11 @@ class Stream:
         model, places = serving.model, serving.next_rows(count)
         seconds = [(serving.sent + step) / self._rate for step in range(count)]
         rows = model.rows[places]
-        if model.model_id == camera.MODEL_ID:
+        if model.model_id == injected.MODEL_ID:
             faulty = np.array([self._fault.during(second) for second in seconds])
-            rows[faulty] = camera.broken(model, rows[faulty])
+            rows[faulty] = injected.broken(model, rows[faulty])
         answers, chances = model.answer(rows)
-        if model.model_id == camera.MODEL_ID:
+        if model.model_id == injected.MODEL_ID:
             right = np.array([answer == model.truth[place] for answer, place in zip(answers, places, strict=True)])
             self.asked_in_fault += int(faulty.sum())
             self.right_in_fault += int((right & faulty).sum())
