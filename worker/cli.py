@@ -6,6 +6,7 @@ Rule 2: a command imports what it needs when it runs, so that `--help` answers a
 """
 
 import json
+import logging
 import os
 import tomllib
 import traceback
@@ -104,10 +105,15 @@ def _say_failure(code: int, message: str) -> int:
 @contextmanager
 def _explained() -> Iterator[None]:
     """Turn what the parts below raise for the user into a `Failure`."""
+    import structlog  # noqa: PLC0415 - Rule 2
+
     from worker.cluster import BrokerUnreachableError, TopicsError  # noqa: PLC0415 - Rule 2
     from worker.edges.kafka import ClientError  # noqa: PLC0415 - Rule 2
     from worker.settings import SettingsError  # noqa: PLC0415 - Rule 2
 
+    # Kafka's clients log each failed connection, beside the failure that we tell. `run` sets up a log of its own.
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
         yield
     except (SettingsError, ClientError) as error:
@@ -116,6 +122,8 @@ def _explained() -> Iterator[None]:
         raise Failure(ExitCode.UNREACHABLE, str(error)) from None
     except TopicsError as error:
         raise Failure(ExitCode.TOPICS, str(error)) from None
+    finally:
+        structlog.configure(**before)
 
 
 # Options.

@@ -270,7 +270,7 @@ def _in_plain_words(message: str) -> str:
     """Turn "Expected `int`, got `str` - at `$.worker.outputs_max`" around, so that the place comes first."""
     problem, _, place = message.partition(" - at ")
     path = place.strip("`").removeprefix("$").removeprefix(".") or "the configuration"
-    return f"{path}: {problem[:1].lower()}{problem[1:]}"
+    return f"{path}: {problem[:1].lower()}{problem[1:]}".replace("`object`", "a table")
 
 
 def _refuse_contradictions(settings: Settings) -> None:

@@ -198,6 +198,7 @@ def result(alerts: list[AlertEvent], *, seconds: float = 30.0, counted: int = 10
         criticals=alerts,
         asked_in_fault=50,
         right_in_fault=5,
+        accuracy=0.9,
     )
 
 

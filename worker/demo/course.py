@@ -6,6 +6,7 @@ Rule 1: the result is read from the worker's topics after it has left, so that i
 import time
 from typing import NamedTuple
 
+from worker.demo import fault as injected
 from worker.demo.processes import WorkerProcess
 from worker.demo.report import Result
 from worker.demo.screen import Now, Plan, Screen
@@ -120,4 +121,5 @@ class Course:
             criticals=watch.criticals,
             asked_in_fault=stream.asked_in_fault,
             right_in_fault=stream.right_in_fault,
+            accuracy=next(model.accuracy for model in self._plan.models if model.model_id == injected.MODEL_ID),
         )

@@ -29,6 +29,8 @@ class Result(NamedTuple):
     criticals: Sequence[AlertEvent]
     asked_in_fault: int
     right_in_fault: int
+    accuracy: float
+    """Of the same model on rows that are in order."""
 
     @property
     def is_complete(self) -> bool:
@@ -98,7 +100,8 @@ def _fault_story(result: Result, caught: AlertEvent | None) -> Iterator[str]:
     end_s = min(fault.end_s, result.seconds)
     yield f"The fault, from {fault.begin_s:.1f} s to {end_s:.1f} s: {injected.DESCRIPTION}."
     if result.asked_in_fault:
-        yield f"  The model was right on {result.right_in_fault / result.asked_in_fault:.0%} of these events."
+        right = result.right_in_fault / result.asked_in_fault
+        yield f"  The model was right on {right:.0%} of these events (otherwise on {result.accuracy:.0%})."
     if caught is None:
         yield f"  It was NOT caught: no incident of {injected.MODEL_ID} became critical while it lasted."
         return

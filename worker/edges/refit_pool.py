@@ -1,4 +1,4 @@
-"""Fits isolation forests in processes of their own: a fit holds the interpreter lock for most of its 85 ms.
+"""Fits isolation forests in processes of their own: a fit holds the interpreter lock for most of its 50 ms.
 
 Rule 1: what crosses to the child and back is bytes of our own formats; nothing is unpickled that describes a model.
 Rule 2: a request determines its forest, so a fit that died with its process is simply asked for again.

@@ -61,7 +61,7 @@ def alert_record(step: Step, incident: Incident, origin: Origin, story: Story) -
 def summary(step: Step, incident: Incident, model_id: str, features: list[FeatureEvidence]) -> str:
     """One sentence for a person who is woken by it."""
     if step.status == "resolved":
-        return f"{model_id}: inputs are back to normal after {_count(incident.flagged)}"
+        return f"{model_id}: no further unusual input, {_count(incident.flagged)} in all"
     text = f"{model_id}: {_count(incident.flagged)} (p = {incident.rarest.p_value:.2g})"
     if not features:
         return text

@@ -8,6 +8,7 @@ Rule 2: what the user configures comes between our defaults and what correctness
 
 import ctypes
 import logging
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -69,6 +70,11 @@ MAX_POLL_EXCEEDED = KafkaError._MAX_POLL_EXCEEDED
 TOPIC_EXISTS = KafkaError.TOPIC_ALREADY_EXISTS
 
 
+_REPEAT_S = 10.0
+_LINES_MAX = 256
+_NUMBERS = re.compile(r"\d+")
+
+
 class ClientError(Exception):
     """A client cannot be built or used; the message says what to do."""
 
@@ -78,11 +84,35 @@ class NotAMemberError(Exception):
 
 
 class ClientLogger(Protocol):
-    """Takes librdkafka's log lines. A standard `logging.Logger` is one."""
+    """Where log lines go. A standard `logging.Logger` is one, and a structlog logger."""
+
+    def log(self, level: int, msg: str, /) -> object:
+        """Write one line, as it is."""
+        ...
+
+
+class LibraryLog:
+    """Passes on what librdkafka logs: as warnings, because it mends by itself what it reports, and not over and over.
+
+    While a broker is away it writes the same line, with other numbers in it, many times a second.
+    """
+
+    def __init__(self, logger: ClientLogger) -> None:
+        self._logger = logger
+        self._last_s: dict[str, float] = {}
 
     def log(self, level: int, msg: str, /, *args: object) -> None:
-        """Write one line; `args` belong into `msg` by the rules of `%`."""
-        ...
+        """Write a line, unless the like of it was written less than 10 s ago."""
+        text = msg % args
+        alike = _NUMBERS.sub("", text)
+        now_s = time.monotonic()
+        if now_s - self._last_s.get(alike, -_REPEAT_S) < _REPEAT_S:
+            return
+        if len(self._last_s) >= _LINES_MAX:
+            self._last_s.clear()
+        self._last_s[alike] = now_s
+        fatal = level >= logging.CRITICAL
+        self._logger.log(logging.ERROR if fatal else min(level, logging.WARNING), text)
 
 
 @dataclass(slots=True)
@@ -121,7 +151,7 @@ class KafkaConnection:
             "allow.auto.create.topics": False,
         }
         try:
-            consumer = Consumer(self._merged(watch, defaults, forced), logger=self.logger)
+            consumer = Consumer(self._merged(watch, defaults, forced), logger=LibraryLog(self.logger))
         except KafkaException as exception:
             raise _refused_settings(exception) from None
         # Destroying a consumer that was not closed, as a crash does at the exit of the interpreter, can spin for ever
@@ -133,16 +163,20 @@ class KafkaConnection:
     def producer(self, watch: ErrorWatch, defaults: Mapping[str, object], forced: Mapping[str, object]) -> Producer:
         """Build a producer."""
         try:
-            return Producer(self._merged(watch, defaults, forced), logger=self.logger)
+            return Producer(self._merged(watch, defaults, forced), logger=LibraryLog(self.logger))
         except KafkaException as exception:
             raise _refused_settings(exception) from None
 
     def admin(self, watch: ErrorWatch) -> AdminClient:
         """Build a client for topics."""
         try:
-            return AdminClient(self._merged(watch, {}, {}), logger=self.logger)
+            return AdminClient(self._merged(watch, {}, {}), logger=LibraryLog(self.logger))
         except KafkaException as exception:
             raise _refused_settings(exception) from None
+
+    def warn(self, text: str) -> None:
+        """Log something that went wrong without a loss."""
+        self.logger.log(logging.WARNING, text)
 
     def _merged(
         self, watch: ErrorWatch, defaults: Mapping[str, object], forced: Mapping[str, object]

@@ -10,7 +10,6 @@ that others have worked on meanwhile (seen in tests). A commit under the new id 
 the id ourselves: no commit under another one, and where the loss was kept from us, a new consumer, and all is lost.
 """
 
-import logging
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,7 +64,6 @@ class KafkaMembership:
         self._connection = connection
         self._topic = topic
         self._group_id = group_id
-        self._logger = connection.logger
         self._committed_timeout_s = committed_timeout_ms / 1000
         self._close_timeout_ms = close_timeout_ms
         self._listener: GroupListener | None = None
@@ -137,13 +135,13 @@ class KafkaMembership:
             while self._owned and not deadline.passed():
                 self._serve(0.05)
             if self._owned:
-                self._warn("group %s does not answer: %s given up without it", self._group_id, sorted(self._owned))
+                self._warn(f"does not answer: {sorted(self._owned)} given up without it")
                 listener.revoked(sorted(self._owned))
                 self._owned.clear()
         closing = _close_beside(self._consumer)
         closing.join(self._close_timeout_ms / 1000)
         if closing.is_alive():
-            self._warn("group %s was not left: the others notice after the session timeout", self._group_id)
+            self._warn("was not left: the others notice after the session timeout")
 
     @contextmanager
     def _heard_by(self, listener: GroupListener) -> Iterator[None]:
@@ -170,7 +168,7 @@ class KafkaMembership:
         reason = blame(error, f"group {self._group_id} on topic {self._topic}")
         if reason is not None:
             raise SourceError(reason)
-        self._warn("group %s: %s", self._group_id, error.str())
+        self._warn(error.str())
         return True
 
     def _unstable(self, error: KafkaError, partitions: Sequence[int]) -> Exception:
@@ -188,7 +186,7 @@ class KafkaMembership:
 
     def _start_over(self) -> None:
         """Declare everything lost and join again as somebody new."""
-        self._warn("group %s: the membership was lost meanwhile; joining again", self._group_id)
+        self._warn("the membership was lost meanwhile; joining again")
         lost, self._owned, self._hung = sorted(self._owned), set(), False
         if lost:
             self._heard().lost(lost)
@@ -240,8 +238,8 @@ class KafkaMembership:
         assert self._listener is not None, "a group callback outside of poll and close"
         return self._listener
 
-    def _warn(self, message: str, *args: object) -> None:
-        self._logger.log(logging.WARNING, message, *args)
+    def _warn(self, what: str) -> None:
+        self._connection.warn(f"group {self._group_id}: {what}")
 
 
 def _identity(metadata: bytes, group_id: str) -> tuple[int, bytes]:

@@ -13,7 +13,6 @@ Rule 4: one operation, one deadline: the timeouts of its calls do not add up.
                                                        +->       FENCED   our transactional id has a new owner
 """
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -67,7 +66,6 @@ class KafkaSink:
         start_timeout_ms: int = 20_000,
     ) -> None:
         self._connection = connection
-        self._logger = connection.logger
         self._transactional_id = transactional_id
         self._group_metadata = group_metadata
         self._input_topic = input_topic
@@ -231,7 +229,7 @@ class KafkaSink:
     def _concluded(self, outcome: CommitOutcome, reason: str) -> CommitOutcome:
         if outcome is not CommitOutcome.ABORTED:
             self._discard()
-        self._logger.log(logging.WARNING, "transaction %s: %s", outcome.value, reason)
+        self._connection.warn(f"transaction {outcome.value}: {reason}")
         return outcome
 
     def _abort(self, producer: Producer) -> CommitOutcome:

@@ -5,7 +5,6 @@ Rule 2: an offset that is gone stops the worker: to skip silently would break "e
 Rule 3: this is the hot path: no Python code runs per record, only C calls mapped over the batch.
 """
 
-import logging
 from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -55,7 +54,7 @@ class KafkaSource:
         self._topic = topic
         self._start_at = start_at
         self._query_timeout_s = query_timeout_ms / 1000
-        self._logger = connection.logger
+        self._connection = connection
         self._attached: set[int] = set()
         self._watch = ErrorWatch()
         self._consumer = connection.consumer(self._watch, _DEFAULTS, {**_FORCED, "group.id": group_id})
@@ -119,7 +118,7 @@ class KafkaSource:
             reason = blame(error, f"topic {self._topic}, partition {message.partition()}")
             if reason is not None:
                 raise SourceError(reason)
-            self._logger.log(logging.WARNING, "topic %s: %s", self._topic, error.str())
+            self._connection.warn(f"topic {self._topic}: {error.str()}")
         return records
 
     def _first_offset(self, partition: int) -> int:

@@ -1,0 +1,125 @@
+"""Where the time of one event goes inside the core: the engine alone, in this process, stage by stage.
+
+    python -m benchmarks.stages [--events 400000]
+
+The events are those of `make bench`. Fits are taken from a first pass, so that what is timed is what happens in the
+worker's own process; fetching and committing are not in it. The last line is JSON, in microseconds per event.
+"""
+
+import argparse
+import functools
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.events import PARTITIONS, START_MS, generate
+from worker.core import monitor, shard
+from worker.core.columns import ColumnTable
+from worker.core.detectors.calibration import Calibration
+from worker.core.detectors.forest_fit import ForestInHand, fit_request
+from worker.core.detectors.isolation_forest import ForestArrays  # noqa: TC001 - as the others
+from worker.core.detectors.moments import MomentsDistance
+from worker.core.detectors.refit import RefitRequest
+from worker.core.detectors.refitted_forest import RefittedForest
+from worker.core.detectors.scaled_half_space import ScaledHalfSpaceTrees
+from worker.core.engine import Engine
+from worker.core.events import RawBatch
+from worker.core.options import EngineOptions
+from worker.core.statistics.panes import PaneCounts, PaneSlots
+
+BATCH = 1250
+STAGES: list[tuple[str, Any, str]] = [
+    ("decode and validate", shard, "decode_predictions"),
+    ("events to columns", ColumnTable, "matrix"),
+    ("panes: which", monitor, "assign_panes"),
+    ("panes: counts", PaneCounts, "add"),
+    ("panes: moments and histograms", PaneSlots, "add"),
+    ("half-space trees", ScaledHalfSpaceTrees, "score_and_learn"),
+    ("isolation forest", RefittedForest, "score_and_learn"),
+    ("moments", MomentsDistance, "score_and_learn"),
+    ("p-values and verdict", Calibration, "judge"),
+]
+
+
+class RememberedRefits:
+    """Fits each request once; the second pass finds its forests here."""
+
+    def __init__(self) -> None:
+        self._forests: dict[int, ForestArrays] = {}
+
+    def submit(self, request: RefitRequest) -> ForestInHand:
+        """Return the forest of this seed."""
+        if request.seed not in self._forests:
+            self._forests[request.seed] = fit_request(request)
+        return ForestInHand(self._forests[request.seed])
+
+
+def batches(count: int) -> list[RawBatch]:
+    """Return the events as a consumer gives them: a batch of each partition in turn."""
+    values: dict[int, list[bytes]] = {partition: [] for partition in range(PARTITIONS)}
+    for partition, value in generate(count):
+        values[partition].append(value)
+    out = []
+    for begin in range(0, max(map(len, values.values())), BATCH):
+        for partition, all_of_it in values.items():
+            part = all_of_it[begin : begin + BATCH]
+            size = len(part)
+            stamps = [START_MS + 10**9] * size
+            out.append(RawBatch(partition, range(begin, begin + size), stamps, part, [None] * size, [None] * size))
+    return out
+
+
+def run(stream: list[RawBatch], refits: RememberedRefits) -> float:
+    """Feed a fresh engine; return the seconds."""
+    engine = Engine(EngineOptions(), "predictions", refits)
+    for partition in range(PARTITIONS):
+        engine.add_shard(partition)
+    begun = time.perf_counter()
+    for raw in stream:
+        if raw.offsets:
+            engine.handle(raw)
+    return time.perf_counter() - begun
+
+
+def timed(function: Callable[..., Any], name: str, seconds: Counter[str]) -> Callable[..., Any]:
+    """Return the function with a clock around it."""
+
+    @functools.wraps(function)
+    def around(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - any function
+        begun = time.perf_counter()
+        try:
+            return function(*arguments, **named)
+        finally:
+            seconds[name] += time.perf_counter() - begun  # type: ignore[assignment]  # a Counter of floats
+
+    return around
+
+
+def main() -> None:
+    """Print the table and the JSON line."""
+    parser = argparse.ArgumentParser(description="Where the time of one event goes inside the core.")
+    parser.add_argument("--events", type=int, default=400_000)
+    count = parser.parse_args().events
+    console = Console(stderr=True)
+    refits, seconds = RememberedRefits(), Counter[str]()
+    with console.status(f"{count:,} events, three passes"):
+        stream = batches(count)
+        run(stream, refits)
+        plain = run(stream, refits)
+        for name, owner, attribute in STAGES:
+            setattr(owner, attribute, timed(getattr(owner, attribute), name, seconds))
+        total = run(stream, refits)
+    figures = {name: round(float(seconds[name]) / count * 1e6, 2) for name, _, _ in STAGES}
+    figures["the rest"] = round((total - float(sum(seconds.values()))) / count * 1e6, 2)
+    figures["all"] = round(plain / count * 1e6, 2)
+    for name, value in figures.items():
+        console.print(f"{name:<32}{value:>7.2f} µs")
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Tests of edges that need no Kafka."""

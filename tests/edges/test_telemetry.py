@@ -1,0 +1,135 @@
+"""Logs and counters: what a log shipper gets, what a person gets, and how often."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from worker.edges.kafka.client import LibraryLog
+from worker.edges.telemetry import REPORT_SECONDS, Count, Stage, Telemetry, configure_logging
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Put the logging of the test session back."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class _Lines:
+    """A logger that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, dict[str, Any]]] = []
+
+    def info(self, message: str, **fields: Any) -> None:  # noqa: ANN401 - whatever is reported
+        self.lines.append((message, fields))
+
+
+def _lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_a_line_for_machines_has_ecs_fields() -> None:
+    """One JSON object a line; what is ours is below `modelvigil`; a stack trace is a field, not more lines."""
+    stream = io.StringIO()
+    configure_logging("auto", "info", stream)
+    log = structlog.get_logger("tests.machines")
+    log.debug("not wanted")
+    log.info("partitions attached", partitions=[0, 1])
+    try:
+        int("two\nlines")
+    except ValueError:
+        log.exception("broken")
+    plain, broken = _lines(stream)
+    assert plain["message"] == "partitions attached"
+    assert (plain["log.level"], plain["service.name"]) == ("info", "modelvigil")
+    assert plain["event.dataset"] == "modelvigil.worker"
+    assert plain["@timestamp"].endswith("Z")
+    assert plain["modelvigil.partitions"] == [0, 1]
+    assert broken["log.level"] == "error"
+    assert "ValueError: invalid literal" in broken["error.stack_trace"]
+    assert broken["error.stack_trace"].startswith("Traceback")
+
+
+def test_on_a_terminal_a_line_is_for_a_person() -> None:
+    """No JSON on a terminal, unless asked for."""
+    stream = _Terminal()
+    configure_logging("auto", "warning", stream)
+    log = structlog.get_logger("tests.person")
+    log.info("too quiet")
+    log.warning("look here", partition=3)
+    assert "look here" in stream.getvalue()
+    assert "too quiet" not in stream.getvalue()
+    assert not stream.getvalue().startswith("{")
+    configure_logging("json", "info", stream := _Terminal())
+    structlog.get_logger("tests.person2").info("json")
+    assert _lines(stream)[0]["message"] == "json"
+
+
+def test_librdkafkas_lines_are_warnings_and_do_not_flood() -> None:
+    """A refused connection is logged once in a while, whatever numbers are in it; a percent sign stays what it is."""
+    stream = io.StringIO()
+    configure_logging("json", "info", stream)
+    library = LibraryLog(structlog.get_logger("tests.librdkafka"))
+    for milliseconds in range(50):
+        library.log(logging.ERROR, "%s [%s] %s", "FAIL", "modelvigil#consumer-1", f"refused after {milliseconds} ms")
+    library.log(logging.INFO, "%s [%s] %s", "OK", "modelvigil#consumer-1", "100 % done")
+    library.log(logging.CRITICAL, "%s [%s] %s", "FATAL", "modelvigil#producer-2", "fenced")
+    assert [(line["log.level"], line["message"]) for line in _lines(stream)] == [
+        ("warning", "FAIL [modelvigil#consumer-1] refused after 0 ms"),
+        ("info", "OK [modelvigil#consumer-1] 100 % done"),
+        ("error", "FATAL [modelvigil#producer-2] fenced"),
+    ]
+
+
+def test_progress_is_told_at_a_bounded_rate_and_only_when_there_is_some() -> None:
+    """Thousands of events, one line; an idle worker is silent."""
+    clock, log = _Clock(), _Lines()
+    telemetry = Telemetry(log, clock)
+    for _ in range(1000):
+        telemetry.add(Count.EVENTS_PROCESSED, 5)
+        telemetry.spend(Stage.HANDLE, 0.001)
+        clock.seconds += REPORT_SECONDS / 1000
+        telemetry.report_if_due()
+    clock.seconds += REPORT_SECONDS
+    telemetry.report_if_due()
+    clock.seconds += 10 * REPORT_SECONDS
+    telemetry.report_if_due()
+    messages = [message for message, _ in log.lines]
+    assert messages == ["progress"] * len(messages)
+    assert 1 <= len(messages) <= 2
+    assert log.lines[-1][1]["events_processed"] == 5000
+    assert log.lines[-1][1]["handle_seconds"] == pytest.approx(1.0)
+    telemetry.report_at_end()
+    assert log.lines[-1][0] == "totals"
+
+
+def test_every_counter_and_stage_is_declared_with_a_sentence() -> None:
+    """Names are what dashboards are built on: all are reported, and none twice."""
+    log = _Lines()
+    Telemetry(log).report_at_end()
+    expected = {count.value for count in Count} | {f"{stage.value}_seconds" for stage in Stage}
+    assert set(log.lines[0][1]) == expected
+    assert len(expected) == len(Count) + len(Stage)
