@@ -24,6 +24,8 @@ class LoopOptions(NamedTuple):
     outputs_max: int = 20_000
     idle_close_ms: int = 5000
     commit_attempts_max: int = 10
+    revoke_attempts_max: int = 2
+    retry_pause_ms: int = 100
     wait_ms: int = 50
 
 
@@ -84,6 +86,7 @@ class Loop:
         self._pending = _Pending([], {})
         self._joining: list[int] = []
         self._last_record_ms: dict[int, int] = {}
+        self._offsets: dict[int, int] = {}
         self._committing = False
 
     # The path of events.
@@ -120,6 +123,7 @@ class Loop:
             started_ms = self._clock.monotonic_ms()
             handled = self._engine.handle(batch)
             self._pending.outputs.extend(handled.outputs)
+            self._offsets[batch.partition] = batch.offsets[-1] + 1
             self._pending.positions[batch.partition] = Position(batch.offsets[-1] + 1)
             self._last_record_ms[batch.partition] = now_ms
             self._observer.handled(handled, (self._clock.monotonic_ms() - started_ms) / 1000)
@@ -129,22 +133,38 @@ class Loop:
         now_ms = self._clock.monotonic_ms()
         for partition, last_ms in self._last_record_ms.items():
             if now_ms - last_ms >= self._options.idle_close_ms:
-                self._pending.outputs.extend(self._engine.tick(partition, self._clock.epoch_ms()))
                 self._last_record_ms[partition] = now_ms
+                self._tick(partition, self._clock.epoch_ms())
+
+    def _tick(self, partition: int, epoch_ms: int) -> None:
+        """Tick one shard.
+
+        Its outputs go with its position, fenced like all others, and with a mark that tells whether they are visible.
+        """
+        outputs = self._engine.tick(partition, epoch_ms)
+        if outputs:
+            self._pending.outputs.extend(outputs)
+            self._pending.positions[partition] = Position(self._offsets[partition], f"tick {epoch_ms}")
 
     def _commit(self) -> None:
         """Make pending outputs and positions visible, in one transaction, or raise."""
+        if not self._commit_within(self._options.commit_attempts_max):
+            raise CommitFailedError(f"no transaction went through in {self._options.commit_attempts_max} attempts")
+
+    def _commit_within(self, attempts: int) -> bool:
+        """Return whether everything pending became visible within so many attempts."""
         self._committing = True
         try:
-            for _ in range(self._options.commit_attempts_max):
+            for attempt in range(attempts):
                 if not (self._pending.outputs or self._pending.positions):
-                    return
-                outcome = self._try_commit()
-                if outcome is CommitOutcome.COMMITTED:
+                    return True
+                if attempt:
+                    self._clock.pause(self._options.retry_pause_ms)
+                if self._try_commit() is CommitOutcome.COMMITTED:
                     self._pending = _Pending([], {})
-                    return
+                    return True
                 self._membership.poll(self)  # learn whether the partitions are still ours; refreshes the generation
-            raise CommitFailedError(f"no transaction went through in {self._options.commit_attempts_max} attempts")
+            return not (self._pending.outputs or self._pending.positions)
         finally:
             self._committing = False
 
@@ -168,18 +188,16 @@ class Loop:
         """Whether the transaction in doubt went through. All its positions were committed together, or none."""
         positions = self._pending.positions
         if not positions:
-            # A transaction of idle ticks alone leaves no trace to look up. Sending it again could double its outputs
-            # and not sending it could lose them; a restart does neither, so crash.
             raise CommitFailedError("the outcome of a transaction without input positions cannot be told")
         committed = self._committed(sorted(positions))
-        return any(place is not None and place.offset >= positions[p].offset for p, place in committed.items())
+        return any(place == positions[partition] for partition, place in committed.items())
 
     def _committed(self, partitions: Sequence[int]) -> Mapping[int, Position | None]:
         for _ in range(self._options.commit_attempts_max):
             try:
                 return self._membership.committed(partitions)
             except PositionUnstableError:
-                continue
+                self._clock.pause(self._options.retry_pause_ms)
         raise CommitFailedError("the committed positions could not be read; the next start will")
 
     # The group.
@@ -194,8 +212,9 @@ class Loop:
         owned = [partition for partition in partitions if partition in self._engine.partitions]
         if owned and not self._committing:
             for partition in owned:
-                self._pending.outputs.extend(self._engine.drain(partition))
-            self._commit()
+                self._drain(partition)
+            # If that does not go through, the new owner does all of it again from the committed positions.
+            self._commit_within(self._options.revoke_attempts_max)
         self._forget(partitions)
         self._observer.partitions("revoked", partitions)
 
@@ -203,6 +222,14 @@ class Loop:
         """Forget these partitions: somebody else has them."""
         self._forget(partitions)
         self._observer.partitions("lost", partitions)
+
+    def _drain(self, partition: int) -> None:
+        """Take what the open panes hold, with the shard's position, so that it is fenced like all outputs."""
+        outputs = self._engine.drain(partition)
+        if outputs:
+            self._pending.outputs.extend(outputs)
+            mark = f"drain {self._clock.epoch_ms()}"
+            self._pending.positions[partition] = Position(self._offsets[partition], mark)
 
     def _attach(self) -> None:
         """Begin the partitions that joined, each at its committed position; restoring state comes in here."""
@@ -215,7 +242,12 @@ class Loop:
         for partition in self._joining:
             position = committed[partition]
             self._engine.add_shard(partition)
-            self._source.attach(partition, None if position is None else position.offset)
+            begin = self._source.attach(partition, None if position is None else position.offset)
+            if begin is not None:
+                self._offsets[partition] = begin
+            if begin is not None and position is None:
+                # "latest" is now: a start after a crash must not mean a later now.
+                self._pending.positions[partition] = Position(begin)
         self._observer.partitions("attached", self._joining)
         self._joining = []
 
@@ -228,5 +260,6 @@ class Loop:
             self._engine.drop_shard(partition)
         for partition in gone:
             self._last_record_ms.pop(partition, None)
+            self._offsets.pop(partition, None)
             self._pending.positions.pop(partition, None)
         self._pending.outputs[:] = [output for output in self._pending.outputs if output.shard not in gone]

@@ -98,8 +98,11 @@ class Membership(Protocol):
 class Source(Protocol):
     """Reads the records of owned partitions at explicit offsets."""
 
-    def attach(self, partition: int, offset: int | None) -> None:
-        """Start reading a partition at an offset (None: where the configuration says new partitions begin)."""
+    def attach(self, partition: int, offset: int | None) -> int | None:
+        """Start reading a partition at an offset (None: where the configuration says new partitions begin).
+
+        Returns the offset where reading begins; None when that is the oldest record there is.
+        """
         ...
 
     def detach(self, partitions: Sequence[int]) -> None:
@@ -140,4 +143,8 @@ class Clock(Protocol):
 
     def epoch_ms(self) -> int:
         """Return milliseconds since 1970."""
+        ...
+
+    def pause(self, wait_ms: int) -> None:
+        """Wait."""
         ...

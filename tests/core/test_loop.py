@@ -29,6 +29,7 @@ class World:
         self.hidden_success = False
         self.replaced = 0
         self.closed: list[str] = []
+        self.end: int | None = None
 
     # Membership
 
@@ -45,8 +46,9 @@ class World:
 
     # Source
 
-    def attach(self, partition: int, offset: int | None) -> None:
+    def attach(self, partition: int, offset: int | None) -> int | None:
         self.attached[partition] = offset
+        return offset if offset is not None else self.end
 
     def detach(self, partitions: Sequence[int]) -> None:
         for partition in partitions:
@@ -74,6 +76,9 @@ class World:
 
     def monotonic_ms(self) -> int:
         return self.now_ms
+
+    def pause(self, wait_ms: int) -> None:
+        self.now_ms += wait_ms
 
     def epoch_ms(self) -> int:
         return START_MS + self.now_ms
@@ -234,6 +239,43 @@ def test_an_idle_partition_closes_its_panes(world: World) -> None:
     loop.step()
     (metric,) = world.visible
     assert b'"complete":true' in (metric.value or b"")
+    assert world.stored[0].offset == 7
+
+
+def test_an_idle_tick_in_doubt_is_neither_lost_nor_doubled(world: World) -> None:
+    """The mark in the position tells whether the outputs of a tick became visible, though the offset is the same."""
+    for hidden in (False, True):
+        world.visible, world.sent, world.replaced = [], [], 0
+        loop = loop_of(world)
+        world.group = [("assigned", [0])]
+        world.inbox = [good(0, 0, 7)]
+        loop.step()
+        world.now_ms += LoopOptions().idle_close_ms + SMALL.pane_ms + SMALL.pane_grace_ms
+        world.outcomes, world.hidden_success = [CommitOutcome.UNKNOWN], hidden
+        loop.step()
+        world.hidden_success = False
+        assert len(world.visible) == 1
+        assert world.replaced == 1
+
+
+def test_the_end_where_a_new_partition_begins_is_committed_at_once(world: World) -> None:
+    """With `start_at = "latest"` a crash before the first record must not move the beginning."""
+    world.end = 33
+    loop_of(world).step()
+    assert world.stored == {0: Position(33)}
+
+
+def test_a_revoke_that_cannot_commit_leaves_the_work_to_the_new_owner(world: World) -> None:
+    """Nothing is visible, nothing is kept, and the worker goes on."""
+    loop = loop_of(world)
+    world.inbox = [good(0, 0, 7)]
+    loop.step()
+    world.group = [("revoked", [0])]
+    world.outcomes = [CommitOutcome.ABORTED] * LoopOptions().revoke_attempts_max
+    loop.step()
+    loop.step()
+    assert world.visible == []
+    assert len(world.sent) == 1 + LoopOptions().revoke_attempts_max
 
 
 def test_stopping_leaves_cleanly(world: World) -> None:
@@ -244,5 +286,5 @@ def test_stopping_leaves_cleanly(world: World) -> None:
     loop.run(lambda: next(turns, True))
     (metric,) = world.visible
     assert b'"complete":false' in (metric.value or b"")
-    assert world.stored == {0: Position(3)}
+    assert world.stored[0].offset == 3
     assert world.closed == ["membership", "other", "other"]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 
 PARTITIONS = 4
 WAIT_SECONDS_MAX = 60.0
@@ -70,9 +70,12 @@ class Deployment:
         """Return how many records the group has behind it."""
         consumer = Consumer({"bootstrap.servers": self.servers, "group.id": self.group})
         places = [TopicPartition(self.topics["predictions"], partition) for partition in range(PARTITIONS)]
-        total = sum(max(0, place.offset) for place in consumer.committed(places, timeout=30))
-        consumer.close()
-        return total
+        try:
+            return sum(max(0, place.offset) for place in consumer.committed(places, timeout=30))
+        except KafkaException:
+            return 0  # the coordinator of a new group is not ready at once
+        finally:
+            consumer.close()
 
     def wait_for(self, committed: int) -> None:
         """Wait until so many records are behind the group."""

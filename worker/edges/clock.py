@@ -15,3 +15,7 @@ class SystemClock:
     def epoch_ms(self) -> int:
         """Return milliseconds since 1970."""
         return time.time_ns() // _NANOSECONDS_PER_MS
+
+    def pause(self, wait_ms: int) -> None:
+        """Wait."""
+        time.sleep(wait_ms / 1000)

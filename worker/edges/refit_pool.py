@@ -25,7 +25,6 @@ from worker.core.detectors.refit import RefitRequest
 _ATTEMPTS_MAX = 3
 _NICENESS = 5
 """Events come before refits when the cores are short."""
-_THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class RefitFailedError(Exception):
@@ -114,9 +113,9 @@ class _Ticket:
 
 
 def _prepare_child() -> None:
-    """Make a good child: leave Ctrl-C to the parent, use one thread, stand back, and go when the parent is gone."""
+    """Make a good child: leave signals to the parent, stand back, and go when the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.update(_THREADS)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if hasattr(os, "nice"):
         os.nice(_NICENESS)
     threading.Thread(target=_leave_with_parent, name="leave-with-parent", daemon=True).start()

@@ -59,7 +59,7 @@ class KafkaSource:
         self._watch = ErrorWatch()
         self._consumer = connection.consumer(self._watch, _DEFAULTS, {**_FORCED, "group.id": group_id})
 
-    def attach(self, partition: int, offset: int | None) -> None:
+    def attach(self, partition: int, offset: int | None) -> int | None:
         """Start reading a partition at an offset (None: as `start_at` says).
 
         Raises:
@@ -69,6 +69,7 @@ class KafkaSource:
         begin = self._first_offset(partition) if offset is None else offset
         self._consumer.incremental_assign([TopicPartition(self._topic, partition, begin)])
         self._attached.add(partition)
+        return begin if begin >= 0 else None
 
     def detach(self, partitions: Sequence[int]) -> None:
         """Stop reading partitions; librdkafka throws away what it has read ahead of them."""
