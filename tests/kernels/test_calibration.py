@@ -25,7 +25,7 @@ def test_the_flagged_share_is_the_alert_rate(alert_rate: float) -> None:
     """On stationary streams the share of verdicts at or under the alert rate is the alert rate, within its error."""
     flagged = total = 0
     for seed in range(10):
-        verdicts = Calibration(2, OPTIONS, seed).judge(scores(seed, 50_000)).verdicts
+        verdicts = Calibration(2, OPTIONS, alert_rate, seed).judge(scores(seed, 50_000)).verdicts
         verdicts = verdicts[~np.isnan(verdicts)]
         flagged += int((verdicts <= alert_rate).sum())
         total += len(verdicts)
@@ -36,14 +36,14 @@ def test_the_flagged_share_is_the_alert_rate(alert_rate: float) -> None:
 
 def test_p_values_of_a_detector_are_uniform_below_the_tail() -> None:
     """One in ten p-values is under 0.1, and so on: Kolmogorov-Smirnov distance under 2 %."""
-    p_values = np.sort(Calibration(1, OPTIONS, 1).judge(scores(1, 100_000, 1)).p_values[0][5000:])
+    p_values = np.sort(Calibration(1, OPTIONS, 0.001, 1).judge(scores(1, 100_000, 1)).p_values[0][5000:])
     ranks = np.arange(1, len(p_values) + 1) / len(p_values)
     assert np.abs(p_values - ranks).max() < 0.02
 
 
 def test_there_is_no_verdict_before_there_is_enough_past() -> None:
     """The first verdict comes when the verdict's own past is long enough, and not at all before."""
-    verdicts = Calibration(2, OPTIONS, 1).judge(scores(1, 2000)).verdicts
+    verdicts = Calibration(2, OPTIONS, 0.001, 1).judge(scores(1, 2000)).verdicts
     first = OPTIONS.detector_events_min + OPTIONS.verdict_events_min
     assert np.isnan(verdicts[:first]).all()
     assert np.isfinite(verdicts[first:]).all()
@@ -53,7 +53,7 @@ def test_when_a_detector_joins_the_verdict_starts_anew() -> None:
     """The fused score changes its law with its members, so its past no longer counts."""
     both = scores(1, 4000)
     both[1, :2000] = np.nan
-    verdicts = Calibration(2, OPTIONS, 1).judge(both).verdicts
+    verdicts = Calibration(2, OPTIONS, 0.001, 1).judge(both).verdicts
     joined = 2000 + OPTIONS.detector_events_min
     assert np.isfinite(verdicts[700:joined]).all()
     assert np.isnan(verdicts[joined : joined + OPTIONS.verdict_events_min]).all()
@@ -62,7 +62,7 @@ def test_when_a_detector_joins_the_verdict_starts_anew() -> None:
 
 def test_cuts_change_nothing() -> None:
     """Equal scores give equal bits, however they are cut into calls."""
-    whole, parts = Calibration(2, OPTIONS, 1), Calibration(2, OPTIONS, 1)
+    whole, parts = Calibration(2, OPTIONS, 0.001, 1), Calibration(2, OPTIONS, 0.001, 1)
     values = scores(3, 5000)
     one = whole.judge(values)
     many = [parts.judge(np.ascontiguousarray(values[:, at : at + 7])) for at in range(0, 5000, 7)]
@@ -89,6 +89,25 @@ def test_constant_scores_are_never_anomalies() -> None:
     """When all scores are equal, an equal one is no surprise, and a higher one is as rare as the past can tell."""
     values = np.zeros((1, 1500))
     values[0, -1] = 1.0
-    judged = Calibration(1, OPTIONS, 1).judge(values)
+    judged = Calibration(1, OPTIONS, 0.001, 1).judge(values)
     assert judged.p_values[0, -2] == pytest.approx(1.0)
     assert judged.p_values[0, -1] == pytest.approx(1 / 1451, rel=0.1)
+
+
+def fault(options: CalibrationOptions) -> NDArray[np.float64]:
+    """Return the verdicts of a stream that is normal for 3,000 events and far out for the next 3,000."""
+    values = scores(5, 6000)
+    values[:, 3000:] += 15.0
+    return Calibration(2, options, 0.001, 1).judge(values).verdicts[3000:]
+
+
+def test_a_fault_stays_flagged_as_long_as_it_lasts() -> None:
+    """A burst is not learned: three thousand faulty events after three thousand good ones are all flagged."""
+    assert (fault(OPTIONS) <= 0.001).mean() > 0.99
+
+
+def test_a_lasting_change_becomes_the_new_normal() -> None:
+    """After `regime_events` flagged events the change is accepted, and flagged no more."""
+    flagged = fault(CalibrationOptions(regime_events=500)) <= 0.001
+    assert flagged[:500].all()
+    assert flagged[2000:].mean() < 0.1

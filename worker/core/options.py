@@ -39,10 +39,14 @@ class ForestOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CalibrationOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """How scores become p-values: a reservoir of past scores and an exponential tail beyond its 98 % quantile."""
+    """How scores become p-values: a reservoir of past scores and an exponential tail beyond its 98 % quantile.
+
+    Flagged events of a burst are not learned until there have been `regime_events` of them.
+    """
 
     scores_max: Annotated[int, Meta(ge=64, le=65_536)] = 2048
     memory_events: Count = 200_000
+    regime_events: Count = 5000
     detector_events_min: Count = 100
     verdict_events_min: Count = 500
 

@@ -20,15 +20,17 @@ class Judgement(NamedTuple):
 
 
 class Calibration:
-    """Judges every event before it learns the event's scores. It learns them all, flagged ones too.
+    """Judges every event before it learns the event's scores. It learns them all, single flagged ones too.
 
-    So the share of flagged events settles at `alert_rate` for any law of the scores, and a lasting change becomes
-    the new normal at the pace of `memory_events`.
+    So the share of flagged events settles at `alert_rate` for any law of the scores. Flagged events of a burst are
+    not learned until there have been `regime_events` of them; then they are taken for the new normal.
     """
 
-    def __init__(self, detectors: int, options: CalibrationOptions, seed: int) -> None:
+    def __init__(self, detectors: int, options: CalibrationOptions, alert_rate: float, seed: int) -> None:
         series, size = detectors + 1, options.scores_max
         self._memory_events = options.memory_events
+        self._regime_events = options.regime_events
+        self._alert_rate = alert_rate
         self._events_min = np.full(series, options.detector_events_min, dtype=np.int64)
         self._events_min[detectors] = options.verdict_events_min
         self._pool = np.zeros((series, size))
@@ -37,6 +39,7 @@ class Calibration:
         self._tail = np.zeros((series, 2))
         self._random_state = np.arange(series, dtype=np.uint64) + np.uint64(seed * series)
         self._members = np.zeros(1, dtype=np.int64)
+        self._burst = np.zeros(2)
 
     @property
     def ready(self) -> bool:
@@ -56,8 +59,11 @@ class Calibration:
             self._tail,
             self._random_state,
             self._members,
+            self._burst,
             self._events_min,
             self._memory_events,
+            self._alert_rate,
+            self._regime_events,
             fused,
             p_values,
         )
@@ -72,4 +78,5 @@ class Calibration:
             "tail": self._tail,
             "random_state": self._random_state,
             "members": self._members,
+            "burst": self._burst,
         }

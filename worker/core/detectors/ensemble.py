@@ -87,7 +87,9 @@ class Ensemble:
             self._detectors = self._build(rows, features)
         for detector in self._detectors:
             detector.score_and_learn(rows)
-        self._calibration = Calibration(len(self._detectors), self._options.calibration, self._seed)
+        self._calibration = Calibration(
+            len(self._detectors), self._options.calibration, self._options.alert_rate, self._seed
+        )
 
     def _build(self, rows: F64, features: int) -> list[Detector]:
         options, seed = self._options, self._seed

@@ -12,6 +12,10 @@ counters (m x 3)    scores seen, length of the reference, count at which it is r
 tail (m x 2)        threshold and mean excess of the reference
 random_state (m)    splitmix64 states
 members (1)         detectors that were ready at the last event
+burst (2)           flagged events among about the last hundred, decayed; flagged events held back in this burst
+
+A burst (BURST_LEVEL flagged events among about a hundred, where a tenth of one is expected) is a fault until it has
+lasted for `regime_events` flagged events: so long its scores are not learned, or the fault would soon pass for normal.
 """
 
 import math
@@ -28,6 +32,9 @@ RENEWAL_EVENTS_MAX = 4096
 
 SEEN, LENGTH, RENEWAL = 0, 1, 2
 THRESHOLD, MEAN_EXCESS = 0, 1
+LEVEL, HELD = 0, 1
+BURST_HORIZON_EVENTS = 100
+BURST_LEVEL = 5.0
 
 
 @numba.njit(cache=True, nogil=True)
@@ -94,6 +101,29 @@ def _learn(
 
 
 @numba.njit(cache=True, nogil=True)
+def _p_value(score: float, reference: F64, counters: I64, tail: F64) -> float:
+    """Return the p-value of a score in one series; NaN while its reference is empty or there is no score."""
+    length = counters[LENGTH]
+    if length == 0 or math.isnan(score):
+        return np.nan
+    p: float = tail_p_value(score, reference[:length], tail[THRESHOLD], tail[MEAN_EXCESS])
+    return p
+
+
+@numba.njit(cache=True, nogil=True)
+def _holds_back(verdict: float, alert_rate: float, regime_events: int, burst: F64) -> bool:
+    """Move the burst on by one event; return whether the event must not be learned."""
+    flagged = verdict <= alert_rate
+    burst[LEVEL] = burst[LEVEL] * (1.0 - 1.0 / BURST_HORIZON_EVENTS) + flagged
+    if burst[LEVEL] < 1.0:
+        burst[HELD] = 0.0
+    if not flagged or burst[LEVEL] < BURST_LEVEL or burst[HELD] >= regime_events:
+        return False
+    burst[HELD] += 1.0
+    return True
+
+
+@numba.njit(cache=True, nogil=True)
 def judge(
     scores: F64,
     pool: F64,
@@ -102,8 +132,11 @@ def judge(
     tail: F64,
     random_state: U64,
     members: I64,
+    burst: F64,
     events_min: I64,
     memory_events: int,
+    alert_rate: float,
+    regime_events: int,
     fused: F64,
     p_values: F64,
 ) -> None:
@@ -111,53 +144,37 @@ def judge(
 
     The fused score is the mean of -log10 p over the detectors that have a p-value (Fisher 1932 up to scale); its own
     p-value is calibrated the same way, since the parts are not independent. When a detector joins, the fused score
-    changes its law, so its past is forgotten. O(n k log r).
+    changes its law, so its past is forgotten. An event is judged before any of its scores is learned; in a burst
+    flagged events are not learned, up to `regime_events` of them. O(n k log r).
     """
     detectors, rows = scores.shape
     for row in range(rows):
         total = 0.0
         ready = 0
         for series in range(detectors):
-            score = scores[series, row]
-            p_values[series, row] = np.nan
-            if math.isnan(score):
-                continue
-            length = counters[series, LENGTH]
-            if length > 0:
-                p = tail_p_value(score, reference[series, :length], tail[series, THRESHOLD], tail[series, MEAN_EXCESS])
-                p_values[series, row] = p
+            p = _p_value(scores[series, row], reference[series], counters[series], tail[series])
+            p_values[series, row] = p
+            if not math.isnan(p):
                 total -= math.log10(p)
                 ready += 1
-            _learn(
-                score,
-                pool[series],
-                reference[series],
-                counters[series],
-                tail[series],
-                random_state[series : series + 1],
-                int(events_min[series]),
-                memory_events,
-            )
-        fused[row] = np.nan
-        p_values[detectors, row] = np.nan
         if ready != members[0]:
             members[0] = ready
             counters[detectors, :] = 0
-        if ready == 0:
+        fused[row] = total / ready if ready > 0 else np.nan
+        verdict = _p_value(fused[row], reference[detectors], counters[detectors], tail[detectors])
+        p_values[detectors, row] = verdict
+        if _holds_back(verdict, alert_rate, regime_events, burst):
             continue
-        fused[row] = total / ready
-        length = counters[detectors, LENGTH]
-        if length > 0:
-            p_values[detectors, row] = tail_p_value(
-                fused[row], reference[detectors, :length], tail[detectors, THRESHOLD], tail[detectors, MEAN_EXCESS]
-            )
-        _learn(
-            fused[row],
-            pool[detectors],
-            reference[detectors],
-            counters[detectors],
-            tail[detectors],
-            random_state[detectors : detectors + 1],
-            int(events_min[detectors]),
-            memory_events,
-        )
+        for series in range(detectors + 1):
+            score = fused[row] if series == detectors else scores[series, row]
+            if not math.isnan(score):
+                _learn(
+                    score,
+                    pool[series],
+                    reference[series],
+                    counters[series],
+                    tail[series],
+                    random_state[series : series + 1],
+                    int(events_min[series]),
+                    memory_events,
+                )
