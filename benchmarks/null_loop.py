@@ -1,10 +1,14 @@
-"""The null loop: consume, decode, commit transactionally; nothing else. What any exactly-once worker has to do."""
+"""The null loop: consume, decode, commit transactionally; nothing else. What any exactly-once worker has to do.
+
+It is as fast as we know to write it: no step of Python for each record beside the decoder.
+"""
 
 import sys
 import time
+from collections import deque
 
 import msgspec
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from worker.core.events import PredictionEvent
 
@@ -31,12 +35,14 @@ def main(bootstrap: str, topic: str, group: str) -> None:
     due = time.monotonic() + COMMIT_SECONDS
     positions: dict[int, int] = {}
     while True:
-        for message in consumer.consume(FETCH_RECORDS, 0.05):
-            decode(message.value())  # type: ignore[arg-type]  # never None here
-            positions[message.partition()] = message.offset() + 1  # type: ignore[index, operator]  # as above
+        messages = consumer.consume(FETCH_RECORDS, 0.0)
+        if not messages:
+            time.sleep(0.001)
+        deque(map(decode, map(Message.value, messages)), maxlen=0)  # type: ignore[arg-type]  # no value is None here
+        positions.update(zip(map(Message.partition, messages), map(Message.offset, messages), strict=True))
         if positions and time.monotonic() >= due:
             producer.begin_transaction()
-            offsets = [TopicPartition(topic, partition, offset) for partition, offset in positions.items()]
+            offsets = [TopicPartition(topic, partition, offset + 1) for partition, offset in positions.items()]
             producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), 30)
             producer.commit_transaction(30)
             positions.clear()
