@@ -25,7 +25,11 @@ def main(bootstrap: str, topic: str, group: str) -> None:
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
+            # The worker's own settings: with the defaults a full queue is looked at again only after a second.
             "queued.min.messages": 100_000,
+            "queued.max.messages.kbytes": 65_536,
+            "fetch.queue.backoff.ms": 10,
+            "fetch.wait.max.ms": 100,
         }
     )
     producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": group, "linger.ms": 5})
@@ -39,7 +43,8 @@ def main(bootstrap: str, topic: str, group: str) -> None:
         if not messages:
             time.sleep(0.001)
         deque(map(decode, map(Message.value, messages)), maxlen=0)  # type: ignore[arg-type]  # no value is None here
-        positions.update(zip(map(Message.partition, messages), map(Message.offset, messages), strict=True))
+        places = zip(map(Message.partition, messages), map(Message.offset, messages), strict=True)
+        positions.update(places)  # type: ignore[arg-type]  # only errors have no offset
         if positions and time.monotonic() >= due:
             producer.begin_transaction()
             offsets = [TopicPartition(topic, partition, offset + 1) for partition, offset in positions.items()]
