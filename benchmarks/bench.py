@@ -1,4 +1,4 @@
-"""Measures the worker against the null loop and the plain loop, on one broker, in one run, alternating.
+"""Measures the worker against the null loop (two settings) and the plain loop, on one broker, in one run, in turn.
 
     make bench                                  three rounds, RESULTS.md renewed, the last line is JSON
     python -m benchmarks.bench --rounds 1 --events 400000
@@ -33,7 +33,7 @@ JVM = ("-Xms512m", "-Xmx1g", "-XX:+UseSerialGC")
 PLAIN_SECONDS = 10.0
 DONE_SECONDS_MAX = 240.0
 RESULTS = Path(__file__).with_name("RESULTS.md")
-CONTESTANTS = ("null", "worker", "plain")
+CONTESTANTS = ("null", "tuned", "worker", "plain")
 
 console = Console(stderr=True)
 
@@ -49,8 +49,9 @@ def command(contestant: str, servers: str, group: str) -> list[str]:
     """Return the command that starts a contestant."""
     python = sys.executable
     match contestant:
-        case "null":
-            return [python, "-m", "benchmarks.null_loop", servers, TOPIC, group]
+        case "null" | "tuned":
+            settings = "tuned" if contestant == "tuned" else "default"
+            return [python, "-m", "benchmarks.null_loop", servers, TOPIC, group, settings]
         case "plain":
             return [python, "-m", "benchmarks.plain_loop", servers, TOPIC, OUTPUTS[0], group]
         case _:
@@ -114,20 +115,23 @@ def contest(servers: str, rounds: int, total: int, folder: Path) -> dict[str, li
 
 def summary(rates: dict[str, list[float]]) -> dict[str, float]:
     """Return the medians, and the median of the ratios round by round."""
-    null, worker, plain = (rates[contestant] for contestant in CONTESTANTS)
+    null, tuned, worker, plain = (rates[contestant] for contestant in CONTESTANTS)
     return {
         "null_eps": round(statistics.median(null)),
         "worker_eps": round(statistics.median(worker)),
         "plain_eps": round(statistics.median(plain)),
         "worker_over_null": round(statistics.median(b / a for a, b in zip(null, worker, strict=True)), 3),
         "worker_over_plain": round(statistics.median(b / c for b, c in zip(worker, plain, strict=True)), 1),
+        "tuned_null_eps": round(statistics.median(tuned)),
+        "worker_over_tuned_null": round(statistics.median(b / a for a, b in zip(tuned, worker, strict=True)), 3),
     }
 
 
 def report(rates: dict[str, list[float]], figures: dict[str, float], total: int) -> str:
     """Return the text of RESULTS.md's generated part."""
     names = {
-        "null": "null loop: consume, decode, commit transactionally",
+        "null": "null loop: consume, decode, commit transactionally (librdkafka's default fetch settings)",
+        "tuned": "null loop with the worker's own fetch settings",
         "worker": "modelvigil, all detectors on",
         "plain": "plain loop from the libraries' tutorials",
     }
@@ -147,6 +151,7 @@ def report(rates: dict[str, list[float]], figures: dict[str, float], total: int)
         "",
         (
             f"worker / null loop: **{figures['worker_over_null']:.2f}**, "
+            f"worker / tuned null loop: **{figures['worker_over_tuned_null']:.2f}**, "
             f"worker / plain loop: **{figures['worker_over_plain']:.0f}** (medians of the ratios round by round)."
         ),
     ]
