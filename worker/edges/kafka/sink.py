@@ -274,20 +274,20 @@ def _persist(call: Callable[[], None], deadline: Deadline) -> None:
 
 
 def _serving(call: Callable[[], int]) -> int:
-    """Make a call that serves callbacks. A fatal error is raised in the midst of them, and comes out wrapped."""
+    """Make a call that serves callbacks. A fatal error is raised in the midst of them: it comes out wrapped, or lost."""
     try:
         return call()
     except SystemError as error:
         if isinstance(error.__cause__, KafkaException):
             raise error.__cause__ from None
-        raise
+        raise KafkaException(KafkaError(client.FATAL, f"the client failed: {error}")) from None
 
 
 def _behind(producer: Producer, error: KafkaError) -> KafkaError:
-    """Return the error that ended the producer for good: after it, calls say no more than `_FATAL`."""
+    """Return the error that ended the producer for good: other calls say `_FATAL`, those of transactions name it."""
     if error.code() == client.FATAL:
         try:
-            _serving(lambda: producer.poll(0.0))
+            producer.abort_transaction(_RETRY_PAUSE_S)
         except KafkaException as exception:
             return error_of(exception)
     return error
