@@ -140,6 +140,9 @@ class _Reporting(Observer):
         self._telemetry.add(Count.TRANSACTIONS_ABORTED)
         self._log.warning("transaction not committed, it is sent again", outcome=outcome.value)
 
+    def abandoned(self, partitions: Sequence[int]) -> None:
+        self._log.error("given up without a last commit: what open panes held is lost", partitions=list(partitions))
+
     def partitions(self, what: str, partitions: Sequence[int]) -> None:
         if partitions:
             self._log.info(f"partitions {what}", partitions=list(partitions))

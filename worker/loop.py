@@ -44,6 +44,9 @@ class Observer:
     def aborted(self, outcome: CommitOutcome) -> None:
         """A transaction has not become visible, or it is not known yet."""
 
+    def abandoned(self, partitions: Sequence[int]) -> None:
+        """Partitions were given up without a last commit: what their open panes held is in no metric."""
+
     def partitions(self, what: str, partitions: Sequence[int]) -> None:
         """Partitions were assigned, attached, revoked or lost."""
 
@@ -85,9 +88,9 @@ class Loop:
         self._observer = observer or Observer()
         self._pending = _Pending([], {})
         self._joining: list[int] = []
-        self._last_record_ms: dict[int, int] = {}
+        self._ticked_ms: dict[int, int] = {}
         self._offsets: dict[int, int] = {}
-        self._committing = False
+        self._abandoned: list[int] = []
 
     # The path of events.
 
@@ -99,6 +102,8 @@ class Loop:
         self._membership.close(self)
         self._source.close()
         self._sink.close()
+        if self._abandoned:
+            raise CommitFailedError(f"the last commit did not go through: open panes of {self._abandoned} are lost")
 
     def step(self, stop: Callable[[], bool] = lambda: False) -> None:
         """One turn: serve the group, work until the commit is due, commit."""
@@ -125,15 +130,15 @@ class Loop:
             self._pending.outputs.extend(handled.outputs)
             self._offsets[batch.partition] = batch.offsets[-1] + 1
             self._pending.positions[batch.partition] = Position(batch.offsets[-1] + 1)
-            self._last_record_ms[batch.partition] = now_ms
+            self._ticked_ms.setdefault(batch.partition, now_ms)
             self._observer.handled(handled, (self._clock.monotonic_ms() - started_ms) / 1000)
 
     def _tick_idle(self) -> None:
-        """Let shards whose partition has been silent close their panes. Each silence gives ticks at a bounded rate."""
+        """Tell each shard the time now and then: models that have been silent since the last time close their panes."""
         now_ms = self._clock.monotonic_ms()
-        for partition, last_ms in self._last_record_ms.items():
+        for partition, last_ms in self._ticked_ms.items():
             if now_ms - last_ms >= self._options.idle_close_ms:
-                self._last_record_ms[partition] = now_ms
+                self._ticked_ms[partition] = now_ms
                 self._tick(partition, self._clock.epoch_ms())
 
     def _tick(self, partition: int, epoch_ms: int) -> None:
@@ -153,20 +158,18 @@ class Loop:
 
     def _commit_within(self, attempts: int) -> bool:
         """Return whether everything pending became visible within so many attempts."""
-        self._committing = True
-        try:
-            for attempt in range(attempts):
-                if not (self._pending.outputs or self._pending.positions):
-                    return True
-                if attempt:
-                    self._clock.pause(self._options.retry_pause_ms)
-                if self._try_commit() is CommitOutcome.COMMITTED:
-                    self._pending = _Pending([], {})
-                    return True
-                self._membership.poll(self)  # learn whether the partitions are still ours; refreshes the generation
-            return not (self._pending.outputs or self._pending.positions)
-        finally:
-            self._committing = False
+        for attempt in range(attempts):
+            if not (self._pending.outputs or self._pending.positions):
+                return True
+            if attempt:
+                self._clock.pause(self._options.retry_pause_ms)
+            if self._try_commit() is CommitOutcome.COMMITTED:
+                self._pending = _Pending([], {})
+                return True
+            # Learn whether the partitions are still ours, and refresh the generation. A revocation may come in here:
+            # no transaction is open, so it drains and commits as always, and what is pending afterwards is the rest.
+            self._membership.poll(self)
+        return not (self._pending.outputs or self._pending.positions)
 
     def _try_commit(self) -> CommitOutcome:
         """Send the pending bytes once; an unknown outcome is looked up in the committed positions."""
@@ -210,11 +213,12 @@ class Loop:
     def revoked(self, partitions: Sequence[int]) -> None:
         """Publish and commit what there is of these partitions, then forget them."""
         owned = [partition for partition in partitions if partition in self._engine.partitions]
-        if owned and not self._committing:
-            for partition in owned:
-                self._drain(partition)
-            # If that does not go through, the new owner does all of it again from the committed positions.
-            self._commit_within(self._options.revoke_attempts_max)
+        for partition in owned:
+            self._drain(partition)
+        if owned and not self._commit_within(self._options.revoke_attempts_max):
+            # The new owner does again what was not committed; the open panes of what was are gone.
+            self._abandoned.extend(owned)
+            self._observer.abandoned(owned)
         self._forget(partitions)
         self._observer.partitions("revoked", partitions)
 
@@ -259,7 +263,7 @@ class Loop:
         for partition in gone & self._engine.partitions:
             self._engine.drop_shard(partition)
         for partition in gone:
-            self._last_record_ms.pop(partition, None)
+            self._ticked_ms.pop(partition, None)
             self._offsets.pop(partition, None)
             self._pending.positions.pop(partition, None)
         self._pending.outputs[:] = [output for output in self._pending.outputs if output.shard not in gone]

@@ -100,6 +100,13 @@ def loop_of(world: World) -> Loop:
     return Loop(Engine(SMALL, TOPIC, InlineRefits()), world, world, world, world, LoopOptions())
 
 
+def tick_until_idle(world: World, loop: Loop) -> None:
+    """Let two ticks pass: at the first one the model has just spoken, at the second one it has been silent."""
+    for _ in range(2):
+        world.now_ms += LoopOptions().idle_close_ms + SMALL.pane_ms + SMALL.pane_grace_ms
+        loop.step()
+
+
 def bad(partition: int, first: int, count: int) -> RawBatch:
     """Records that each give one output at once: a dead letter."""
     return batch(partition, first, [(b"bad", START_MS)] * count)
@@ -158,13 +165,45 @@ def test_bytes_of_a_partition_that_went_are_not_sent_again(world: World) -> None
     commit = world.commit
 
     def lose_after_abort(outputs: Sequence[Output], positions: Mapping[int, Position]) -> CommitOutcome:
-        world.group.append(("revoked", [0]))
+        world.group.append(("lost", [0]))
         return commit(outputs, positions)
 
     world.commit = lose_after_abort  # type: ignore[method-assign]  # scripted
     loop.step()
     assert {output.shard for output in world.visible} == {1}
     assert world.stored == {1: Position(1)}
+
+
+def test_a_revocation_between_two_attempts_still_publishes_open_panes(world: World) -> None:
+    """No transaction is open then: the partition is drained and committed like at any other time."""
+    loop = loop_of(world)
+    world.inbox = [good(0, 0, 7)]
+    loop.step()
+    world.inbox = [good(0, 7, 3)]
+    world.outcomes = [CommitOutcome.ABORTED]
+    commit = world.commit
+
+    def revoke_after_abort(outputs: Sequence[Output], positions: Mapping[int, Position]) -> CommitOutcome:
+        if world.outcomes:
+            world.group.append(("revoked", [0]))
+        return commit(outputs, positions)
+
+    world.commit = revoke_after_abort  # type: ignore[method-assign]  # scripted
+    loop.step()
+    (metric,) = world.visible
+    assert b'"events":10' in (metric.value or b"")
+    assert world.stored[0].offset == 10
+
+
+def test_a_last_commit_that_fails_is_not_silent(world: World) -> None:
+    """What open panes held is lost then: the process must not end as if all were well."""
+    loop = loop_of(world)
+    world.inbox = [good(0, 0, 7)]
+    loop.step()
+    world.outcomes = [CommitOutcome.ABORTED] * 5
+    with pytest.raises(CommitFailedError, match="last commit"):
+        loop.run(lambda: True)
+    assert "membership" in world.closed
 
 
 def test_an_unknown_outcome_that_was_a_success_is_not_repeated(world: World) -> None:
@@ -235,8 +274,7 @@ def test_an_idle_partition_closes_its_panes(world: World) -> None:
     loop = loop_of(world)
     world.inbox = [good(0, 0, 7)]
     loop.step()
-    world.now_ms += LoopOptions().idle_close_ms + SMALL.pane_ms + SMALL.pane_grace_ms
-    loop.step()
+    tick_until_idle(world, loop)
     (metric,) = world.visible
     assert b'"complete":true' in (metric.value or b"")
     assert world.stored[0].offset == 7
@@ -250,9 +288,8 @@ def test_an_idle_tick_in_doubt_is_neither_lost_nor_doubled(world: World) -> None
         world.group = [("assigned", [0])]
         world.inbox = [good(0, 0, 7)]
         loop.step()
-        world.now_ms += LoopOptions().idle_close_ms + SMALL.pane_ms + SMALL.pane_grace_ms
         world.outcomes, world.hidden_success = [CommitOutcome.UNKNOWN], hidden
-        loop.step()
+        tick_until_idle(world, loop)
         world.hidden_success = False
         assert len(world.visible) == 1
         assert world.replaced == 1

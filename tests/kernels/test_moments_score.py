@@ -5,15 +5,17 @@ import math
 import numpy as np
 import pytest
 
+from worker.core.detectors.moments import MomentsDistance
 from worker.core.kernels.arrays import F64
-from worker.core.kernels.moments_score import CLIP, ROWS_MIN, Z_MAX, score_and_learn
+from worker.core.kernels.moments_score import CLIP, ROWS_MIN, STEP, Z_MAX, score_and_learn
 
 
 def compiled(rows: F64) -> F64:
     """Return the kernel's scores from an empty state."""
     columns = rows.shape[1]
     scores = np.empty(len(rows))
-    score_and_learn(rows, np.zeros(columns, np.int64), np.zeros(columns), np.zeros(columns), scores)
+    none = np.full(columns, np.nan)
+    score_and_learn(rows, none, none, 0, np.zeros(columns, np.int64), np.zeros(columns), np.zeros(columns), scores)
     return scores
 
 
@@ -32,8 +34,9 @@ def naive(rows: F64) -> F64:
                 distance = abs(x - mean)
                 z = min(distance / deviation, Z_MAX) if deviation > 0 else Z_MAX * (distance > 0)
                 distances.append(z)
-                if deviation > 0 and z > CLIP:
-                    x = mean + math.copysign(CLIP * deviation, x - mean)
+                reach = CLIP * deviation if deviation > 0 else STEP * (1 + abs(mean))
+                if distance > reach:
+                    x = mean + math.copysign(reach, x - mean)
             values.append(x)
         scores.append(math.log1p(max(distances)) if distances else np.nan)
     return np.array(scores)
@@ -64,3 +67,14 @@ def test_one_event_does_not_blind_a_feature() -> None:
     rows[500], rows[700] = 1e6, 50.0
     scores = compiled(rows)
     assert scores[700] > np.quantile(scores[100:500], 0.999)
+
+
+@pytest.mark.parametrize("before", [0, 1000])
+def test_not_even_a_first_value_blinds_a_feature(before: int) -> None:
+    """A value of a billion as the very first one, or after a thousand zeros: a thousand deviations still stand out."""
+    rng = np.random.default_rng(2)
+    rows = np.concatenate([np.zeros((before, 1)), [[1e9]], rng.normal(size=(5000, 1)), [[1000.0]]])
+    detector = MomentsDistance(rows[:256])
+    scores = detector.score_and_learn(rows)
+    assert scores[-1] > np.quantile(scores[-2000:-1], 0.999)
+    assert scores[-1] > math.log1p(50)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.streams import SMALL, START_MS, batch, cut, records, run
 from worker.core.events import MetricEvent, Output, OutputTopic, RejectCode
+from worker.core.statistics.merging import merge_panes
 
 
 def metrics(outputs: list[Output]) -> list[MetricEvent]:
@@ -67,6 +68,37 @@ def test_a_model_without_features_is_counted_and_has_no_verdicts() -> None:
     (metric,) = metrics(engine.drain(0))
     assert (metric.events, metric.scored_events, metric.anomaly_rate) == (100, 0, None)
     assert [column.name for column in metric.columns] == ["prediction"]
+
+
+def metrics_of_features(rows: list[dict[str, object]], prediction: object = 1) -> list[MetricEvent]:
+    """Return the metrics of events with these features."""
+    events = [{"event_id": "e", "model_id": "m", "features": row, "prediction": prediction} for row in rows]
+    options = msgspec.structs.replace(SMALL, features_max=300, categories_max=64)
+    _, engine = run([batch(0, 0, [(json.dumps(event).encode(), START_MS) for event in events])], options)
+    outputs = engine.drain(0)
+    assert all(len(output.value or b"") < 900_000 for output in outputs)
+    return metrics(outputs)
+
+
+def test_the_largest_numbers_there_are_do_no_harm() -> None:
+    """Numbers at both ends of the doubles have a mean and no deviation, and nothing crashes."""
+    (metric,) = metrics_of_features([{"x": 1.7e308}, {"x": -1.7e308}] * 20)
+    column = metric.columns[1]
+    assert column.count == 40
+    assert column.mean is not None
+
+
+def test_long_texts_and_wide_models_fit_into_records() -> None:
+    """Categories are known by a short name, and a pane with many columns is published in parts that merge."""
+    rows: list[dict[str, object]] = [{f"f{c}": f"{n}-" + "x" * 500 for c in range(250)} for n in range(60)]
+    records_of_pane = metrics_of_features(rows, prediction="y" * 20_000)
+    assert len(records_of_pane) > 1
+    assert [metric.part for metric in records_of_pane] == list(range(len(records_of_pane)))
+    assert len({metric.metric_id for metric in records_of_pane}) == len(records_of_pane)
+    merged = merge_panes(records_of_pane, 64)
+    assert merged.events == 60
+    assert len(merged.columns) == 251
+    assert all((column.count, column.missing) == (60, 0) for column in merged.columns)
 
 
 def test_wrong_types_are_counted_and_left_out() -> None:

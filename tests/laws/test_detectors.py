@@ -26,7 +26,7 @@ FOREST = ForestOptions(
 )
 
 DETECTORS: dict[str, Callable[[], Detector]] = {
-    "moments": lambda: MomentsDistance(FEATURES),
+    "moments": lambda: MomentsDistance(WARMUP),
     "half_space_trees": lambda: ScaledHalfSpaceTrees(WARMUP, HalfSpaceOptions(5, 5, 32), seed=3),
     "isolation_forest": lambda: RefittedForest(FEATURES, FOREST, InlineRefits(), seed=3),
 }

@@ -15,10 +15,14 @@ from typing import NamedTuple
 import numpy as np
 
 from worker.core.events import FeatureValue, PredictionEvent
+from worker.core.identity import derived_id
 from worker.core.kernels.arrays import F64, I64, Bool
 
 OTHER_CODE = 0
 """Code of every category beyond `categories_max`."""
+
+CATEGORY_CHARS_MAX = 128
+"""A longer category is known by its beginning and a hash: names are kept, and published with every pane."""
 
 _NUMERIC_TYPES = frozenset({float, type(None)})
 _BOOLEAN_TYPES = frozenset({bool, type(None)})
@@ -138,11 +142,12 @@ class ColumnTable:
         cells = np.full(len(values), np.nan)
         for row, value in enumerate(values):
             if isinstance(value, str):
-                code = codes.get(value)
+                name = value if len(value) <= CATEGORY_CHARS_MAX else _short_name(value)
+                code = codes.get(name)
                 if code is None:
                     code = len(codes) + 1 if len(codes) < self._categories_max else OTHER_CODE
                     if code != OTHER_CODE:
-                        codes[value] = code
+                        codes[name] = code
                 cells[row] = code
             elif value is not None:
                 invalid.append((row, place))
@@ -155,6 +160,10 @@ class ColumnTable:
             return None
         counts = [sum(value is not None and name not in known for name, value in each.items()) for each in features]
         return np.array(counts, dtype=np.int64)
+
+
+def _short_name(category: str) -> str:
+    return f"{category[:96]}...{derived_id(category)[:16]}"
 
 
 def _kind(value: FeatureValue) -> Kind:

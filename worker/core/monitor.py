@@ -8,7 +8,7 @@ Rule 2: an event is scored before it is learned.
 Rule 3: outputs leave in the order of the offsets that caused them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,13 +22,24 @@ from worker.core.codec import encode
 from worker.core.columns import ColumnTable, Matrix
 from worker.core.detectors.ensemble import Ensemble
 from worker.core.detectors.refit import RefitPool
-from worker.core.events import AlertEvent, MaintenanceEvent, MetricEvent, Output, OutputTopic, PredictionEvent
+from worker.core.events import (
+    AlertEvent,
+    ColumnMetric,
+    MaintenanceEvent,
+    MetricEvent,
+    Output,
+    OutputTopic,
+    PredictionEvent,
+)
 from worker.core.identity import derived_id, derived_seed
 from worker.core.kernels.arrays import F64, I8, I64, Bool
 from worker.core.kernels.event_time import NO_PANE, OLDEST, WATERMARK, assign_panes
 from worker.core.options import EngineOptions
 from worker.core.statistics.pane_metrics import column_metrics
 from worker.core.statistics.panes import PaneCounts, PaneSlots
+
+COLUMNS_BYTES_MAX = 400_000
+"""Encoded columns of one metric record; Kafka's usual limit for a record is a million bytes."""
 
 
 class _Rows(NamedTuple):
@@ -51,7 +62,8 @@ class Monitor:
         self._model_version: str | None = None
         self._shard = shard
         self._seen = 0
-        self._clock = np.array([0, NO_PANE], dtype=np.int64)
+        self._seen_at_tick = 0
+        self._clock = np.array([0, NO_PANE, 0], dtype=np.int64)
         self._columns = ColumnTable(features_max=options.features_max, categories_max=options.categories_max)
         self._slots = PaneSlots(options.buckets_max, options.categories_max + 1)
         self._counts = PaneCounts()
@@ -91,6 +103,7 @@ class Monitor:
                 self._clock,
                 options.pane_ms,
                 options.pane_grace_ms,
+                options.future_max_ms,
                 rows.panes,
                 rows.watermarks_ms,
                 rows.late,
@@ -156,10 +169,14 @@ class Monitor:
             self._maintain("detector_refitted", offset, detector=note.detector, refit=note.refit, rows=note.rows)
 
     def tick(self, now_ms: int, offset: int) -> list[Output]:
-        """The input has been idle: close panes that are over by the clock, and resolve a quiet incident.
+        """Close panes that are over by the clock, and resolve a quiet incident, if this model has been idle.
 
-        `now_ms` comes from a journalled tick; `offset` is that of the last record of the shard.
+        Idle is: no event since the last tick. `now_ms` comes from a journalled tick; `offset` is that of the last
+        record of the shard.
         """
+        idle, self._seen_at_tick = self._seen == self._seen_at_tick, self._seen
+        if not idle:
+            return []
         while (slot := self._counts.oldest()) is not None:
             end_ms = (int(self._counts.index[slot]) + 1) * self._options.pane_ms
             if now_ms < end_ms + self._options.pane_grace_ms:
@@ -179,7 +196,9 @@ class Monitor:
         slot = self._counts.oldest()
         if slot is None:
             raise AssertionError("no pane is open")
-        self._emit(OutputTopic.METRICS, offset, self._model_id, self._metric(slot, complete=complete))
+        for metric in _split(self._metric(slot, complete=complete)):
+            self._emit(OutputTopic.METRICS, offset, self._model_id, metric)
+            self._counts.part[slot] += 1
         self._counts.clear(slot)
         self._slots.clear(slot)
         next_slot = self._counts.oldest()
@@ -191,7 +210,7 @@ class Monitor:
         events, scored, flagged = int(counts.events[slot]), int(counts.scored[slot]), int(counts.flagged[slot])
         first_offset = int(counts.first_offset[slot])
         return MetricEvent(
-            metric_id=derived_id("pane", self._model_id, self._shard, start_ms, first_offset),
+            metric_id=derived_id("pane", self._model_id, self._shard, start_ms, first_offset, part),
             model_id=self._model_id,
             model_version=self._model_version,
             shard=self._shard,
@@ -245,6 +264,7 @@ class Monitor:
         """Return everything that later events depend on, as named arrays; what is not an array is msgpack in one."""
         plain = {
             "seen": self._seen,
+            "seen_at_tick": self._seen_at_tick,
             "model_version": self._model_version,
             "frozen": self._columns.frozen,
             "columns": self._columns.columns,
@@ -258,3 +278,32 @@ class Monitor:
         state |= {f"counts.{name}": array for name, array in self._counts.state().items()}
         state |= {f"ensemble.{name}": array for name, array in self._ensemble.state().items()}
         return state
+
+
+def _split(metric: MetricEvent) -> Iterator[MetricEvent]:
+    """Yield a metric in parts that fit into a record: the first one counts the events, the others only have columns."""
+    parts: list[list[ColumnMetric]] = [[]]
+    size = 0
+    for column in metric.columns:
+        length = len(encode(column))
+        if parts[-1] and size + length > COLUMNS_BYTES_MAX:
+            parts.append([])
+            size = 0
+        parts[-1].append(column)
+        size += length
+    yield msgspec.structs.replace(metric, columns=parts[0])
+    for place, columns in enumerate(parts[1:], start=1):
+        part = metric.part + place
+        yield msgspec.structs.replace(
+            metric,
+            metric_id=derived_id(metric.metric_id, part),
+            part=part,
+            events=0,
+            late_events=0,
+            unknown_features=0,
+            events_per_second=0.0,
+            scored_events=0,
+            flagged_events=0,
+            anomaly_rate=None,
+            columns=columns,
+        )

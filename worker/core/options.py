@@ -74,8 +74,8 @@ class EngineOptions(Struct, frozen=True, forbid_unknown_fields=True):
     pane_grace_ms: Milliseconds = 2_000
     warmup_events: Annotated[int, Meta(ge=16, le=100_000)] = 256
     models_max: Count = 10_000
-    features_max: Annotated[int, Meta(ge=1, le=10_000)] = 256
-    categories_max: Annotated[int, Meta(ge=1, le=10_000)] = 64
+    features_max: Annotated[int, Meta(ge=1, le=2000)] = 256
+    categories_max: Annotated[int, Meta(ge=1, le=2000)] = 64
     buckets_max: Annotated[int, Meta(ge=32, le=4096)] = 320
     record_bytes_max: Count = 262_144
     future_max_ms: Milliseconds = 3_600_000

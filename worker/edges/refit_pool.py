@@ -54,7 +54,7 @@ class ProcessRefitPool:
         """Start a fit; never waits."""
         rows = np.ascontiguousarray(request.rows, dtype="<f4")
         payload = _Payload(rows.tobytes(), rows.shape[1], request.trees, request.sample_rows, request.seed)
-        return _Ticket(self, msgspec.msgpack.encode(payload))
+        return _Ticket(self, request, msgspec.msgpack.encode(payload))
 
     def warm(self) -> None:
         """Start the processes and let them import scikit-learn, so that the first fit does not wait for it."""
@@ -87,21 +87,26 @@ class ProcessRefitPool:
 class _Ticket:
     """A fit under way in another process."""
 
-    __slots__ = ("_future", "_payload", "_pool")
+    __slots__ = ("_future", "_payload", "_pool", "_request")
 
-    def __init__(self, pool: ProcessRefitPool, payload: bytes) -> None:
+    def __init__(self, pool: ProcessRefitPool, request: RefitRequest, payload: bytes) -> None:
         self._pool = pool
+        self._request = request
         self._payload = payload
         self._future = pool.start(payload)
 
     def result(self) -> ForestArrays:
-        """Wait for the forest; a fit whose process died is started again."""
+        """Return the forest: wait for a fit under way, and do here what still waits in the queue (the same bytes)."""
         begun = time.monotonic()
-        forest = ForestArrays.from_bytes(self._payload_of_reply())
+        if self._future.cancel():
+            forest = fit_request(self._request)
+        else:
+            forest = ForestArrays.from_bytes(self._payload_of_reply())
         self._pool.waited(time.monotonic() - begun)
         return forest
 
     def _payload_of_reply(self) -> bytes:
+        """Wait; a fit whose process died is started again."""
         for _ in range(_ATTEMPTS_MAX):
             try:
                 return self._future.result()

@@ -118,6 +118,15 @@ class IncidentLife:
         grown = incident.flagged >= 2 * incident.told_flagged
         return (rose and (rested or not again)) or (grown and rested)
 
+    def follow_back(self, watermark_ms: int) -> None:
+        """Follow a watermark that was set back (a wrong clock was found out), or the incident would wait for ever."""
+        incident = self.open
+        if incident is not None and watermark_ms < incident.last.watermark_ms:
+            incident.last = incident.last._replace(watermark_ms=watermark_ms)
+            incident.told_ms = min(incident.told_ms, watermark_ms)
+            if incident.told_critical_ms is not None:
+                incident.told_critical_ms = min(incident.told_critical_ms, watermark_ms)
+
     def resolve(self) -> Incident:
         """Close the open incident and return it."""
         incident = self.open

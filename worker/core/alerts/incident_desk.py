@@ -51,6 +51,7 @@ class IncidentDesk:
 
     def process(self, seen: Verdicts, flagged: Bool, explainer: Explainer) -> Iterator[tuple[int, AlertEvent]]:
         """Yield the offsets and records of the steps in one segment; `flagged` (n) marks its anomalies."""
+        self._life.follow_back(int(seen.watermarks_ms[0]))
         for row in map(int, np.flatnonzero(flagged)):
             yield from self._resolve_until(row, seen, explainer)
             step, rarest = self._life.flag(_flagged(seen, row))

@@ -95,7 +95,7 @@ class Ensemble:
         options, seed = self._options, self._seed
         self._forest = RefittedForest(features, options.forest, self._refits, derived_seed("forest", seed))
         trees = ScaledHalfSpaceTrees(rows, options.half_space, derived_seed("half_space", seed))
-        return [trees, self._forest, MomentsDistance(features)]
+        return [trees, self._forest, MomentsDistance(rows)]
 
     def cross(self, seen: int) -> Iterator[RefitNote]:
         """Request and take over refits that are due at this count of events."""

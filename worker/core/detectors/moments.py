@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from worker.core.detectors.protocol import NEVER, RefitNote, StateArrays
+from worker.core.detectors.scaling import RobustLimits
 from worker.core.kernels.arrays import F64
 from worker.core.kernels.moments_score import score_and_learn
 
@@ -21,7 +22,11 @@ class MomentsDistance:
 
     name: ClassVar[str] = "moments"
 
-    def __init__(self, n_features: int) -> None:
+    def __init__(self, warmup_rows: F64) -> None:
+        """Take robust limits from the warm-up rows (n x d); they are learned by `score_and_learn` like all others."""
+        n_features = warmup_rows.shape[1]
+        self._limits = RobustLimits.from_rows(warmup_rows)
+        self._settle = len(warmup_rows)
         self._count = np.zeros(n_features, dtype=np.int64)
         self._mean = np.zeros(n_features)
         self._m2 = np.zeros(n_features)
@@ -29,7 +34,8 @@ class MomentsDistance:
     def score_and_learn(self, rows: F64) -> F64:
         """Score each row (n x d) by what was learned before it, then learn it."""
         scores = np.empty(len(rows))
-        score_and_learn(np.clip(rows, -LARGEST, LARGEST), self._count, self._mean, self._m2, scores)
+        limits, cut = self._limits, np.clip(rows, -LARGEST, LARGEST)
+        score_and_learn(cut, limits.low, limits.high, self._settle, self._count, self._mean, self._m2, scores)
         return scores
 
     def barrier(self) -> int:
@@ -41,5 +47,11 @@ class MomentsDistance:
         return None
 
     def state(self) -> StateArrays:
-        """Return the moments."""
-        return {"count": self._count, "mean": self._mean, "m2": self._m2}
+        """Return the limits and the moments."""
+        return {
+            "low": self._limits.low,
+            "high": self._limits.high,
+            "count": self._count,
+            "mean": self._mean,
+            "m2": self._m2,
+        }

@@ -30,7 +30,7 @@ from worker.core.kernels.arrays import F64, I8, I32, I64, U8, U32, Bool
 
 START_SCALE = 5
 BUCKETS_MIN = 2
-# Larger values are counted in full, but their differences overflow: the mean could become infinite or NaN.
+# Larger values are cut to this: a difference of two of them is still finite, so the mean is.
 LARGEST = 2.0**1022
 
 _PER_OCTAVE = 1 << START_SCALE
@@ -91,8 +91,8 @@ def accumulate(
 ) -> None:
     """Add rows f64[n, c], in order, each to its slot (0 or 1; negative: to none). O(n c).
 
-    NaN is skipped, and so are columns that are not numeric. Other values are finite by contract, and at most LARGEST
-    (2^1022): beyond, `mean` may overflow, and `m2` is infinite from about 1e154 on. Any cut of the rows into calls
+    NaN is skipped, and so are columns that are not numeric. Other values are finite by contract, and cut to LARGEST
+    (2^1022); `m2` is infinite from about 1e154 on. Any cut of the rows into calls
     gives the same bits. A bucket counts up to 2^32 - 1 values.
     """
     n_rows, n_columns = rows.shape
@@ -106,6 +106,7 @@ def accumulate(
             x = rows[i, j]
             if not is_numeric[j] or np.isnan(x):
                 continue
+            x = min(max(x, -LARGEST), LARGEST)
             count[s, j] += 1
             delta = x - mean[s, j]
             mean[s, j] += delta / count[s, j]

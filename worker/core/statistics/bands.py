@@ -7,6 +7,8 @@ import numpy as np
 from worker.core.kernels.arrays import F32, F64
 
 BAND = (0.05, 0.5, 0.95)
+LARGEST = 1e300
+"""Values are cut here: numpy interpolates between them, and their difference must not overflow."""
 
 
 class Usual(NamedTuple):
@@ -22,7 +24,7 @@ def usual_band(rows: F64 | F32) -> Usual:
     low, median, high = (np.full(rows.shape[1], np.nan) for _ in BAND)
     for column in range(rows.shape[1]):
         values = rows[:, column]
-        values = values[~np.isnan(values)]
+        values = np.clip(values[~np.isnan(values)], -LARGEST, LARGEST)
         if len(values):
             low[column], median[column], high[column] = np.quantile(values.astype(np.float64), BAND)
     return Usual(low, median, high)

@@ -40,7 +40,7 @@ def _numeric(column: Column, place: int, arrays: Arrays, slot: int, events: int)
     return ColumnMetric(
         **common,
         mean=float(arrays["mean"][slot, place]),
-        standard_deviation=math.sqrt(m2 / (count - 1)) if count > 1 else None,
+        standard_deviation=math.sqrt(m2 / (count - 1)) if count > 1 and m2 >= 0.0 else None,
         minimum=low,
         maximum=high,
         median=median,

@@ -129,11 +129,10 @@ class PaneCounts:
         return int(open_slots[np.argmin(self.index[open_slots])]) if len(open_slots) else None
 
     def clear(self, slot: int) -> None:
-        """Empty a slot after its pane was published; a later part of the same pane gets the next number."""
+        """Empty a slot after its pane was published; the number of the next part stays, should it be opened again."""
         for counts in (self.events, self.late, self.unknown, self.scored, self.flagged):
             counts[slot] = 0
         self.first_offset[slot] = self.last_offset[slot] = -1
-        self.part[slot] += 1
 
     def state(self) -> dict[str, I64]:
         """Return the counts as named arrays; they are the live ones."""

@@ -274,7 +274,7 @@ def _persist(call: Callable[[], None], deadline: Deadline) -> None:
 
 
 def _serving(call: Callable[[], int]) -> int:
-    """Make a call that serves callbacks. A fatal error is raised in the midst of them: it comes out wrapped, or lost."""
+    """Make a call that serves callbacks. A fatal error raised in the midst of them comes out wrapped, or is lost."""
     try:
         return call()
     except SystemError as error:

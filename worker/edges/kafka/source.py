@@ -144,5 +144,20 @@ def _batch(partition: int, records: list[Message]) -> RawBatch:
         list(map(_timestamp_ms, map(Message.timestamp, records))),
         list(map(Message.value, records)),
         list(map(Message.key, records)),
-        cast("list[_Headers]", list(map(Message.headers, records))),
+        _headers(records),
     )
+
+
+def _headers(records: list[Message]) -> list[_Headers]:
+    """Return the headers of each record. A name that is not UTF-8 is legal in Kafka, but not readable here."""
+    try:
+        return cast("list[_Headers]", list(map(Message.headers, records)))
+    except (SystemError, UnicodeDecodeError):
+        return [_readable_headers(record) for record in records]
+
+
+def _readable_headers(record: Message) -> _Headers:
+    try:
+        return cast("_Headers", record.headers())
+    except (SystemError, UnicodeDecodeError):
+        return [("modelvigil.headers", b"unreadable")]
