@@ -22,8 +22,8 @@ class Judgement(NamedTuple):
 class Calibration:
     """Judges every event before it learns the event's scores. It learns them all, single flagged ones too.
 
-    So the share of flagged events settles near `alert_rate` (the tail is exponential: spikes that are rarer than 2 % and
-    lie outside of everything else are flagged more often). Flagged events of a burst are
+    So the share of flagged events settles near `alert_rate` (the tail is exponential: spikes that are rarer than 2 %
+    and lie outside of everything else are flagged more often). Flagged events of a burst are
     not learned until there have been `regime_events` of them; then they are taken for the new normal.
     """
 

@@ -23,8 +23,8 @@ def usual_band(rows: F64 | F32) -> Usual:
     """Return the band of rows (n x d, NaN = missing)."""
     low, median, high = (np.full(rows.shape[1], np.nan) for _ in BAND)
     for column in range(rows.shape[1]):
-        values = rows[:, column]
+        values = rows[:, column].astype(np.float64)
         values = np.clip(values[~np.isnan(values)], -LARGEST, LARGEST)
         if len(values):
-            low[column], median[column], high[column] = np.quantile(values.astype(np.float64), BAND)
+            low[column], median[column], high[column] = np.quantile(values, BAND)
     return Usual(low, median, high)
