@@ -54,7 +54,7 @@ class ProcessRefitPool:
         """Start a fit; never waits."""
         rows = np.ascontiguousarray(request.rows, dtype="<f4")
         payload = _Payload(rows.tobytes(), rows.shape[1], request.trees, request.sample_rows, request.seed)
-        return _Ticket(self, request, msgspec.msgpack.encode(payload))
+        return _Ticket(self, msgspec.msgpack.encode(payload))
 
     def warm(self) -> None:
         """Start the processes and let them import scikit-learn, so that the first fit does not wait for it."""
@@ -87,11 +87,10 @@ class ProcessRefitPool:
 class _Ticket:
     """A fit under way in another process."""
 
-    __slots__ = ("_future", "_payload", "_pool", "_request")
+    __slots__ = ("_future", "_payload", "_pool")
 
-    def __init__(self, pool: ProcessRefitPool, request: RefitRequest, payload: bytes) -> None:
+    def __init__(self, pool: ProcessRefitPool, payload: bytes) -> None:
         self._pool = pool
-        self._request = request
         self._payload = payload
         self._future = pool.start(payload)
 
@@ -99,9 +98,10 @@ class _Ticket:
         """Return the forest: wait for a fit under way, and do here what still waits in the queue (the same bytes)."""
         begun = time.monotonic()
         if self._future.cancel():
-            forest = fit_request(self._request)
+            reply = _fit(self._payload)
         else:
-            forest = ForestArrays.from_bytes(self._payload_of_reply())
+            reply = self._payload_of_reply()
+        forest = ForestArrays.from_bytes(reply)
         self._pool.waited(time.monotonic() - begun)
         return forest
 
@@ -134,7 +134,7 @@ def _leave_with_parent() -> None:
 
 
 def _fit(payload: bytes) -> bytes:
-    """Fit in the child. An empty payload only loads what a fit needs."""
+    """Fit what a payload describes. An empty one only loads what a fit needs."""
     if not payload:
         return b""
     wanted = msgspec.msgpack.decode(payload, type=_Payload)
