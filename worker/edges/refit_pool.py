@@ -97,10 +97,7 @@ class _Ticket:
     def result(self) -> ForestArrays:
         """Return the forest: wait for a fit under way, and do here what still waits in the queue (the same bytes)."""
         begun = time.monotonic()
-        if self._future.cancel():
-            reply = _fit(self._payload)
-        else:
-            reply = self._payload_of_reply()
+        reply = _fit(self._payload) if self._future.cancel() else self._payload_of_reply()
         forest = ForestArrays.from_bytes(reply)
         self._pool.waited(time.monotonic() - begun)
         return forest
