@@ -12,14 +12,7 @@ from types import FrameType
 
 import structlog
 
-from worker.cluster import (
-    BrokerUnreachableError,
-    TopicsError,
-    check_topics,
-    connect,
-    create_topics,
-    refuse_missing_topics,
-)
+from worker.cluster import connect, refuse_missing_topics
 from worker.core.engine import Engine, Handled
 from worker.core.events import Output, OutputTopic, RawBatch
 from worker.core.warm_up import compile_kernels
@@ -30,16 +23,6 @@ from worker.edges.telemetry import OUTPUT_COUNTS, Count, Stage, Telemetry, confi
 from worker.loop import CommitFailedError, FencedError, Loop, LoopOptions, Observer
 from worker.ports import CommitOutcome, SinkError, SourceError
 from worker.settings import Settings
-
-__all__ = [
-    "BrokerUnreachableError",
-    "TemporaryError",
-    "TopicsError",
-    "WorkerFencedError",
-    "check_topics",
-    "create_topics",
-    "run_worker",
-]
 
 _SECOND_SIGNAL_EXIT = 130
 

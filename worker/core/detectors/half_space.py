@@ -1,4 +1,4 @@
-"""Half-space trees as a detector: built by River, run by compiled kernels, with River's scores to the last bit."""
+"""Half-space trees: built by River, run by compiled kernels, with River's scores to the last bit."""
 
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import numpy as np
 from river.anomaly import HalfSpaceTrees as RiverHalfSpaceTrees
 
-from worker.core.detectors.protocol import NEVER, RefitNote, StateArrays
 from worker.core.kernels import half_space
 from worker.core.kernels.arrays import F64, I32
 
@@ -51,18 +50,6 @@ class HalfSpaceTrees:
         scores = np.empty(len(rows))
         half_space.score(*self._kernel_arguments(rows), scores)
         return scores
-
-    def barrier(self) -> int:
-        """Return NEVER: nothing is ever refitted."""
-        return NEVER
-
-    def cross(self) -> RefitNote | None:
-        """Do nothing."""
-        return None
-
-    def state(self) -> StateArrays:
-        """Return `arrays()`."""
-        return self.arrays()
 
     def arrays(self) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
         """Return the live state arrays, and in `trees` a fingerprint of what they belong to.

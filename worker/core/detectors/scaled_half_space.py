@@ -34,4 +34,4 @@ class ScaledHalfSpaceTrees:
 
     def state(self) -> StateArrays:
         """Return the limits and the masses; the trees follow from the seed."""
-        return {"low": self._limits.low, "high": self._limits.high, **self._trees.state()}
+        return {"low": self._limits.low, "high": self._limits.high, **self._trees.arrays()}
