@@ -11,8 +11,10 @@ from worker.core.detectors.refit import RefitPool
 from worker.core.engine import Engine
 from worker.core.events import Output, RawBatch
 from worker.core.options import CalibrationOptions, EngineOptions, ForestOptions, HalfSpaceOptions, IncidentOptions
+from worker.core.shard import Topics
 
 START_MS = 1_767_225_600_000
+FAR_MS = 253_402_300_799_999
 TOPIC = "predictions"
 
 SMALL = EngineOptions(
@@ -122,10 +124,15 @@ def run(
     batches: Iterable[RawBatch], options: EngineOptions = SMALL, refits: RefitPool | None = None
 ) -> tuple[list[Output], Engine]:
     """Feed batches to a fresh engine; return all outputs and the engine."""
-    engine = Engine(options, TOPIC, refits or InlineRefits())
+    engine = Engine(options, Topics(), refits or InlineRefits())
     out: list[Output] = []
     for raw in batches:
         if raw.partition not in engine.partitions:
             engine.add_shard(raw.partition)
         out += engine.handle(raw).outputs
     return out, engine
+
+
+def close_all(engine: Engine, partition: int = 0) -> list[Output]:
+    """Let time pass until nothing is open: at the first tick a model may not be idle yet, the second closes all."""
+    return engine.tick(partition, FAR_MS) + engine.tick(partition, FAR_MS)

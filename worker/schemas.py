@@ -180,8 +180,9 @@ def _outputs_of(inputs: list[dict[str, Any]]) -> dict[OutputTopic, list[tuple[by
     from worker.core.detectors.forest_fit import InlineRefits  # noqa: PLC0415 - heavy, and needed here only
     from worker.core.engine import Engine  # noqa: PLC0415 - heavy, and needed here only
     from worker.core.options import EngineOptions, IncidentOptions  # noqa: PLC0415 - heavy, and needed here only
+    from worker.core.shard import Topics  # noqa: PLC0415 - heavy, and needed here only
 
-    engine = Engine(EngineOptions(incident=IncidentOptions(quiet_ms=5_000)), "predictions", InlineRefits())
+    engine = Engine(EngineOptions(incident=IncidentOptions(quiet_ms=5_000)), Topics(), InlineRefits())
     engine.add_shard(0)
     values = [*map(msgspec.json.encode, inputs), _NOT_AN_EVENT]
     count = len(values)

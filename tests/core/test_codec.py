@@ -9,22 +9,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.malformed import GOOD, good, malformed
-from worker.core.codec import DecodedBatch, dead_letter, decode_predictions, encode
-from worker.core.events import OutputTopic, RawBatch, RejectCode
+from worker.core.codec import DecodedBatch, DecodedLabels, dead_letter, decode_labels, decode_predictions, encode
+from worker.core.events import InputTopic, OutputTopic, RawBatch, RejectCode
 
 RECORD_MS = 1_767_225_600_500
 
 
-def decode(*values: bytes | None, record_ms: int = RECORD_MS) -> DecodedBatch:
-    """Decode values with default bounds."""
+def batch(*values: bytes | None, record_ms: int = RECORD_MS) -> RawBatch:
+    """Return a batch of records with these values."""
     size = len(values)
-    batch = RawBatch(3, list(range(size)), [record_ms] * size, values, [None] * size, [None] * size)
-    return decode_predictions(batch, record_bytes_max=262_144, future_max_ms=3_600_000)
+    return RawBatch(3, list(range(size)), [record_ms] * size, values, [None] * size, [None] * size)
+
+
+def decode(*values: bytes | None, record_ms: int = RECORD_MS) -> DecodedBatch:
+    """Decode predictions with default bounds."""
+    raw = batch(*values, record_ms=record_ms)
+    return decode_predictions(raw, record_bytes_max=262_144, future_max_ms=3_600_000)
+
+
+def labels(*values: bytes | None, record_ms: int = RECORD_MS) -> DecodedLabels:
+    """Decode labels with default bounds."""
+    raw = batch(*values, record_ms=record_ms)
+    return decode_labels(raw, record_bytes_max=262_144, future_max_ms=3_600_000)
 
 
 def event(**fields: object) -> bytes:
     """Return the good event with some fields changed."""
     return json.dumps(GOOD | fields).encode()
+
+
+GOOD_LABEL = {"event_id": "e1", "model_id": "credit", "label": "café", "timestamp": 1_767_225_600_000}
+
+
+def label(**fields: object) -> bytes:
+    """Return the good label with some fields changed."""
+    return json.dumps(GOOD_LABEL | fields, ensure_ascii=False).encode()
 
 
 CODES = [
@@ -65,6 +84,21 @@ CODES = [
 ]
 
 
+LABEL_CODES = [
+    (None, RejectCode.EMPTY),
+    (label(label="x" * 300_000), RejectCode.TOO_LARGE),
+    (label().replace("é".encode(), b"\xe9"), RejectCode.NOT_UTF8),
+    (label()[:-1], RejectCode.NOT_JSON),
+    (label(label=float("nan")), RejectCode.NOT_FINITE),
+    (label()[:-1] + b',"ignored":' + b"[" * 9999 + b"]" * 9999 + b"}", RejectCode.TOO_DEEP),
+    (b'{"event_id":"e1","model_id":"credit"}', RejectCode.MISSING_FIELD),
+    (label(label=None), RejectCode.WRONG_TYPE),
+    (label(event_id=""), RejectCode.OUT_OF_BOUNDS),
+    (label(timestamp="2026-01-01T00:00:00"), RejectCode.BAD_TIMESTAMP),
+    (label(timestamp=RECORD_MS + 3_600_001), RejectCode.TIMESTAMP_IN_FUTURE),
+]
+
+
 @pytest.mark.parametrize(("value", "code"), CODES, ids=[f"{place}-{code}" for place, (_, code) in enumerate(CODES)])
 def test_each_kind_of_damage_has_its_code(value: bytes | None, code: RejectCode) -> None:
     """A bad record is rejected with the code that is promised for it, and with a detail for people."""
@@ -72,6 +106,31 @@ def test_each_kind_of_damage_has_its_code(value: bytes | None, code: RejectCode)
     assert [reject.code for reject in decoded.rejects] == [code]
     assert decoded.rejects[0].detail
     assert decoded.events == []
+
+
+@pytest.mark.parametrize(("value", "code"), LABEL_CODES, ids=[code for _, code in LABEL_CODES])
+def test_a_bad_label_has_the_code_of_its_damage(value: bytes | None, code: RejectCode) -> None:
+    """Labels have the codes of predictions; good neighbours are decoded."""
+    decoded = labels(label(), value, label(timestamp=RECORD_MS + 3_600_000))
+    assert [(reject.row, reject.code) for reject in decoded.rejects] == [(1, code)]
+    assert decoded.rejects[0].detail
+    assert decoded.rows == [0, 2]
+    assert decoded.timestamps_ms == [1_767_225_600_000, RECORD_MS + 3_600_000]
+
+
+def test_there_is_an_example_of_every_code() -> None:
+    """A new code comes with an example for both topics; `models_max` is the shard's, not the decoder's."""
+    for examples in (CODES, LABEL_CODES):
+        assert {code for _, code in examples} == set(RejectCode) - {RejectCode.MODELS_MAX}
+
+
+@pytest.mark.parametrize("truth", [True, False, 1.5, "yes", ""])
+def test_a_label_is_a_number_a_boolean_or_a_text(truth: object) -> None:
+    """What a model may predict may be the truth, and arrives as the type that it was sent as."""
+    event = labels(label(label=truth, extra={"ignored": [1]})).events[0]
+    assert (event.event_id, event.model_id) == ("e1", "credit")
+    assert type(event.label) is type(truth)
+    assert event.label == truth
 
 
 def test_every_malformed_record_is_rejected_and_its_neighbours_are_not() -> None:
@@ -85,9 +144,9 @@ def test_every_malformed_record_is_rejected_and_its_neighbours_are_not() -> None
 
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes_never_raise(value: bytes) -> None:
-    """Whatever the bytes are, they are an event or a reject."""
-    decoded = decode(value)
-    assert len(decoded.events) + len(decoded.rejects) == 1
+    """Whatever the bytes are, they are an event or a reject, on either topic."""
+    for decoded in (decode(value), labels(value)):
+        assert len(decoded.events) + len(decoded.rejects) == 1
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner, max_size=3)))
@@ -95,6 +154,20 @@ def test_arbitrary_json_in_any_field_never_raises(value: object) -> None:
     """Whatever a field holds, the record is an event or a reject."""
     decoded = decode(*(event(**{field: value}) for field in (*GOOD, "segment", "label", "other")))
     assert len(decoded.events) + len(decoded.rejects) == len(GOOD) + 3
+    told = labels(*(label(**{field: value}) for field in (*GOOD_LABEL, "other")))
+    assert len(told.events) + len(told.rejects) == len(GOOD_LABEL) + 1
+
+
+STAMPS = (
+    st.none() | st.integers(-(2**60), 2**60) | st.floats() | st.datetimes().map(lambda time: f"{time.isoformat()}Z")
+)
+
+
+@given(STAMPS | st.integers(RECORD_MS - 10**7, RECORD_MS + 10**7), st.sampled_from([-1, 0, RECORD_MS]))
+def test_both_topics_have_the_same_rules_of_time(stamp: object, record_ms: int) -> None:
+    """The same timestamp beside the same Kafka record is read, or refused, in the same way."""
+    value = event(timestamp=stamp, label=1)
+    assert decode(value, record_ms=record_ms)[2:] == labels(value, record_ms=record_ms)[2:]
 
 
 @pytest.mark.parametrize(
@@ -141,6 +214,15 @@ def test_a_dead_letter_keeps_the_record_byte_for_byte() -> None:
     assert told["modelvigil.topic"] == b"predictions"
     assert (told["modelvigil.partition"], told["modelvigil.offset"]) == (b"3", b"41")
     assert told["modelvigil.reason"] == b"not_utf8"
+
+
+def test_a_labels_dead_letter_names_its_topic() -> None:
+    """Partition and offset alone would not tell which record it was."""
+    raw = batch(b"{")._replace(topic=InputTopic.LABELS)
+    reject = decode_labels(raw, record_bytes_max=100, future_max_ms=0).rejects[0]
+    letter = dead_letter(raw, reject, "labels")
+    assert ("modelvigil.topic", b"labels") in letter.headers
+    assert letter.value == b"{"
 
 
 def test_encoding_writes_null_for_what_is_not_a_number() -> None:

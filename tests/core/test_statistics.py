@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.kernels.test_accumulate import SMALLEST_NORMAL, State, naive_moments, one_column
 from worker.core.statistics.histogram import Buckets, Histogram, bucket_bound, relative_error
 from worker.core.statistics.moments import Moments
+from worker.core.statistics.panes import PaneSlots
 
 VALUES = st.one_of(
     st.floats(-1e6, 1e6),
@@ -62,6 +63,20 @@ def test_merged_histograms_are_the_histogram_of_the_whole(parts: list[list[float
     histograms = [histogram_of(part, n_buckets) for part in parts]
     assert reduce(lambda a, b: a.merge(b, n_buckets), histograms, Histogram()) == whole
     assert reduce(lambda a, b: b.merge(a, n_buckets), histograms[::-1], Histogram()) == whole
+
+
+@given(parts=st.lists(st.lists(VALUES, max_size=20), min_size=2, max_size=2), n_buckets=N_BUCKETS)
+@settings(max_examples=200, deadline=None)
+def test_panes_of_any_values_can_be_restored(parts: list[list[float]], n_buckets: int) -> None:
+    """Whatever was counted is taken back, and counting goes on with equal bits."""
+    original, restored = PaneSlots(n_buckets, 3), PaneSlots(n_buckets, 3)
+    original.grow(1)
+    for part in parts:
+        restored.restore(1, original.arrays)
+        for slots in (original, restored):
+            slots.add(np.array(part).reshape(-1, 1), np.zeros(len(part), np.int8), np.ones(1, np.bool))
+        for name, array in original.arrays.items():
+            assert restored.arrays[name].tobytes() == array.tobytes()
 
 
 @given(

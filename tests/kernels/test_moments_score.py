@@ -74,7 +74,8 @@ def test_not_even_a_first_value_blinds_a_feature(before: int) -> None:
     """A value of a billion as the very first one, or after a thousand zeros: a thousand deviations still stand out."""
     rng = np.random.default_rng(2)
     rows = np.concatenate([np.zeros((before, 1)), [[1e9]], rng.normal(size=(5000, 1)), [[1000.0]]])
-    detector = MomentsDistance(rows[:256])
+    detector = MomentsDistance(1, 256)
+    detector.fit(rows[:256])
     scores = detector.score_and_learn(rows)
     assert scores[-1] > np.quantile(scores[-2000:-1], 0.999)
     assert scores[-1] > math.log1p(50)

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.streams import SMALL, START_MS, batch, cut, records, run
-from worker.core.events import MetricEvent, Output, OutputTopic, RejectCode
+from tests.streams import SMALL, START_MS, TOPIC, batch, close_all, cut, records, run
+from worker.core.detectors.forest_fit import InlineRefits
+from worker.core.events import MetricEvent, Output, OutputTopic, PredictionEvent, RejectCode
+from worker.core.monitor import Monitor
 from worker.core.statistics.merging import merge_panes
 
 
@@ -25,7 +27,7 @@ def test_every_record_is_counted_once(seed: int) -> None:
     """Events counted in metrics plus dead letters are the records; each dead letter is the original."""
     stream = records(seed, 500, bad=0.2)
     outputs, engine = run(cut(stream, [100, 101, 300]))
-    outputs += engine.drain(0)
+    outputs += close_all(engine)
     letters = [output for output in outputs if output.topic is OutputTopic.DEAD_LETTERS]
     assert sum(metric.events for metric in metrics(outputs)) + len(letters) == len(stream)
     assert len({letter.offset for letter in letters}) == len(letters)
@@ -53,7 +55,7 @@ def test_too_many_features_and_categories_are_bounded_and_counted() -> None:
         for n in range(40)
     ]
     _, engine = run([batch(0, 0, [(json.dumps(event).encode(), START_MS) for event in events])])
-    (metric,) = metrics(engine.drain(0))
+    (metric,) = metrics(close_all(engine))
     columns = {column.name: column for column in metric.columns}
     assert len(columns) == 1 + SMALL.features_max
     assert metric.unknown_features == 40 * 13
@@ -65,7 +67,7 @@ def test_a_model_without_features_is_counted_and_has_no_verdicts() -> None:
     """Its prediction has statistics; there is nothing to detect anomalies in."""
     event = {"event_id": "e", "model_id": "m", "features": {}, "prediction": 2}
     _, engine = run([batch(0, 0, [(json.dumps(event).encode(), START_MS)] * 100)])
-    (metric,) = metrics(engine.drain(0))
+    (metric,) = metrics(close_all(engine))
     assert (metric.events, metric.scored_events, metric.anomaly_rate) == (100, 0, None)
     assert [column.name for column in metric.columns] == ["prediction"]
 
@@ -75,7 +77,7 @@ def metrics_of_features(rows: list[dict[str, object]], prediction: object = 1) -
     events = [{"event_id": "e", "model_id": "m", "features": row, "prediction": prediction} for row in rows]
     options = msgspec.structs.replace(SMALL, features_max=300, categories_max=64)
     _, engine = run([batch(0, 0, [(json.dumps(event).encode(), START_MS) for event in events])], options)
-    outputs = engine.drain(0)
+    outputs = close_all(engine)
     assert all(len(output.value or b"") < 900_000 for output in outputs)
     return metrics(outputs)
 
@@ -101,12 +103,31 @@ def test_long_texts_and_wide_models_fit_into_records() -> None:
     assert all((column.count, column.missing) == (60, 0) for column in merged.columns)
 
 
+def test_labels_are_told_once() -> None:
+    """A metric record tells the labels since the last one; of a pane in several parts, only the first one does."""
+    options = msgspec.structs.replace(SMALL, features_max=300, categories_max=64)
+    monitor = Monitor("m", 0, TOPIC, options, InlineRefits())
+    told: list[MetricEvent] = []
+    for pane, (labels, count) in enumerate([(3, 60), (2, 1), (1, 1)]):
+        monitor.count_labels(labels)
+        events = [
+            PredictionEvent(f"e{n}", "m", {f"f{c}": f"{n}-" + "x" * 500 for c in range(250)}, 1.0) for n in range(count)
+        ]
+        times = np.full(count, START_MS + 10_000 * pane)
+        told += metrics(monitor.process(events, 100 * pane + np.arange(count), times))
+    first, *others, last = told
+    assert (first.labels, last.labels) == (5, 1)
+    assert others
+    assert not any(metric.labels for metric in others)
+    assert merge_panes([first, *others], 64).labels == 5
+
+
 def test_wrong_types_are_counted_and_left_out() -> None:
     """A value of another type than its column's is invalid: counted, and not in the statistics."""
     values = [1.0, 2.0, "three", None, True, 6.0]
     events = [{"event_id": "e", "model_id": "m", "features": {"a": v, "b": 1}, "prediction": 1} for v in values]
     _, engine = run([batch(0, 0, [(json.dumps(event).encode(), START_MS) for event in events])])
-    (metric,) = metrics(engine.drain(0))
+    (metric,) = metrics(close_all(engine))
     column = next(column for column in metric.columns if column.name == "a")
     assert (column.count, column.missing, column.invalid) == (3, 1, 2)
     assert column.mean == pytest.approx(3.0)
@@ -117,7 +138,7 @@ def test_statistics_equal_numpy() -> None:
     values = np.random.default_rng(3).lognormal(1, 1, 400)
     events = [{"event_id": "e", "model_id": "m", "features": {"a": v}, "prediction": 1} for v in values]
     _, engine = run([batch(0, 0, [(json.dumps(event).encode(), START_MS) for event in events])])
-    (metric,) = metrics(engine.drain(0))
+    (metric,) = metrics(close_all(engine))
     column = next(column for column in metric.columns if column.name == "a")
     assert column.mean == pytest.approx(values.mean(), rel=1e-12)
     assert column.standard_deviation == pytest.approx(values.std(ddof=1), rel=1e-12)

@@ -1,6 +1,6 @@
 """One list of laws for every detector: a new one is added to the list and brings no test code of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from worker.core.detectors.refitted_forest import RefittedForest
 from worker.core.detectors.scaled_half_space import ScaledHalfSpaceTrees
 from worker.core.kernels.arrays import F64
 from worker.core.options import ForestOptions, HalfSpaceOptions
+from worker.core.state import AnyArray, Arrays
 
 FEATURES = 4
 WARMUP = np.random.default_rng(0).normal(size=(64, FEATURES))
@@ -26,18 +27,31 @@ FOREST = ForestOptions(
 )
 
 DETECTORS: dict[str, Callable[[], Detector]] = {
-    "moments": lambda: MomentsDistance(WARMUP),
-    "half_space_trees": lambda: ScaledHalfSpaceTrees(WARMUP, HalfSpaceOptions(5, 5, 32), seed=3),
+    "moments": lambda: MomentsDistance(FEATURES, len(WARMUP)),
+    "half_space_trees": lambda: ScaledHalfSpaceTrees(FEATURES, HalfSpaceOptions(5, 5, 32), seed=3),
     "isolation_forest": lambda: RefittedForest(FEATURES, FOREST, InlineRefits(), seed=3),
 }
 
-every_detector = pytest.mark.parametrize("make", DETECTORS.values(), ids=DETECTORS.keys())
 Make = Callable[[], Detector]
 
 
-def feed(detector: Detector, rows: F64, cuts: int = 0) -> F64:
-    """Feed rows as a monitor does: never past a barrier, and in pieces of `cuts` rows if that is not 0."""
-    seen, scores = 0, []
+def fitted(new: Make) -> Make:
+    """Return a maker of detectors that have had their warm-up."""
+
+    def make() -> Detector:
+        detector = new()
+        detector.fit(WARMUP)
+        return detector
+
+    return make
+
+
+every_detector = pytest.mark.parametrize("make", [fitted(new) for new in DETECTORS.values()], ids=list(DETECTORS))
+
+
+def feed(detector: Detector, rows: F64, cuts: int = 0, seen: int = 0) -> F64:
+    """Feed rows from number `seen` on as a monitor does: never past a barrier, in pieces of `cuts` if that is not 0."""
+    scores = []
     while seen < len(rows):
         stop = min(len(rows), detector.barrier(), seen + (cuts or len(rows)))
         scores.append(detector.score_and_learn(rows[seen:stop]))
@@ -57,7 +71,14 @@ def stream(seed: int, count: int = 400, missing: float = 0.05) -> F64:
 
 def state_of(detector: Detector) -> dict[str, bytes]:
     """Return the state as bytes."""
-    return {name: array.tobytes() for name, array in detector.state().items()}
+    return {name: array.tobytes() for part in (detector.live(), detector.fitted()) for name, array in part.items()}
+
+
+def stored(arrays: Arrays) -> dict[str, AnyArray]:
+    """Return arrays as a snapshot gives them back: views of bytes, not to be written to."""
+    return {
+        name: np.frombuffer(array.tobytes(), dtype=array.dtype).reshape(array.shape) for name, array in arrays.items()
+    }
 
 
 @every_detector
@@ -126,6 +147,43 @@ def test_memory_does_not_grow(make: Make) -> None:
     detector = make()
     feed(detector, stream(7, 1000))
     assert {name: len(content) for name, content in state_of(detector).items()} == before
+
+
+# 32 + 8: a refit of the isolation forest is under way from row 32 on, and taken over at row 40.
+@every_detector
+@pytest.mark.parametrize("cut", [1, 31, 32, 33, 39, 40, 41, 250, 300])
+def test_a_restored_detector_goes_on_with_equal_bits(make: Make, cut: int) -> None:
+    """Restored from what another one stored, a detector says what that one says, and shares no array with it."""
+    rows = stream(8)
+    original, restored = make(), DETECTORS[make().name]()
+    feed(original, rows[:cut])
+    restored.restore(cut, stored(original.live()), stored(original.fitted()))
+    assert state_of(restored) == state_of(original)
+    expected = feed(original, rows, seen=cut)
+    assert np.array_equal(feed(restored, rows, seen=cut), expected, equal_nan=True)
+    assert state_of(restored) == state_of(original)
+
+
+def changed(arrays: Arrays) -> Iterator[Arrays]:
+    """Yield arrays of which one is too many, or one is not there, or has another shape or type."""
+    yield {**arrays, "more": np.zeros(1)}
+    for name, array in arrays.items():
+        yield {key: other for key, other in arrays.items() if key != name}
+        for wrong in (array[:-1], array.astype(np.complex128)):
+            yield {**arrays, name: wrong}
+
+
+@every_detector
+@pytest.mark.parametrize("cut", [33, 300])
+def test_arrays_of_another_shape_are_refused(make: Make, cut: int) -> None:
+    """Each array must be there with its type and shape, and no other; and the count of rows must fit."""
+    detector = make()
+    feed(detector, stream(9, cut))
+    live, lasting = stored(detector.live()), stored(detector.fitted())
+    attempts = [(0, live, lasting), *((cut, other, lasting) for other in changed(live))]
+    for attempt in [*attempts, *((cut, live, other) for other in changed(lasting))]:
+        with pytest.raises(ValueError, match=r"state|stored|bytes"):
+            DETECTORS[detector.name]().restore(*attempt)
 
 
 @every_detector

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.streams import SMALL, START_MS, batch, run
+from tests.streams import SMALL, START_MS, batch, close_all, run
 from worker.core.events import MetricEvent, OutputTopic
 from worker.core.statistics.merging import merge_panes
 
@@ -20,7 +20,7 @@ def metric_of(shard: int, events: list[dict[str, object]]) -> list[MetricEvent]:
     records = [(json.dumps(event).encode(), START_MS) for event in events]
     options = msgspec.structs.replace(SMALL, pane_ms=60_000, buckets_max=64)
     _, engine = run([batch(shard, 0, records)], options)
-    outputs = engine.drain(shard)
+    outputs = close_all(engine, shard)
     return [msgspec.json.decode(o.value or b"", type=MetricEvent) for o in outputs if o.topic is OutputTopic.METRICS]
 
 

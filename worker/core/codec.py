@@ -9,12 +9,12 @@ Duplicate keys are accepted and the last one wins, as in every common JSON reade
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 import msgspec
 import orjson
 
-from worker.core.events import Output, OutputTopic, PredictionEvent, RawBatch, RejectCode
+from worker.core.events import LabelEvent, Output, OutputTopic, PredictionEvent, RawBatch, RejectCode
 
 TIMESTAMP_MS_MAX = 253_402_300_799_999
 """The last millisecond of the year 9999."""
@@ -23,7 +23,10 @@ REJECT_DETAIL_CHARS_MAX = 300
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
+_Event = TypeVar("_Event", PredictionEvent, LabelEvent)
+
 _decode_prediction: Callable[[bytes], PredictionEvent] = msgspec.json.Decoder(PredictionEvent).decode
+_decode_label: Callable[[bytes], LabelEvent] = msgspec.json.Decoder(LabelEvent).decode
 
 
 class Reject(NamedTuple):
@@ -34,13 +37,17 @@ class Reject(NamedTuple):
     detail: str
 
 
-class DecodedBatch(NamedTuple):
+class Decoded(NamedTuple, Generic[_Event]):
     """The usable records of a batch, oldest first, as columns of equal length; and the others."""
 
     rows: list[int]
-    events: list[PredictionEvent]
+    events: list[_Event]
     timestamps_ms: list[int]
     rejects: list[Reject]
+
+
+DecodedBatch: TypeAlias = Decoded[PredictionEvent]
+DecodedLabels: TypeAlias = Decoded[LabelEvent]
 
 
 class _UnusableError(ValueError):
@@ -52,12 +59,23 @@ class _UnusableError(ValueError):
 
 
 def decode_predictions(batch: RawBatch, *, record_bytes_max: int, future_max_ms: int) -> DecodedBatch:
-    """Decode and validate every record of a batch."""
+    """Decode and validate every record of a batch of `predictions`."""
+    return _decode(_decode_prediction, batch, record_bytes_max, future_max_ms)
+
+
+def decode_labels(batch: RawBatch, *, record_bytes_max: int, future_max_ms: int) -> DecodedLabels:
+    """Decode and validate every record of a batch of `labels`, by the rules and with the codes of predictions."""
+    return _decode(_decode_label, batch, record_bytes_max, future_max_ms)
+
+
+def _decode(
+    decode: Callable[[bytes], _Event], batch: RawBatch, record_bytes_max: int, future_max_ms: int
+) -> Decoded[_Event]:
+    """One loop for both topics, so that their rules cannot come apart; only the decoder differs."""
     rows: list[int] = []
-    events: list[PredictionEvent] = []
+    events: list[_Event] = []
     times: list[int] = []
     rejects: list[Reject] = []
-    decode = _decode_prediction
     for row, (value, record_ms) in enumerate(zip(batch.values, batch.timestamps_ms, strict=True)):
         try:
             if not value or len(value) > record_bytes_max:
@@ -75,14 +93,14 @@ def decode_predictions(batch: RawBatch, *, record_bytes_max: int, future_max_ms:
             rows.append(row)
             events.append(event)
             times.append(event_ms)
-    return DecodedBatch(rows, events, times, rejects)
+    return Decoded(rows, events, times, rejects)
 
 
 def _milliseconds(stamp: float | datetime | None, record_ms: int) -> int:
     """Epoch milliseconds of an event; a missing timestamp is the record's."""
     if stamp is None:
         if record_ms < 0:
-            raise _UnusableError(RejectCode.BAD_TIMESTAMP, "neither the event nor its Kafka record has a timestamp")
+            raise _UnusableError(RejectCode.BAD_TIMESTAMP, "neither the value nor its Kafka record has a timestamp")
         return record_ms
     if isinstance(stamp, datetime):
         return (stamp - _EPOCH) // _MILLISECOND
@@ -102,7 +120,7 @@ def _refuse_time(event_ms: int, record_ms: int, future_max_ms: int) -> None:
         raise _UnusableError(RejectCode.BAD_TIMESTAMP, "the timestamp is not between the years 1970 and 9999")
     if record_ms >= 0:
         detail = (
-            f"the event is {event_ms - record_ms} ms later than its Kafka record; at most {future_max_ms} are allowed"
+            f"the value is {event_ms - record_ms} ms later than its Kafka record; at most {future_max_ms} are allowed"
         )
         raise _UnusableError(RejectCode.TIMESTAMP_IN_FUTURE, detail)
 

@@ -13,10 +13,12 @@ from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
+from msgspec import Struct
 
 from worker.core.events import FeatureValue, PredictionEvent
 from worker.core.identity import derived_id
 from worker.core.kernels.arrays import F64, I64, Bool
+from worker.core.state import refuse_if
 
 OTHER_CODE = 0
 """Code of every category beyond `categories_max`."""
@@ -42,6 +44,14 @@ class Column(NamedTuple):
     name: str
     kind: Kind
     codes: dict[str, int]
+
+
+class StoredColumn(Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """A column as it is stored; the categories are in the order of their codes."""
+
+    name: str
+    kind: Kind
+    categories: list[str]
 
 
 class Matrix(NamedTuple):
@@ -92,6 +102,36 @@ class ColumnTable:
                     self._known[name] = len(self._names)
                     self._names.append(name)
                     self.columns.append(Column(name, _kind(value), {}))
+
+    def state(self) -> list[StoredColumn]:
+        """Return the columns to be stored."""
+        return [StoredColumn(name, kind, list(codes)) for name, kind, codes in self.columns]
+
+    def restore(self, stored: Sequence[StoredColumn], *, frozen: bool) -> None:
+        """Take over the columns that `state` gave; ValueError for what cannot be."""
+        columns = [
+            Column(each.name, each.kind, {name: code for code, name in enumerate(each.categories, start=1)})
+            for each in stored
+        ]
+        names = [column.name for column in columns[1:]]
+        refuse_if(
+            "stored columns",
+            {
+                "there are too many": len(names) > self._features_max,
+                "a feature is there twice": len(set(names)) < len(names),
+                "a column has too many categories": any(
+                    len(each.categories) > (self._categories_max if each.kind is Kind.CATEGORICAL else 0)
+                    for each in stored
+                ),
+                "a category is there twice": any(
+                    len(column.codes) < len(each.categories) for column, each in zip(columns, stored, strict=True)
+                ),
+            },
+        )
+        self._names = names
+        self._known = {name: place for place, name in enumerate(names)}
+        self.columns = columns
+        self.frozen = frozen
 
     def matrix(self, events: Sequence[PredictionEvent]) -> Matrix:
         """Turn events into cells. `learn` must have seen at least one event."""

@@ -77,6 +77,15 @@ class RejectCode(StrEnum):
     """The shard already watches `models_max` other models."""
 
 
+class InputTopic(StrEnum):
+    """What is read; an edge maps it to a configured topic name."""
+
+    PREDICTIONS = "predictions"
+    LABELS = "labels"
+    STATE = "state"
+    """The worker's own: read back at a restore only, never by the engine."""
+
+
 class RawBatch(NamedTuple):
     """Consecutive records of one input partition as columns of equal length, oldest first.
 
@@ -90,6 +99,7 @@ class RawBatch(NamedTuple):
     values: Sequence[bytes | None]
     keys: Sequence[bytes | None]
     headers: Sequence[Sequence[tuple[str, bytes | None]] | None]
+    topic: InputTopic = InputTopic.PREDICTIONS
 
 
 class OutputTopic(StrEnum):
@@ -166,8 +176,6 @@ class MetricEvent(Struct, frozen=True, kw_only=True):
     shard: int
     pane_start_ms: int
     pane_end_ms: int
-    complete: bool
-    """False when the worker had to publish before the pane was over (hand-over, shutdown): more parts may follow."""
     part: int
     """0, 1, ...: an idle input closes a pane early, and what still comes for it is published as a further part."""
     state: Literal["warming_up", "calibrating", "ready"]
@@ -176,6 +184,8 @@ class MetricEvent(Struct, frozen=True, kw_only=True):
     """Events whose own pane was closed already; they are counted in this one instead."""
     unknown_features: int
     """Values of features that are not in the frozen schema."""
+    labels: int
+    """Labels that arrived since the last metric record of this model and shard."""
     first_offset: int
     last_offset: int
     events_per_second: float

@@ -8,18 +8,19 @@ Rule 2: an event is scored before it is learned.
 Rule 3: outputs leave in the order of the offsets that caused them.
 """
 
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from worker.core.alerts.explanation import Explainer
 from worker.core.alerts.incident import Step
-from worker.core.alerts.incident_desk import IncidentDesk, Verdicts
+from worker.core.alerts.incident_desk import IncidentDesk, OpenIncident, Verdicts
 from worker.core.alerts.records import Origin
-from worker.core.codec import encode
-from worker.core.columns import ColumnTable, Matrix
+from worker.core.codec import TIMESTAMP_MS_MAX, encode
+from worker.core.columns import ColumnTable, Matrix, StoredColumn
 from worker.core.detectors.ensemble import Ensemble
 from worker.core.detectors.refit import RefitPool
 from worker.core.events import (
@@ -33,13 +34,45 @@ from worker.core.events import (
 )
 from worker.core.identity import derived_id, derived_seed
 from worker.core.kernels.arrays import F64, I8, I64, Bool
-from worker.core.kernels.event_time import NO_PANE, OLDEST, WATERMARK, assign_panes
+from worker.core.kernels.event_time import BEHIND, BEHIND_EVENTS, NO_PANE, OLDEST, WATERMARK, assign_panes
 from worker.core.options import EngineOptions
+from worker.core.state import COUNT_MAX, AnyArray, State, by_part, decoded, prefixed, refuse_if
 from worker.core.statistics.pane_metrics import column_metrics
 from worker.core.statistics.panes import PaneCounts, PaneSlots
 
 COLUMNS_BYTES_MAX = 400_000
 """Encoded columns of one metric record; Kafka's usual limit for a record is a million bytes."""
+
+_STORED = "stored monitor"
+_Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
+_Checksum = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+
+
+class _Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The plain part of what changes with events."""
+
+    model_id: str
+    shard: int
+    model_version: str | None
+    fitted_version: _Count
+    seen: _Count
+    seen_at_tick: _Count
+    labels: _Count
+    labels_untold: _Count
+    scores_checksum: _Checksum
+    outputs_checksum: _Checksum
+    watermark_ms: Annotated[int, msgspec.Meta(ge=0, le=TIMESTAMP_MS_MAX)]
+    behind: Annotated[int, msgspec.Meta(ge=0, lt=BEHIND_EVENTS)]
+    columns: list[StoredColumn]
+    incident: OpenIncident | None
+
+
+class _Fitted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The plain part of what seldom changes."""
+
+    model_id: str
+    shard: int
+    version: _Count
 
 
 class _Rows(NamedTuple):
@@ -63,6 +96,10 @@ class Monitor:
         self._shard = shard
         self._seen = 0
         self._seen_at_tick = 0
+        self._labels = 0
+        self._labels_untold = 0
+        self._scores_checksum = 0
+        self._outputs_checksum = 0
         self._clock = np.array([0, NO_PANE, 0], dtype=np.int64)
         self._columns = ColumnTable(features_max=options.features_max, categories_max=options.categories_max)
         self._slots = PaneSlots(options.buckets_max, options.categories_max + 1)
@@ -109,7 +146,7 @@ class Monitor:
                 rows.late,
             )
             if end == begin:
-                self._close_oldest(int(rows.offsets[begin]), complete=True)
+                self._close_oldest(int(rows.offsets[begin]))
                 continue
             self._process_segment(rows, matrix, begin, end, start)
             begin = end
@@ -141,6 +178,7 @@ class Monitor:
             self._ensemble.learn_warmup(seen_by_detectors)
             return
         judgement = self._ensemble.judge(seen_by_detectors)
+        self._scores_checksum = zlib.crc32(judgement.fused.data, self._scores_checksum)
         flagged = judgement.verdicts <= self._options.alert_rate
         self._counts.add_verdicts(slot, ~np.isnan(judgement.verdicts), flagged)
         part = slice(begin, end)
@@ -181,30 +219,38 @@ class Monitor:
             end_ms = (int(self._counts.index[slot]) + 1) * self._options.pane_ms
             if now_ms < end_ms + self._options.pane_grace_ms:
                 break
-            self._close_oldest(offset, complete=True)
+            self._close_oldest(offset)
         step = Step("resolved", self._seen - 1, offset, int(self._clock[WATERMARK]), self._model_version)
         self._tell(self._desk.tick(now_ms, step, self._explainer()))
         return self._take_output()
 
-    def drain(self) -> list[Output]:
-        """Publish what the open panes hold, as parts: this monitor is about to be dropped."""
-        while (slot := self._counts.oldest()) is not None:
-            self._close_oldest(int(self._counts.last_offset[slot]), complete=False)
-        return self._take_output()
+    @property
+    def wants_tick(self) -> bool:
+        """Whether a tick could do anything: there were events since the last one, or something is open."""
+        return self._seen != self._seen_at_tick or self._counts.oldest() is not None or self._desk.is_open
 
-    def _close_oldest(self, offset: int, *, complete: bool) -> None:
+    def count_labels(self, count: int) -> None:
+        """Count labels that arrived for this model; its next metric record tells them."""
+        self._labels += count
+        self._labels_untold += count
+
+    def _close_oldest(self, offset: int) -> None:
         slot = self._counts.oldest()
         if slot is None:
             raise AssertionError("no pane is open")
-        for metric in _split(self._metric(slot, complete=complete)):
+        for metric in _split(self._metric(slot)):
             self._emit(OutputTopic.METRICS, offset, self._model_id, metric)
             self._counts.part[slot] += 1
+        self._labels_untold = 0
         self._counts.clear(slot)
         self._slots.clear(slot)
-        next_slot = self._counts.oldest()
-        self._clock[OLDEST] = NO_PANE if next_slot is None else self._counts.index[next_slot]
+        self._clock[OLDEST] = self._oldest_pane()
 
-    def _metric(self, slot: int, *, complete: bool) -> MetricEvent:
+    def _oldest_pane(self) -> int:
+        slot = self._counts.oldest()
+        return NO_PANE if slot is None else int(self._counts.index[slot])
+
+    def _metric(self, slot: int) -> MetricEvent:
         counts, pane_ms = self._counts, self._options.pane_ms
         start_ms, part = int(counts.index[slot]) * pane_ms, int(counts.part[slot])
         events, scored, flagged = int(counts.events[slot]), int(counts.scored[slot]), int(counts.flagged[slot])
@@ -216,12 +262,12 @@ class Monitor:
             shard=self._shard,
             pane_start_ms=start_ms,
             pane_end_ms=start_ms + pane_ms,
-            complete=complete,
             part=part,
             state=self._ensemble.phase,
             events=events,
             late_events=int(counts.late[slot]),
             unknown_features=int(counts.unknown[slot]),
+            labels=self._labels_untold,
             first_offset=first_offset,
             last_offset=int(counts.last_offset[slot]),
             events_per_second=events * 1000.0 / pane_ms,
@@ -254,29 +300,94 @@ class Monitor:
     def _emit(
         self, topic: OutputTopic, offset: int, key: str, record: AlertEvent | MetricEvent | MaintenanceEvent
     ) -> None:
-        self._out.append(Output(topic, self._shard, offset, key.encode(), encode(record)))
+        value = encode(record)
+        # Two steps, so that the value need not be copied.
+        self._outputs_checksum = zlib.crc32(value, zlib.crc32(f"{topic} {offset} ".encode(), self._outputs_checksum))
+        self._out.append(Output(topic, self._shard, offset, key.encode(), value))
 
     def _take_output(self) -> list[Output]:
         out, self._out = self._out, []
         return out
 
-    def state(self) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
-        """Return everything that later events depend on, as named arrays; what is not an array is msgpack in one."""
-        plain = {
-            "seen": self._seen,
-            "seen_at_tick": self._seen_at_tick,
-            "model_version": self._model_version,
-            "frozen": self._columns.frozen,
-            "columns": self._columns.columns,
-            "incident": self._desk.state(),
-        }
-        state: dict[str, np.ndarray[Any, np.dtype[Any]]] = {
-            "plain": np.frombuffer(msgspec.msgpack.encode(plain), dtype=np.uint8),
-            "clock": self._clock,
-        }
-        state |= {f"panes.{name}": array for name, array in self._slots.arrays.items()}
-        state |= {f"counts.{name}": array for name, array in self._counts.state().items()}
-        state |= {f"ensemble.{name}": array for name, array in self._ensemble.state().items()}
+    # Storing and restoring.
+
+    @property
+    def trace(self) -> int:
+        """64 bits of all that was computed so far: fused scores, outputs, counts. A replay that differs shows here."""
+        counts = f"{self._seen} {self._labels}".encode()
+        return self._scores_checksum << 32 | zlib.crc32(counts, self._outputs_checksum)
+
+    @property
+    def fitted_version(self) -> int:
+        """Changes exactly when the fitted state does; 0 in the warm-up, when nothing is fitted."""
+        return self._ensemble.fitted_version
+
+    def live_state(self) -> State:
+        """Return what changes with events. Arrays are the live ones."""
+        plain = _Live(
+            model_id=self._model_id,
+            shard=self._shard,
+            model_version=self._model_version,
+            fitted_version=self.fitted_version,
+            seen=self._seen,
+            seen_at_tick=self._seen_at_tick,
+            labels=self._labels,
+            labels_untold=self._labels_untold,
+            scores_checksum=self._scores_checksum,
+            outputs_checksum=self._outputs_checksum,
+            watermark_ms=int(self._clock[WATERMARK]),
+            behind=int(self._clock[BEHIND]),
+            columns=self._columns.state(),
+            incident=self._desk.state(),
+        )
+        arrays = prefixed("panes", self._slots.arrays) | prefixed("counts", self._counts.state())
+        return State(msgspec.msgpack.encode(plain), arrays | prefixed("ensemble", self._ensemble.live()))
+
+    def fitted_state(self) -> State:
+        """Return what changes with `fitted_version` alone."""
+        plain = _Fitted(self._model_id, self._shard, self.fitted_version)
+        return State(msgspec.msgpack.encode(plain), self._ensemble.fitted())
+
+    def restore(self, live: State, fitted: State | None) -> None:
+        """Become, from new, the monitor of the same model and options that gave these states (None: version 0).
+
+        Copies the arrays. Raises ValueError, with the reason, if they cannot be that; the monitor is of no use then.
+        """
+        fitted = self.fitted_state() if fitted is None else fitted
+        plain, fitted_plain = decoded(live.plain, _Live), decoded(fitted.plain, _Fitted)
+        self._check(plain, fitted_plain)
+        parts = by_part(_STORED, live.arrays, ("panes", "counts", "ensemble"))
+        self._columns.restore(plain.columns, frozen=plain.seen >= self._options.warmup_events)
+        self._slots.restore(len(self._columns), parts["panes"])
+        self._counts.restore(plain.watermark_ms // self._options.pane_ms, parts["counts"])
+        self._ensemble.restore(plain.seen, ~self._columns.is_numeric[1:], parts["ensemble"], fitted.arrays)
+        refuse_if(_STORED, {"its fitted part is of another version": self.fitted_version != plain.fitted_version})
+        if plain.incident is not None:
+            self._desk.restore(plain.incident, plain.seen, len(self._columns) - 1)
+        self._model_version = plain.model_version
+        self._seen, self._seen_at_tick = plain.seen, plain.seen_at_tick
+        self._labels, self._labels_untold = plain.labels, plain.labels_untold
+        self._scores_checksum, self._outputs_checksum = plain.scores_checksum, plain.outputs_checksum
+        self._clock[[WATERMARK, OLDEST, BEHIND]] = plain.watermark_ms, self._oldest_pane(), plain.behind
+
+    def _check(self, plain: _Live, fitted: _Fitted) -> None:
+        warming_up = plain.seen < self._options.warmup_events
+        refuse_if(
+            _STORED,
+            {
+                "it is of another model": (plain.model_id, plain.shard) != (self._model_id, self._shard),
+                "its fitted part is another's": fitted != _Fitted(self._model_id, self._shard, plain.fitted_version),
+                "it has events without columns, or the reverse": bool(plain.columns) != bool(plain.seen),
+                "its last tick is ahead of it": plain.seen_at_tick > plain.seen,
+                "it has an incident before it has detectors": warming_up and plain.incident is not None,
+            },
+        )
+
+    def state(self) -> dict[str, AnyArray]:
+        """Return all that later events depend on as named arrays; what is not an array is msgpack in one."""
+        state: dict[str, AnyArray] = {}
+        for part, (plain, arrays) in (("live", self.live_state()), ("fitted", self.fitted_state())):
+            state |= {part: np.frombuffer(plain, dtype=np.uint8)} | prefixed(part, arrays)
         return state
 
 
@@ -301,6 +412,7 @@ def _split(metric: MetricEvent) -> Iterator[MetricEvent]:
             events=0,
             late_events=0,
             unknown_features=0,
+            labels=0,
             events_per_second=0.0,
             scored_events=0,
             flagged_events=0,

@@ -2,87 +2,200 @@
 
 Rule 1: every record of a batch becomes an event of exactly one monitor or exactly one dead letter.
 Rule 2: outputs leave in the order of the offsets that caused them, however the stream was cut into batches.
+Rule 3: whatever is about to change a monitor tells the open cut first.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from operator import attrgetter
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
-from worker.core.codec import DecodedBatch, Reject, dead_letter, decode_predictions
+from worker.core.codec import DecodedBatch, DecodedLabels, Reject, dead_letter, decode_labels, decode_predictions
+from worker.core.cut import Captured, Cut
 from worker.core.detectors.refit import RefitPool
-from worker.core.events import Output, RawBatch, RejectCode
+from worker.core.events import InputTopic, Output, RawBatch, RejectCode
 from worker.core.monitor import Monitor
 from worker.core.options import EngineOptions
+from worker.core.snapshot import SnapshotError, unpack
+from worker.core.state import decoded
 
 _OFFSET = attrgetter("offset")
+_TRACE_MASK = 2**64 - 1
+
+
+class Topics(NamedTuple):
+    """Names of the input topics, as evidence and dead letters tell them."""
+
+    predictions: str = "predictions"
+    labels: str = "labels"
+
+
+class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a shard knows beside its monitors."""
+
+    last_offset: int
+    rejects_trace: int
 
 
 class Shard:
-    """The monitors of one partition of the topic `topic`."""
+    """The monitors of one partition."""
 
-    def __init__(self, partition: int, topic: str, options: EngineOptions, refits: RefitPool) -> None:
+    def __init__(self, partition: int, topics: Topics, options: EngineOptions, refits: RefitPool) -> None:
         self._partition = partition
-        self._topic = topic
+        self._topics = topics
         self._options = options
         self._refits = refits
         self._monitors: dict[str, Monitor] = {}
         self._last_offset = -1
+        self._rejects_trace = 0
+        self._traces: dict[str, int] = {}
+        self._trace = 0
+        self._untraced: set[str] = set()
+        self._changed: dict[str, None] = {}
+        self._cut: Cut | None = None
 
     @property
-    def models(self) -> int:
-        """How many models are watched."""
-        return len(self._monitors)
+    def model_ids(self) -> list[str]:
+        """The models watched, in the order in which they appeared."""
+        return list(self._monitors)
 
     def handle(self, batch: RawBatch) -> tuple[list[Output], list[Reject]]:
         """Process consecutive records; return the outputs, dead letters among them, and what was rejected."""
         if not batch.offsets:
             return [], []
+        out, rejects = self._labels(batch) if batch.topic is InputTopic.LABELS else self._predictions(batch)
+        topic = self._topics.labels if batch.topic is InputTopic.LABELS else self._topics.predictions
+        for reject in rejects:
+            self._rejects_trace += _hash(f"{topic} {batch.offsets[reject.row]} {reject.code}")
+            out.append(dead_letter(batch, reject, topic))
+        out.sort(key=_OFFSET)  # stable: the outputs of one event stay in their order
+        return out, rejects
+
+    def _predictions(self, batch: RawBatch) -> tuple[list[Output], list[Reject]]:
         options = self._options
         decoded = decode_predictions(
             batch, record_bytes_max=options.record_bytes_max, future_max_ms=options.future_max_ms
         )
         groups = self._route(decoded)
-        out = [dead_letter(batch, reject, self._topic) for reject in decoded.rejects]
+        out: list[Output] = []
         offsets, times = np.array(batch.offsets, dtype=np.int64), np.array(decoded.timestamps_ms, dtype=np.int64)
         offsets = offsets[decoded.rows]
         for model_id, places in groups.items():
             events = [decoded.events[place] for place in places]
-            out += self._monitors[model_id].process(events, offsets[places], times[places])
+            out += self._to_change(model_id).process(events, offsets[places], times[places])
         self._last_offset = batch.offsets[-1]
-        out.sort(key=_OFFSET)  # stable: the outputs of one event stay in their order
         return out, decoded.rejects
 
-    def _route(self, decoded: DecodedBatch) -> dict[str, list[int]]:
+    def _labels(self, batch: RawBatch) -> tuple[list[Output], list[Reject]]:
+        options = self._options
+        decoded = decode_labels(batch, record_bytes_max=options.record_bytes_max, future_max_ms=options.future_max_ms)
+        for model_id, places in self._route(decoded).items():
+            self._to_change(model_id).count_labels(len(places))
+        return [], decoded.rejects
+
+    def _route(self, decoded: DecodedBatch | DecodedLabels) -> dict[str, list[int]]:
         """Group the places of events by model, in order of first appearance; reject what is beyond `models_max`."""
         groups: dict[str, list[int]] = defaultdict(list)
-        for place, event in enumerate(decoded.events):
-            groups[event.model_id].append(place)
+        for place, model_id in enumerate([event.model_id for event in decoded.events]):
+            groups[model_id].append(place)
         for model_id in [model_id for model_id in groups if model_id not in self._monitors]:
             if len(self._monitors) < self._options.models_max:
-                monitor = Monitor(model_id, self._partition, self._topic, self._options, self._refits)
-                self._monitors[model_id] = monitor
+                self._monitors[model_id] = self._new_monitor(model_id)
             else:
                 detail = f"{self._options.models_max} other models are watched already (engine.models_max)"
                 refused = groups.pop(model_id)
                 decoded.rejects.extend(Reject(decoded.rows[place], RejectCode.MODELS_MAX, detail) for place in refused)
         return groups
 
+    def _new_monitor(self, model_id: str) -> Monitor:
+        return Monitor(model_id, self._partition, self._topics.predictions, self._options, self._refits)
+
+    def _to_change(self, model_id: str) -> Monitor:
+        """Return a monitor that something is about to happen to."""
+        monitor = self._monitors[model_id]
+        if self._cut is not None:
+            self._cut.before(model_id, monitor)
+        self._changed[model_id] = None
+        self._untraced.add(model_id)
+        return monitor
+
+    @property
+    def wants_tick(self) -> bool:
+        """Whether a tick could do anything."""
+        return any(monitor.wants_tick for monitor in self._monitors.values())
+
     def tick(self, now_ms: int) -> list[Output]:
         """The partition has been idle: let every monitor close what is over at `now_ms`."""
-        return [output for monitor in self._monitors.values() for output in monitor.tick(now_ms, self._last_offset)]
+        wanting = [model_id for model_id, monitor in self._monitors.items() if monitor.wants_tick]
+        return [output for model_id in wanting for output in self._to_change(model_id).tick(now_ms, self._last_offset)]
 
-    def drain(self) -> list[Output]:
-        """Publish what the open panes hold before this shard's state is dropped."""
-        return [output for monitor in self._monitors.values() for output in monitor.drain()]
+    # Storing and restoring.
+
+    def begin_cut(self, stored: Mapping[str, int]) -> bytes:
+        """Begin a cut here and now; return what the shard knows beside its monitors."""
+        if self._cut is not None:
+            raise AssertionError("a cut is open already")
+        due = [model_id for model_id in self._monitors if model_id in self._changed or model_id not in stored]
+        self._cut = Cut(due, stored)
+        self._changed = {}
+        return msgspec.msgpack.encode(_Header(self._last_offset, self._rejects_trace & _TRACE_MASK))
+
+    def take_captured(self, bytes_max: int) -> list[Captured]:
+        """Return more of the open cut, about `bytes_max` bytes of it; nothing when it is complete, which ends it."""
+        if self._cut is None:
+            return []
+        taken = self._cut.take(self._monitors, bytes_max)
+        if self._cut.done:
+            self._cut = None
+        return taken
+
+    def finish_restore(self, header: bytes, model_ids: Sequence[str]) -> None:
+        """Take over what `begin_cut` returned, and the order of the monitors. Raises SnapshotError."""
+        try:
+            known = decoded(header, _Header)
+        except ValueError as error:
+            raise SnapshotError(f"the header of the shard: {error}") from None
+        if self._monitors.keys() != set(model_ids):
+            raise SnapshotError("some models of the shard are not stored")
+        self._last_offset, self._rejects_trace = known.last_offset, known.rejects_trace
+        # Ticks go from model to model in the order in which they appeared.
+        self._monitors = {model_id: self._monitors[model_id] for model_id in model_ids}
+
+    def restore_monitor(self, model_id: str, live: bytes, fitted: bytes | None) -> None:
+        """Take over one monitor, in any order. Raises SnapshotError."""
+        monitor = self._new_monitor(model_id)
+        try:
+            monitor.restore(unpack(live), None if fitted is None else unpack(fitted))
+        except ValueError as error:
+            raise SnapshotError(f"the state of model {model_id} cannot be used: {error}") from None
+        self._monitors[model_id] = monitor
+        self._untraced.add(model_id)
+
+    def trace(self) -> str:
+        """Return a cheap checksum of what has been computed so far: a replay that differs shows up here."""
+        for model_id in self._untraced:
+            now = _hash(f"{model_id} {self._monitors[model_id].trace}")
+            self._trace += now - self._traces.get(model_id, 0)
+            self._traces[model_id] = now
+        self._untraced.clear()
+        # A sum: in which order monitors got their events within a batch does not matter.
+        return f"{(self._trace + self._rejects_trace) & _TRACE_MASK:016x}"
 
     def digest(self) -> str:
         """Return a checksum of all state: equal digests, equal futures. It walks everything; not for every batch."""
         total = blake2b(digest_size=16)
+        total.update(f"{self._last_offset} {self._rejects_trace & _TRACE_MASK}".encode())
         for model_id, monitor in self._monitors.items():
             total.update(model_id.encode())
             for name, array in sorted(monitor.state().items()):
                 total.update(f"{name} {array.dtype.str} {array.shape}".encode())
                 total.update(np.ascontiguousarray(array).tobytes())
         return total.hexdigest()
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")

@@ -12,6 +12,7 @@ from worker.core.detectors.refit import RefitRequest
 from worker.core.engine import Engine
 from worker.core.events import PredictionEvent, RawBatch
 from worker.core.options import CalibrationOptions, EngineOptions, ForestOptions, HalfSpaceOptions
+from worker.core.shard import Topics
 
 _EVENTS = 128
 _OPTIONS = EngineOptions(
@@ -48,7 +49,7 @@ class _Stumps:
 
 def compile_kernels() -> None:
     """Compile every kernel, or load it from numba's cache."""
-    engine = Engine(_OPTIONS, "warm-up", _Stumps())
+    engine = Engine(_OPTIONS, Topics(), _Stumps())
     engine.add_shard(0)
     values = [
         encode(PredictionEvent(f"e{n}", "warm-up", {"a": n * 0.618 % 1.0, "b": "xyz"[n % 3]}, n % 7 * 0.1))
@@ -57,4 +58,5 @@ def compile_kernels() -> None:
     times = [n * 100 for n in range(_EVENTS)]
     nothing = [None] * _EVENTS
     engine.handle(RawBatch(0, range(_EVENTS), times, values, nothing, nothing))
-    engine.drain(0)
+    for _ in range(2):  # at the first tick the model is not idle yet
+        engine.tick(0, times[-1] + 10 * _OPTIONS.pane_ms)

@@ -6,9 +6,13 @@
 Time is the monitor's watermark, so replay gives the same steps. A step is told by the offset that caused it.
 """
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
+from msgspec import Meta, Struct
+
+from worker.core.codec import TIMESTAMP_MS_MAX
 from worker.core.options import IncidentOptions
+from worker.core.state import COUNT_MAX, refuse_if
 
 Severity = Literal["info", "warning", "critical"]
 Status = Literal["opened", "updated", "resolved"]
@@ -16,16 +20,20 @@ Status = Literal["opened", "updated", "resolved"]
 _RANK: dict[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
 _BURST_HORIZON_EVENTS = 100
 
+_Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
+_Time = Annotated[int, Meta(ge=0, le=TIMESTAMP_MS_MAX)]
+_PValue = Annotated[float, Meta(ge=0.0, le=1.0)]
+
 
 class Flagged(NamedTuple):
     """One flagged event: place in the monitor's count of events, where to read it again, and how rare it is."""
 
-    sequence: int
-    offset: int
+    sequence: _Count
+    offset: Annotated[int, Meta(ge=0)]
     event_id: str
-    time_ms: int
-    watermark_ms: int
-    p_value: float
+    time_ms: _Time
+    watermark_ms: _Time
+    p_value: _PValue
     model_version: str | None
 
 
@@ -39,33 +47,19 @@ class Step(NamedTuple):
     model_version: str | None
 
 
-class Incident:
-    """One open incident. `evidence` holds the rarest events, at most `evidence_max`, in stream order."""
+class Incident(Struct, forbid_unknown_fields=True):
+    """One open incident, as it is stored. `evidence` holds the rarest events, at most `evidence_max`, in order."""
 
-    __slots__ = (
-        "burst",
-        "evidence",
-        "first",
-        "flagged",
-        "last",
-        "rarest",
-        "severity",
-        "told_critical_ms",
-        "told_flagged",
-        "told_ms",
-    )
-
-    def __init__(self, first: Flagged) -> None:
-        self.first = first
-        self.last = first
-        self.rarest = first
-        self.evidence = [first]
-        self.flagged = 1
-        self.burst = 1.0
-        self.severity: Severity = "info"
-        self.told_flagged = 1
-        self.told_ms = first.watermark_ms
-        self.told_critical_ms: int | None = None
+    first: Flagged
+    last: Flagged
+    rarest: Flagged
+    evidence: list[Flagged]
+    told_ms: _Time
+    told_critical_ms: _Time | None = None
+    flagged: _Count = 1
+    told_flagged: _Count = 1
+    burst: Annotated[float, Meta(ge=0.0, le=_BURST_HORIZON_EVENTS + 1.0)] = 1.0
+    severity: Severity = "info"
 
     def add(self, event: Flagged, evidence_max: int) -> bool:
         """Count a flagged event; return whether it is the rarest so far."""
@@ -98,7 +92,7 @@ class IncidentLife:
         """Take in a flagged event; return the step to tell, if any, and whether the event is the rarest so far."""
         incident = self.open
         if incident is None:
-            self.open = incident = Incident(event)
+            self.open = incident = Incident(event, event, event, [event], event.watermark_ms)
             incident.severity = self._severity(incident)
             return _step("opened", event), True
         rarest = incident.add(event, self._options.evidence_max)
@@ -126,6 +120,17 @@ class IncidentLife:
             incident.told_ms = min(incident.told_ms, watermark_ms)
             if incident.told_critical_ms is not None:
                 incident.told_critical_ms = min(incident.told_critical_ms, watermark_ms)
+
+    def restore(self, incident: Incident, seen: int) -> None:
+        """Take over an incident that was open after `seen` events; ValueError for what cannot be."""
+        refuse_if(
+            "stored incident",
+            {
+                "there is too much evidence": len(incident.evidence) > self._options.evidence_max,
+                "its events are out of order": not incident.first.sequence <= incident.last.sequence < seen,
+            },
+        )
+        self.open = incident
 
     def resolve(self) -> Incident:
         """Close the open incident and return it."""

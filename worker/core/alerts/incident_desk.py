@@ -1,9 +1,10 @@
 """Verdicts in, alert records out: finds the rows at which an incident opens, grows or is over, in stream order."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from msgspec import Struct
 
 from worker.core.alerts.explanation import Explainer, explain
 from worker.core.alerts.incident import Flagged, Incident, IncidentLife, Step
@@ -11,6 +12,7 @@ from worker.core.alerts.records import Origin, Story, alert_record
 from worker.core.events import AlertEvent, DetectorScore, PredictionEvent
 from worker.core.kernels.arrays import F64, I64, Bool
 from worker.core.options import IncidentOptions
+from worker.core.state import refuse_if
 
 
 class Verdicts(NamedTuple):
@@ -37,6 +39,15 @@ class _Portrait(NamedTuple):
 
     cells: F64
     row: F64
+    scores: list[DetectorScore]
+
+
+class OpenIncident(Struct, frozen=True, forbid_unknown_fields=True):
+    """The open incident and its portrait, as they are stored."""
+
+    incident: Incident
+    cells: list[float]
+    row: list[float]
     scores: list[DetectorScore]
 
 
@@ -67,17 +78,30 @@ class IncidentDesk:
         if incident is not None and now_ms >= incident.last.watermark_ms + self._options.quiet_ms:
             yield self._resolve(step, explainer)
 
-    def state(self) -> dict[str, Any]:
-        """Return the open incident and its portrait as plain values and arrays."""
+    @property
+    def is_open(self) -> bool:
+        """Whether an incident is open."""
+        return self._life.open is not None
+
+    def state(self) -> OpenIncident | None:
+        """Return what is to be stored of the open incident."""
         incident, portrait = self._life.open, self._portrait
         if incident is None or portrait is None:
-            return {}
-        return {
-            "incident": {name: getattr(incident, name) for name in Incident.__slots__},
-            "cells": portrait.cells.tolist(),
-            "row": portrait.row.tolist(),
-            "scores": portrait.scores,
-        }
+            return None
+        return OpenIncident(incident, portrait.cells.tolist(), portrait.row.tolist(), portrait.scores)
+
+    def restore(self, stored: OpenIncident, seen: int, features: int) -> None:
+        """Take over an incident that was open after `seen` events; ValueError for what cannot be."""
+        cells, row = np.array(stored.cells), np.array(stored.row)
+        refuse_if(
+            "stored incident",
+            {
+                "its event has other features": not len(cells) == len(row) == features,
+                "its event holds an infinite value": np.isinf(cells).any() or np.isinf(row).any(),
+            },
+        )
+        self._life.restore(stored.incident, seen)
+        self._portrait = _Portrait(cells, row, stored.scores)
 
     def _resolve_until(self, last_row: int, seen: Verdicts, explainer: Explainer) -> Iterator[tuple[int, AlertEvent]]:
         """Resolve the open incident if it is over at some row up to and including `last_row`."""

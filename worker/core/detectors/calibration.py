@@ -4,10 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from worker.core.detectors.protocol import StateArrays
 from worker.core.kernels.arrays import F64
-from worker.core.kernels.calibration import LENGTH, judge
+from worker.core.kernels.calibration import LENGTH, MEAN_EXCESS, RENEWAL, RENEWAL_EVENTS_MAX, SEEN, judge
 from worker.core.options import CalibrationOptions
+from worker.core.state import COUNT_MAX, Arrays, check_like, fill, outside, refuse_if
+
+_STORED = "stored calibration"
 
 
 class Judgement(NamedTuple):
@@ -70,8 +72,8 @@ class Calibration:
         )
         return Judgement(scores, p_values[:detectors], fused, p_values[detectors])
 
-    def state(self) -> StateArrays:
-        """Return the arrays that a snapshot holds; they are the live ones, not copies."""
+    def state(self) -> Arrays:
+        """Return all that changes, as live arrays."""
         return {
             "pool": self._pool,
             "reference": self._reference,
@@ -81,3 +83,30 @@ class Calibration:
             "members": self._members,
             "burst": self._burst,
         }
+
+    def restore(self, arrays: Arrays) -> None:
+        """Take over copies of what `state` gave; ValueError for what cannot be."""
+        check_like(_STORED, arrays, self.state())
+        _check(arrays)
+        fill(self.state(), arrays)
+
+
+def _check(arrays: Arrays) -> None:
+    """Refuse what the kernel would read out of bounds with, or wait for without end."""
+    pool, reference, tail = arrays["pool"], arrays["reference"], arrays["tail"]
+    seen, length, renewal = (arrays["counters"][:, place] for place in (SEEN, LENGTH, RENEWAL))
+    is_wrong = (renewal <= seen) | (renewal > seen + RENEWAL_EVENTS_MAX)
+    past = [row[:end] for row, end in zip(reference, length, strict=True)]
+    refuse_if(
+        _STORED,
+        {
+            "a count is out of range": outside(seen, 0, COUNT_MAX),
+            "a length is out of range": outside(length, 0, np.minimum(seen, pool.shape[1])),
+            "a renewal is out of range": (is_wrong & (length > 0)).any(),
+            "a score is not finite": not (np.isfinite(pool).all() and np.isfinite(reference).all()),
+            "a reference is not sorted": any((row[1:] < row[:-1]).any() for row in past),
+            "a tail is out of range": not np.isfinite(tail).all() or (tail[:, MEAN_EXCESS] < 0.0).any(),
+            "the members are out of range": outside(arrays["members"], 0, len(pool) - 1),
+            "the burst is out of range": outside(arrays["burst"], 0.0, COUNT_MAX),
+        },
+    )

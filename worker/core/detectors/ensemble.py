@@ -1,7 +1,7 @@
 """The detectors of one monitor as one: warm-up, the rows that they see, their judgement, their refits."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -16,7 +16,10 @@ from worker.core.identity import derived_seed
 from worker.core.kernels.arrays import F64, I64, Bool
 from worker.core.kernels.surprisal import replace_by_surprisal
 from worker.core.options import EngineOptions
+from worker.core.state import Arrays, blank, by_part, check_like, outside, prefixed, refuse_if
 from worker.core.statistics.bands import Usual, usual_band
+
+_STORED = "stored detectors"
 
 
 class Ensemble:
@@ -83,19 +86,19 @@ class Ensemble:
         rows = self._warmup_rows(features)
         self._warmup = []
         self.usual = usual_band(rows)
-        if features:
-            self._detectors = self._build(rows, features)
+        self._calibration = self._build(features)
         for detector in self._detectors:
+            detector.fit(rows)
             detector.score_and_learn(rows)
-        self._calibration = Calibration(
-            len(self._detectors), self._options.calibration, self._options.alert_rate, self._seed
-        )
 
-    def _build(self, rows: F64, features: int) -> list[Detector]:
+    def _build(self, features: int) -> Calibration:
+        """Make the detectors of so many features, and return what judges their scores; they know nothing yet."""
         options, seed = self._options, self._seed
-        self._forest = RefittedForest(features, options.forest, self._refits, derived_seed("forest", seed))
-        trees = ScaledHalfSpaceTrees(rows, options.half_space, derived_seed("half_space", seed))
-        return [trees, self._forest, MomentsDistance(rows)]
+        if features:
+            self._forest = RefittedForest(features, options.forest, self._refits, derived_seed("forest", seed))
+            trees = ScaledHalfSpaceTrees(features, options.half_space, derived_seed("half_space", seed))
+            self._detectors = [trees, self._forest, MomentsDistance(features, options.warmup_events)]
+        return Calibration(len(self._detectors), options.calibration, options.alert_rate, seed)
 
     def cross(self, seen: int) -> Iterator[RefitNote]:
         """Request and take over refits that are due at this count of events."""
@@ -117,18 +120,53 @@ class Ensemble:
         if missing > 0:
             self._totals = np.vstack([self._totals, np.zeros((missing, self._totals.shape[1]), dtype=np.int64)])
 
-    def state(self) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
-        """Return all mutable state as named arrays: live ones where there are any."""
-        state: dict[str, np.ndarray[Any, np.dtype[Any]]] = {"totals": self._totals}
+    @property
+    def fitted_version(self) -> int:
+        """0 in the warm-up; grows when `fitted` changes: at its end, and with every refit that is taken over."""
+        if self._calibration is None:
+            return 0
+        return 1 + (self._forest.taken_over if self._forest is not None else 0)
+
+    def live(self) -> Arrays:
+        """Return what changes with every event, as named arrays: live ones where there are any."""
+        live = prefixed("surprisal", {"totals": self._totals})
         if self._warmup:
             # One array, as wide as the table is now: how the rows came in batches is not state.
-            state["warmup"] = self._warmup_rows(self._warmup[-1].shape[1])
-        state |= {f"usual.{name}": band for name, band in self.usual._asdict().items()}
+            live |= prefixed("warmup", {"rows": self._warmup_rows(self._warmup[-1].shape[1])})
         for detector in self._detectors:
-            state |= {f"{detector.name}.{name}": array for name, array in detector.state().items()}
+            live |= prefixed(detector.name, detector.live())
         if self._calibration is not None:
-            state |= {f"calibration.{name}": array for name, array in self._calibration.state().items()}
-        return state
+            live |= prefixed("calibration", self._calibration.state())
+        return live
+
+    def fitted(self) -> Arrays:
+        """Return what changes with `fitted_version` alone; nothing in the warm-up."""
+        if self._calibration is None:
+            return {}
+        fitted = prefixed("usual", self.usual._asdict())
+        for detector in self._detectors:
+            fitted |= prefixed(detector.name, detector.fitted())
+        return fitted
+
+    def restore(self, seen: int, is_categorical: Bool, live: Arrays, fitted: Arrays) -> None:
+        """Take over copies of both parts, after `seen` events with such features; ValueError for what cannot be."""
+        features = len(is_categorical)
+        if seen < self._options.warmup_events:
+            by_part(_STORED, fitted, ())
+            parts = by_part(_STORED, live, ("surprisal", "warmup"))
+            self._warmup = _stored_warmup(seen, features, parts["warmup"])
+        else:
+            self._calibration = self._build(features)
+            parts = by_part(_STORED, live, ["surprisal", "calibration", *self.names])
+            fitted_parts = by_part(_STORED, fitted, ["usual", *self.names])
+            self._calibration.restore(parts["calibration"])
+            self.usual = _stored_usual(features, fitted_parts["usual"])
+            for detector in self._detectors:
+                detector.restore(seen, parts[detector.name], fitted_parts[detector.name])
+        counted = features if is_categorical.any() else 0
+        check_like(_STORED, parts["surprisal"], {"totals": blank(np.int64, counted, self._totals.shape[1])})
+        self._totals = parts["surprisal"]["totals"].copy()
+        refuse_if(_STORED, {"a count of a category is out of range": outside(self._totals, 0, seen)})
 
     def _warmup_rows(self, features: int) -> F64:
         """Return the warm-up rows (n x features), NaN for features that were not known yet."""
@@ -138,3 +176,17 @@ class Ensemble:
             rows[start : start + len(part), : part.shape[1]] = part
             start += len(part)
         return rows
+
+
+def _stored_warmup(seen: int, features: int, arrays: Arrays) -> list[F64]:
+    """Return a copy of the stored rows of the warm-up, as one part; no part if there are none."""
+    check_like(_STORED, arrays, {"rows": blank(np.float64, seen, features)} if seen else {})
+    refuse_if(_STORED, {f"`{name}` holds an infinite value": np.isinf(rows).any() for name, rows in arrays.items()})
+    return [rows.copy() for rows in arrays.values()]
+
+
+def _stored_usual(features: int, arrays: Arrays) -> Usual:
+    """Return a copy of the stored bands."""
+    check_like(_STORED, arrays, dict.fromkeys(Usual._fields, blank(np.float64, features)))
+    refuse_if(_STORED, {f"`{name}` holds an infinite value": np.isinf(band).any() for name, band in arrays.items()})
+    return Usual(**{name: band.copy() for name, band in arrays.items()})

@@ -1,17 +1,27 @@
 """Half-space trees: built by River, run by compiled kernels, with River's scores to the last bit."""
 
-from collections.abc import Mapping
+from functools import cached_property
 from hashlib import blake2b
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from river.anomaly import HalfSpaceTrees as RiverHalfSpaceTrees
 
 from worker.core.kernels import half_space
-from worker.core.kernels.arrays import F64, I32
+from worker.core.kernels.arrays import F64, I32, U8
+from worker.core.state import AnyArray, Arrays, blank, check_like, fill, outside, refuse_if
+
+_STORED = "half-space state"
 
 # Masses are summed as integers in doubles: the largest sum must be exact.
 _MASS_MAX = 2**53
+
+
+class _Splits(NamedTuple):
+    """What the trees are made of: features i32[T, 2^h - 1] and thresholds f64[T, 2^h - 1] in heap order."""
+
+    feature: I32
+    threshold: F64
 
 
 class HalfSpaceTrees:
@@ -19,6 +29,7 @@ class HalfSpaceTrees:
 
     Scores lie in [0, 1], higher is more anomalous; NaN until the first window of `window_size` rows is complete.
     The trees depend on (n_features, n_trees, height, seed) alone, since River draws them before it sees any value.
+    That takes 30 to 140 ms, so it is done when they are first needed: a restored detector brings its own.
     """
 
     name: ClassVar[str] = "half_space_trees"
@@ -32,12 +43,20 @@ class HalfSpaceTrees:
         if n_trees * window_size * n_nodes >= _MASS_MAX:
             raise ValueError(f"{n_trees} trees x {window_size} rows x {n_nodes} nodes are too many to sum exactly")
         self._window_size = window_size
-        self._feature, self._threshold = _grow(n_features, n_trees, height, seed)
         self._n_features = n_features
+        self._height = height
+        self._seed = seed
         self._learned_mass: I32 = np.zeros((n_trees, n_nodes), dtype=np.int32)
         self._reference_mass: I32 = np.zeros((n_trees, n_nodes), dtype=np.int32)
         self._position = np.zeros(2, dtype=np.int64)
-        self._trees = _fingerprint(self._feature, self._threshold, window_size)
+
+    @cached_property
+    def _splits(self) -> _Splits:
+        return _grow(self._n_features, len(self._learned_mass), self._height, self._seed)
+
+    @cached_property
+    def _trees(self) -> U8:
+        return _fingerprint(self._splits, self._window_size)
 
     def score_and_learn(self, rows: F64) -> F64:
         """Score each row by what was learned before it, then learn it."""
@@ -51,46 +70,63 @@ class HalfSpaceTrees:
         half_space.score(*self._kernel_arguments(rows), scores)
         return scores
 
-    def arrays(self) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
-        """Return the live state arrays, and in `trees` a fingerprint of what they belong to.
+    def splits(self) -> Arrays:
+        """Return what the trees are made of."""
+        return self._splits._asdict()
 
-        The trees themselves are drawn again from the seed: leaving them out halves a snapshot.
-        """
+    def arrays(self) -> Arrays:
+        """Return the live state arrays, and in `trees` a fingerprint of the splits that they belong to."""
+        return {**self._live(), "trees": self._trees}
+
+    def _live(self) -> Arrays:
         return {
             "learned_mass": self._learned_mass,
             "reference_mass": self._reference_mass,
             "position": self._position,
-            "trees": self._trees,
         }
 
-    def restore(self, arrays: Mapping[str, np.ndarray[Any, np.dtype[Any]]]) -> None:
-        """Take over copies of arrays that `arrays()` of an equal detector gave.
+    def restore(self, arrays: Arrays, splits: Arrays | None = None) -> None:
+        """Take over copies of what `arrays()` of an equal detector gave, and of its `splits()`, so that none are drawn.
 
         Raises ValueError, with this detector unchanged, for arrays that cannot be that: missing, of another dtype or
         shape, of other trees (another seed or shape, a River that draws differently), or with impossible masses.
         """
-        mine = self.arrays()
-        for name, array in mine.items():
-            other = arrays.get(name)
-            if other is None or other.dtype != array.dtype or other.shape != array.shape:
-                raise ValueError(f"half-space state: `{name}` is missing, or has another dtype or shape")
-        if not np.array_equal(arrays["trees"], self._trees):
-            raise ValueError("half-space state: it belongs to other trees (seed, shape, or version of River)")
+        taken = self._splits if splits is None else self._stored_splits(splits)
+        trees = _fingerprint(taken, self._window_size)
+        check_like(_STORED, arrays, {**self._live(), "trees": trees})
         events, windows = arrays["position"].tolist()
-        if not (0 <= events < self._window_size and windows >= 0):
-            raise ValueError("half-space state: `position` is impossible")
+        refuse_if(
+            _STORED,
+            {
+                "it belongs to other trees (seed, shape, or version of River)": (arrays["trees"] != trees).any(),
+                "`position` is impossible": not (0 <= events < self._window_size and windows >= 0),
+            },
+        )
         _check_masses("learned_mass", arrays["learned_mass"], events)
         _check_masses("reference_mass", arrays["reference_mass"], self._window_size if windows else 0)
-        for name, array in mine.items():
-            array[...] = arrays[name]
+        self._splits, self._trees = taken, trees
+        fill(self._live(), arrays)
+
+    def _stored_splits(self, arrays: Arrays) -> _Splits:
+        """Copy splits; refuse those of other trees, and what the kernel would read out of bounds with."""
+        shape = len(self._learned_mass), 2**self._height - 1
+        check_like(_STORED, arrays, {"feature": blank(np.int32, *shape), "threshold": blank(np.float64, *shape)})
+        splits = _Splits(arrays["feature"].copy(), arrays["threshold"].copy())
+        refuse_if(
+            _STORED,
+            {
+                "a split asks a column that does not exist": outside(splits.feature, 0, self._n_features - 1),
+                "a threshold is not in [0, 1]": outside(splits.threshold, 0.0, 1.0),
+            },
+        )
+        return splits
 
     def _kernel_arguments(self, rows: F64) -> tuple[F64, I32, F64, I32, I32, Any, int]:
         if rows.shape[1:] != (self._n_features,):
             raise ValueError(f"rows of shape {rows.shape} do not have {self._n_features} columns")
         return (
             np.ascontiguousarray(rows, dtype=np.float64),
-            self._feature,
-            self._threshold,
+            *self._splits,
             self._learned_mass,
             self._reference_mass,
             self._position,
@@ -98,8 +134,8 @@ class HalfSpaceTrees:
         )
 
 
-def _grow(n_features: int, n_trees: int, height: int, seed: int) -> tuple[I32, F64]:
-    """Let River draw the trees; return features i32[T, 2^h - 1] and thresholds f64[T, 2^h - 1] in heap order."""
+def _grow(n_features: int, n_trees: int, height: int, seed: int) -> _Splits:
+    """Let River draw the trees."""
     forest = RiverHalfSpaceTrees(n_trees=n_trees, height=height, seed=seed)
     # River splits on sorted keys: with leading zeros the order of the names is the order of the columns.
     digits = len(str(n_features))
@@ -114,21 +150,21 @@ def _grow(n_features: int, n_trees: int, height: int, seed: int) -> tuple[I32, F
             feature[tree, first : first + len(level)] = [int(node.feature) for node in level]
             threshold[tree, first : first + len(level)] = [node.threshold for node in level]
             level = [child for node in level for child in node.children]
-    return feature, threshold
+    return _Splits(feature, threshold)
 
 
-def _fingerprint(feature: I32, threshold: F64, window_size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _fingerprint(splits: _Splits, window_size: int) -> U8:
     """Return 16 bytes that depend on the trees and the window."""
     digest = blake2b(digest_size=16)
-    digest.update(f"{feature.shape} {window_size}".encode())
-    digest.update(feature.astype("<i4").tobytes())
-    digest.update(threshold.astype("<f8").tobytes())
+    digest.update(f"{splits.feature.shape} {window_size}".encode())
+    digest.update(splits.feature.astype("<i4").tobytes())
+    digest.update(splits.threshold.astype("<f8").tobytes())
     return np.frombuffer(digest.digest(), dtype=np.uint8).copy()
 
 
-def _check_masses(name: str, masses: np.ndarray[Any, np.dtype[Any]], rows: int) -> None:
+def _check_masses(name: str, masses: AnyArray, rows: int) -> None:
     """Refuse masses that are not the visits of so many rows: all at the root, each split's shared by its children."""
     children = masses[:, 1::2] + masses[:, 2::2]
     n_splits = masses.shape[1] // 2
     if (masses < 0).any() or (masses[:, 0] != rows).any() or (children != masses[:, :n_splits]).any():
-        raise ValueError(f"half-space state: `{name}` is not the visits of {rows} rows")
+        raise ValueError(f"{_STORED}: `{name}` is not the visits of {rows} rows")

@@ -8,13 +8,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from worker.core.detectors.protocol import NEVER, RefitNote, StateArrays
+from worker.core.detectors.protocol import NEVER, RefitNote
 from worker.core.detectors.scaling import RobustLimits
 from worker.core.kernels.arrays import F64
 from worker.core.kernels.moments_score import score_and_learn
+from worker.core.state import Arrays, check_like, fill, outside, refuse_if
 
 LARGEST = 1e100
 """Values are cut here: their squares must not overflow."""
+
+_STORED = "stored moments"
 
 
 class MomentsDistance:
@@ -22,14 +25,17 @@ class MomentsDistance:
 
     name: ClassVar[str] = "moments"
 
-    def __init__(self, warmup_rows: F64) -> None:
-        """Take robust limits from the warm-up rows (n x d); they are learned by `score_and_learn` like all others."""
-        n_features = warmup_rows.shape[1]
-        self._limits = RobustLimits.from_rows(warmup_rows)
-        self._settle = len(warmup_rows)
+    def __init__(self, n_features: int, settle: int) -> None:
+        """Take the number of features, and of how many first values a feature clips to the limits."""
+        self._limits = RobustLimits.unknown(n_features)
+        self._settle = settle
         self._count = np.zeros(n_features, dtype=np.int64)
         self._mean = np.zeros(n_features)
         self._m2 = np.zeros(n_features)
+
+    def fit(self, warmup_rows: F64) -> None:
+        """Take robust limits from the rows (n x d)."""
+        self._limits = RobustLimits.from_rows(warmup_rows)
 
     def score_and_learn(self, rows: F64) -> F64:
         """Score each row (n x d) by what was learned before it, then learn it."""
@@ -46,12 +52,24 @@ class MomentsDistance:
         """Do nothing."""
         return None
 
-    def state(self) -> StateArrays:
-        """Return the limits and the moments."""
-        return {
-            "low": self._limits.low,
-            "high": self._limits.high,
-            "count": self._count,
-            "mean": self._mean,
-            "m2": self._m2,
-        }
+    def live(self) -> Arrays:
+        """Return the moments."""
+        return {"count": self._count, "mean": self._mean, "m2": self._m2}
+
+    def fitted(self) -> Arrays:
+        """Return the limits."""
+        return self._limits.arrays()
+
+    def restore(self, seen: int, live: Arrays, fitted: Arrays) -> None:
+        """Take over copies."""
+        check_like(_STORED, live, self.live())
+        refuse_if(
+            _STORED,
+            {
+                "a count is out of range": outside(live["count"], 0, seen),
+                "a mean is not finite": not np.isfinite(live["mean"]).all(),
+                "a sum of squares is out of range": outside(live["m2"], 0.0, np.finfo(np.float64).max),
+            },
+        )
+        self._limits = self._limits.restored(fitted)
+        fill(self.live(), live)

@@ -1,14 +1,9 @@
 """What every detector is: one Protocol, so that a monitor treats them alike and one list of laws tests them all."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol
-
-import numpy as np
+from typing import ClassVar, NamedTuple, Protocol
 
 from worker.core.kernels.arrays import F64
-
-StateArrays = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
-"""Named arrays that hold all of an object's mutable state: what a snapshot stores and a digest covers."""
+from worker.core.state import Arrays
 
 NEVER = 2**62
 """A barrier that no stream reaches."""
@@ -26,10 +21,17 @@ class Detector(Protocol):
     """Scores one event against what it has learned. Rows are n x features; NaN is a missing value.
 
     Laws (tests/laws/test_detectors.py): a row is scored before it is learned; "not enough data" is NaN; equal rows
-    give equal bits however they are cut into calls; memory is bounded.
+    give equal bits however they are cut into calls; a restored detector goes on with equal bits; memory is bounded.
+
+    State has two parts, so that a snapshot need not hold again what seldom changes: `live` changes with every row,
+    `fitted` with `fit` and `cross` alone. Both return the live arrays, not copies.
     """
 
     name: ClassVar[str]
+
+    def fit(self, warmup_rows: F64) -> None:
+        """Take from the rows of the warm-up what stays; they are learned by `score_and_learn` like all others."""
+        ...
 
     def score_and_learn(self, rows: F64) -> F64:
         """Score each row by what was learned before it, then learn it. Higher is more anomalous."""
@@ -43,6 +45,17 @@ class Detector(Protocol):
         """Do what is due at the barrier."""
         ...
 
-    def state(self) -> StateArrays:
-        """Return the arrays that a snapshot holds; they are the live ones, not copies."""
+    def live(self) -> Arrays:
+        """Return what changes with every row."""
+        ...
+
+    def fitted(self) -> Arrays:
+        """Return what seldom changes."""
+        ...
+
+    def restore(self, seen: int, live: Arrays, fitted: Arrays) -> None:
+        """Become, from new, the detector of equal options that had learned `seen` rows and gave these arrays.
+
+        Copies them. Raises ValueError, with the reason, if they cannot be that; the detector is of no use then.
+        """
         ...

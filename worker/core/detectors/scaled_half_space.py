@@ -3,22 +3,28 @@
 from typing import ClassVar
 
 from worker.core.detectors.half_space import HalfSpaceTrees
-from worker.core.detectors.protocol import NEVER, RefitNote, StateArrays
+from worker.core.detectors.protocol import NEVER, RefitNote
 from worker.core.detectors.scaling import RobustLimits
 from worker.core.kernels.arrays import F64
 from worker.core.options import HalfSpaceOptions
+from worker.core.state import Arrays, by_part, prefixed, refuse_if
+
+_STORED = "half-space state"
 
 
 class ScaledHalfSpaceTrees:
-    """Scores rows (n x d) as they come; the limits are taken from `warmup_rows` once and then stay."""
+    """Scores rows (n x d) as they come; the limits are taken from the warm-up rows once and then stay."""
 
     name: ClassVar[str] = HalfSpaceTrees.name
 
-    def __init__(self, warmup_rows: F64, options: HalfSpaceOptions, seed: int) -> None:
+    def __init__(self, n_features: int, options: HalfSpaceOptions, seed: int) -> None:
+        self._window_events = options.window_events
+        self._limits = RobustLimits.unknown(n_features)
+        self._trees = HalfSpaceTrees(n_features, options.trees, options.height, options.window_events, seed=seed)
+
+    def fit(self, warmup_rows: F64) -> None:
+        """Take the limits."""
         self._limits = RobustLimits.from_rows(warmup_rows)
-        self._trees = HalfSpaceTrees(
-            warmup_rows.shape[1], options.trees, options.height, options.window_events, seed=seed
-        )
 
     def score_and_learn(self, rows: F64) -> F64:
         """Scale, score, learn."""
@@ -32,6 +38,19 @@ class ScaledHalfSpaceTrees:
         """Do nothing."""
         return None
 
-    def state(self) -> StateArrays:
-        """Return the limits and the masses; the trees follow from the seed."""
-        return {"low": self._limits.low, "high": self._limits.high, **self._trees.arrays()}
+    def live(self) -> Arrays:
+        """Return the masses."""
+        return self._trees.arrays()
+
+    def fitted(self) -> Arrays:
+        """Return the limits and the trees."""
+        return prefixed("limits", self._limits.arrays()) | prefixed("splits", self._trees.splits())
+
+    def restore(self, seen: int, live: Arrays, fitted: Arrays) -> None:
+        """Take over copies."""
+        parts = by_part(_STORED, fitted, ("limits", "splits"))
+        self._limits = self._limits.restored(parts["limits"])
+        self._trees.restore(live, parts["splits"])
+        events, windows = live["position"].tolist()
+        learned = events + windows * self._window_events
+        refuse_if(_STORED, {"it has learned another number of rows": learned != seen})

@@ -6,10 +6,13 @@ from typing import Self
 import numpy as np
 
 from worker.core.kernels.arrays import F64
+from worker.core.state import Arrays, check_like, refuse_if
 
 QUANTILES = (0.02, 0.98)
 # Values are cut here before their limits are taken: four times this is still far from overflow (1.8e308).
 LARGEST = 1e300
+
+_STORED = "stored limits"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +45,30 @@ class RobustLimits:
                 low[column] = quantile_low - margin
                 high[column] = quantile_high + margin
         return cls(low, high)
+
+    @classmethod
+    def unknown(cls, n_columns: int) -> Self:
+        """Return the limits of columns without any value."""
+        return cls(np.full(n_columns, np.nan), np.full(n_columns, np.nan))
+
+    def restored(self, arrays: Arrays) -> Self:
+        """Return copies of the limits of as many columns that `arrays` gave; ValueError if they are none."""
+        check_like(_STORED, arrays, self.arrays())
+        low, high = arrays["low"].copy(), arrays["high"].copy()
+        known = np.isfinite(low)
+        refuse_if(
+            _STORED,
+            {
+                "a limit is infinite": np.isinf(low).any() or np.isinf(high).any(),
+                "a column has one limit": (np.isfinite(high) != known).any(),
+                "a lower limit is above the upper one": (low[known] > high[known]).any(),
+            },
+        )
+        return type(self)(low, high)
+
+    def arrays(self) -> dict[str, F64]:
+        """Return the limits by name."""
+        return {"low": self.low, "high": self.high}
 
     def transform(self, rows: F64) -> F64:
         """Return rows f64[n, d] scaled into [0, 1]: (clip(x) - low) / (high - low); NaN stays NaN.

@@ -22,6 +22,7 @@ class MergedPane(msgspec.Struct, frozen=True):
     late_events: int
     scored_events: int
     flagged_events: int
+    labels: int
     anomaly_rate: float | None
     columns: list[ColumnMetric]
 
@@ -52,6 +53,7 @@ def merge_panes(records: Sequence[MetricEvent], buckets_max: int) -> MergedPane:
         sum(record.late_events for record in records),
         scored,
         flagged,
+        sum(record.labels for record in records),
         flagged / scored if scored else None,
         [_merge_column(columns, events, buckets_max) for columns in by_name.values()],
     )

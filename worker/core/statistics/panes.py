@@ -4,15 +4,19 @@ A pane closes when the watermark (the largest event time seen) has passed its en
 own pane is closed already is counted in the oldest open pane and told as late: no event is left out of the metrics.
 """
 
-from typing import Any
-
 import numpy as np
 
 from worker.core.kernels.accumulate import START_SCALE, accumulate
 from worker.core.kernels.arrays import F64, I8, I64, Bool
 from worker.core.kernels.categories import count_codes
+from worker.core.state import COUNT_MAX, AnyArray, Arrays, check_like, fill, outside, refuse_if
 
 SLOTS = 2
+
+_STORED = "stored panes"
+# At START_SCALE, of the smallest and the largest normal double; at SCALE_MIN both are one of two neighbours.
+_FIRST_BUCKET, _LAST_BUCKET = (-1022 << START_SCALE) - 1, (1024 << START_SCALE) - 1
+_SCALE_MIN = -10
 
 _COLUMN_ARRAYS = {
     "count": (np.int64, 0),
@@ -33,12 +37,12 @@ class PaneSlots:
         self._buckets_max = buckets_max
         self._codes = codes
         self.columns = 0
-        self.arrays: dict[str, np.ndarray[Any, np.dtype[Any]]] = {}
+        self.arrays: dict[str, AnyArray] = {}
         self._allocate(0)
 
     def _allocate(self, columns: int) -> None:
         shape = (SLOTS, columns)
-        arrays: dict[str, np.ndarray[Any, np.dtype[Any]]] = {
+        arrays: dict[str, AnyArray] = {
             name: np.full(shape, empty, dtype=dtype) for name, (dtype, empty) in _COLUMN_ARRAYS.items()
         }
         arrays["buckets"] = np.zeros((*shape, 2, self._buckets_max), dtype=np.uint32)
@@ -82,6 +86,42 @@ class PaneSlots:
         """Empty one slot for the next pane."""
         for name, array in self.arrays.items():
             array[slot] = _COLUMN_ARRAYS[name][1] if name in _COLUMN_ARRAYS else 0
+
+    def restore(self, columns: int, arrays: Arrays) -> None:
+        """Take over copies of `arrays` of so many columns; ValueError for what cannot be."""
+        self.grow(columns)
+        check_like(_STORED, arrays, self.arrays)
+        used = arrays["count"] > 0
+        counts = ("count", "zero_count", "invalid", "codes")
+        refuse_if(
+            _STORED,
+            {
+                "a count is out of range": any(outside(arrays[name], 0, COUNT_MAX) for name in counts),
+                "a mean is not finite": not np.isfinite(arrays["mean"]).all(),
+                "a sum of squares is negative": outside(arrays["m2"], 0.0, np.inf),
+                "a minimum is not finite": (np.isfinite(arrays["minimum"]) != used).any(),
+                "a maximum is not finite": (np.isfinite(arrays["maximum"]) != used).any(),
+                "a scale is out of range": outside(arrays["scale"], _SCALE_MIN, START_SCALE),
+            },
+        )
+        _check_buckets(arrays["buckets"], arrays["bucket_start"], arrays["scale"])
+        fill(self.arrays, arrays)
+
+
+def _check_buckets(buckets: AnyArray, start: AnyArray, scale: AnyArray) -> None:
+    """Refuse windows of buckets that lie, or hold counts, where no double is: the kernel could not make room."""
+    by = (START_SCALE - scale)[..., np.newaxis]
+    low, high = _FIRST_BUCKET >> by, _LAST_BUCKET >> by
+    filled, n_buckets = buckets != 0, buckets.shape[3]
+    first = start + filled.argmax(axis=3)
+    last = start + (n_buckets - 1) - filled[..., ::-1].argmax(axis=3)
+    refuse_if(
+        _STORED,
+        {
+            "a window is out of range": outside(start, low - n_buckets, high + n_buckets),
+            "a bucket is out of range": (filled.any(axis=3) & ((first < low) | (last > high))).any(),
+        },
+    )
 
 
 class PaneCounts:
@@ -134,6 +174,24 @@ class PaneCounts:
             counts[slot] = 0
         self.first_offset[slot] = self.last_offset[slot] = -1
 
-    def state(self) -> dict[str, I64]:
+    def state(self) -> dict[str, AnyArray]:
         """Return the counts as named arrays; they are the live ones."""
         return dict(vars(self))
+
+    def restore(self, newest: int, arrays: Arrays) -> None:
+        """Take over copies of `arrays`; no open pane may be younger than `newest`. ValueError for what cannot be."""
+        check_like(_STORED, arrays, self.state())
+        is_open = arrays["events"] > 0
+        index, first, last = (arrays[name][is_open] for name in ("index", "first_offset", "last_offset"))
+        counts = ("part", "events", "late", "unknown", "scored", "flagged")
+        refuse_if(
+            _STORED,
+            {
+                "a count is out of range": any(outside(arrays[name], 0, COUNT_MAX) for name in counts),
+                "an open pane is out of range": outside(index, 0, newest),
+                "an open pane is in the wrong slot": (index & 1 != np.flatnonzero(is_open)).any(),
+                "the open panes are no neighbours": (np.abs(np.diff(index)) != 1).any(),
+                "an offset is out of range": outside(first, 0, np.iinfo(np.int64).max) or (first > last).any(),
+            },
+        )
+        fill(self.state(), arrays)
