@@ -6,21 +6,20 @@ import msgspec
 import structlog
 
 from worker.edges.kafka import KafkaConnection
-from worker.edges.kafka.topics import INPUTS, OUTPUTS, BrokerUnreachableError, TopicAdmin
+from worker.edges.kafka.topics import REQUIRED, BrokerUnreachableError, ClusterIdentity, TopicAdmin, contradictions
 from worker.settings import Settings
 
 __all__ = [
     "BrokerUnreachableError",
+    "ClusterIdentity",
     "TopicsError",
     "check_topics",
     "connect",
     "create_topics",
+    "identify",
+    "refuse_contradicting_topics",
     "refuse_missing_topics",
 ]
-
-
-NEEDED = (INPUTS[0], *OUTPUTS)
-"""Roles of the topics without which a worker cannot run today."""
 
 
 class TopicsError(Exception):
@@ -53,13 +52,26 @@ def check_topics(settings: Settings) -> Sequence[str]:
 
 def refuse_missing_topics(settings: Settings) -> None:
     """Stop before joining the group when a topic is missing that the worker cannot do without."""
-    admin = _admin(settings)
-    missing = [
-        name for role, name in _names(settings).items() if role in NEEDED and admin.partition_count(role) is None
-    ]
+    there = _admin(settings).partition_counts()
+    missing = [name for role, name in _names(settings).items() if role in REQUIRED and role not in there]
     if missing:
         verb = "does" if len(missing) == 1 else "do"
         raise TopicsError(f"{', '.join(missing)} {verb} not exist: run `modelvigil topics create`")
+
+
+def refuse_contradicting_topics(settings: Settings) -> None:
+    """Stop before joining the group when labels or state cannot belong to the partitions of predictions.
+
+    More partitions of predictions than of the others are no reason: only the surplus ones cannot be worked on.
+    """
+    found = list(contradictions(_names(settings), _admin(settings).partition_counts()))
+    if found:
+        raise TopicsError("; ".join(found))
+
+
+def identify(settings: Settings) -> ClusterIdentity:
+    """Return what tells this cluster and its topics from others of the same names."""
+    return _admin(settings).identify()
 
 
 def _admin(settings: Settings) -> TopicAdmin:

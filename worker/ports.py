@@ -3,8 +3,11 @@
 Ownership rules that every implementation keeps:
 
 Rule 1: group callbacks run only inside `Membership.poll`, and `poll` is never called while a transaction is open.
-Rule 2: `Source` delivers the records of an attached partition in offset order from exactly the given offset.
-Rule 3: `Sink.commit` makes outputs and offsets visible together or not at all, and says which, or that it is not known.
+Rule 2: `Source` delivers the records of an attached partition in offset order from exactly the given offsets.
+Rule 3: `Sink.commit` makes outputs, state records and positions visible together or not at all, and says which, or that
+        it is not known.
+Rule 4: one number, one shard: partition p of `predictions`, of `labels` and of `state` belong together, and only
+        `predictions` is managed by the group.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,15 +15,20 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from worker.core.detectors.refit import RefitPool, RefitRequest, RefitTicket
-from worker.core.events import Output, RawBatch
+from worker.core.events import InputTopic, Output, RawBatch
 
 __all__ = [
+    "Bounds",
     "Clock",
+    "Commit",
     "CommitOutcome",
     "GroupListener",
+    "History",
     "Membership",
     "Position",
+    "PositionGoneError",
     "PositionUnstableError",
+    "Reader",
     "RefitPool",
     "RefitRequest",
     "RefitTicket",
@@ -28,14 +36,29 @@ __all__ = [
     "SinkError",
     "Source",
     "SourceError",
+    "StateRecord",
+    "UnavailableError",
 ]
 
 
 class Position(NamedTuple):
-    """A committed place in an input partition: the next offset to read, and the metadata committed with it."""
+    """A committed place of a shard: the next offset of `predictions` to read, and the metadata committed with it.
+
+    `label_offset` is committed for the same partition of `labels`, so that lag tools see it; it is never read back,
+    because the metadata holds it, too. So `Membership.committed` leaves it None.
+    """
 
     offset: int
     metadata: str = ""
+    label_offset: int | None = None
+
+
+class StateRecord(NamedTuple):
+    """One record for a partition of the `state` topic; without a value it is a tombstone."""
+
+    partition: int
+    key: bytes
+    value: bytes | None
 
 
 class CommitOutcome(Enum):
@@ -51,8 +74,33 @@ class CommitOutcome(Enum):
     """Another process has taken over this producer's identity: nothing more can be written; leave."""
 
 
+class Commit(NamedTuple):
+    """The outcome of a transaction, and the offsets that its state records got, in their order.
+
+    The offsets are there whenever the transaction is visible, or may be (COMMITTED, UNKNOWN); otherwise empty.
+    """
+
+    outcome: CommitOutcome
+    state_offsets: tuple[int, ...] = ()
+
+
+class Bounds(NamedTuple):
+    """The first offset that a partition still has, and the one after its last record (the high watermark)."""
+
+    first: int
+    end: int
+
+
 class PositionUnstableError(Exception):
     """Committed positions cannot be told yet (a transaction of a former owner is still open): ask again."""
+
+
+class UnavailableError(Exception):
+    """Kafka does not answer right now: ask again."""
+
+
+class PositionGoneError(Exception):
+    """The offset to read from is not in the partition (any more); the message says which."""
 
 
 class SourceError(Exception):
@@ -87,7 +135,7 @@ class Membership(Protocol):
         ...
 
     def committed(self, partitions: Sequence[int]) -> Mapping[int, Position | None]:
-        """Return the committed position of each partition; None where there is none."""
+        """Return the committed position of each partition of `predictions`; None where there is none."""
         ...
 
     def close(self, listener: GroupListener) -> None:
@@ -96,13 +144,10 @@ class Membership(Protocol):
 
 
 class Source(Protocol):
-    """Reads the records of owned partitions at explicit offsets."""
+    """Reads the records of owned partitions at explicit offsets: of `predictions` and of `labels`, side by side."""
 
-    def attach(self, partition: int, offset: int | None) -> int | None:
-        """Start reading a partition at an offset (None: where the configuration says new partitions begin).
-
-        Returns the offset where reading begins; None when that is the oldest record there is.
-        """
+    def attach(self, partition: int, offset: int, label_offset: int) -> None:
+        """Start reading a partition of both topics at these offsets."""
         ...
 
     def detach(self, partitions: Sequence[int]) -> None:
@@ -110,7 +155,10 @@ class Source(Protocol):
         ...
 
     def fetch(self, records_max: int, wait_ms: int) -> list[RawBatch]:
-        """Return what is there, at most one batch a partition, waiting at most `wait_ms` when there is nothing."""
+        """Return what is there, waiting at most `wait_ms` when there is nothing.
+
+        At most one batch for each topic and partition. The caller notes in which order it works them off.
+        """
         ...
 
     def close(self) -> None:
@@ -118,10 +166,62 @@ class Source(Protocol):
         ...
 
 
-class Sink(Protocol):
-    """Writes outputs and input positions in one transaction."""
+class Reader(Protocol):
+    """Reads one partition on its own, for a restore."""
 
-    def commit(self, outputs: Sequence[Output], positions: Mapping[int, Position]) -> CommitOutcome:
+    def read(self, records_max: int, wait_ms: int) -> RawBatch:
+        """Return the next records, at most so many, waiting at most `wait_ms` when there is none; maybe an empty batch.
+
+        Raises:
+            PositionGoneError: the next offset is not in the partition (any more).
+            SourceError: reading cannot go on; the message says what to do.
+        """
+        ...
+
+    def position(self) -> int:
+        """Return the offset to be read next.
+
+        It passes what is no record, too: markers of transactions, records of aborted ones, gaps of compaction. So a
+        partition has been read up to an end known from `bounds` when this is not less than that end.
+        """
+        ...
+
+    def seek(self, offset: int) -> None:
+        """Go on reading from another offset."""
+        ...
+
+    def close(self) -> None:
+        """Stop reading."""
+        ...
+
+
+class History(Protocol):
+    """What the topics still hold: looked up before a restore, read during one. Never waits for long."""
+
+    def bounds(self, topic: InputTopic, partition: int) -> Bounds:
+        """Return what a partition holds. Records of transactions still open count as well.
+
+        Raises:
+            UnavailableError: ask again.
+            SourceError: the partition does not exist, or this user may not see it.
+        """
+        ...
+
+    def open(self, topic: InputTopic, partition: int, offset: int) -> Reader:
+        """Read a partition from an offset on.
+
+        `predictions` and `labels` are read committed. `state` is read uncommitted: what a restore reads there is named
+        by a committed pointer, and an open transaction of a zombie must not hold it up.
+        """
+        ...
+
+
+class Sink(Protocol):
+    """Writes outputs, state records and input positions in one transaction."""
+
+    def commit(
+        self, outputs: Sequence[Output], positions: Mapping[int, Position], state: Sequence[StateRecord] = ()
+    ) -> Commit:
         """Send all of it in one transaction, bounded in time."""
         ...
 

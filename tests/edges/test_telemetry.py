@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from worker.edges.kafka.client import LibraryLog
-from worker.edges.telemetry import REPORT_SECONDS, Count, Stage, Telemetry, configure_logging
+from worker.edges.telemetry import REPORT_SECONDS, Count, Gauge, Stage, Telemetry, configure_logging
 
 
 @pytest.fixture(autouse=True)
@@ -126,10 +126,44 @@ def test_progress_is_told_at_a_bounded_rate_and_only_when_there_is_some() -> Non
     assert log.lines[-1][0] == "totals"
 
 
-def test_every_counter_and_stage_is_declared_with_a_sentence() -> None:
+def test_progress_has_the_gauges_as_they_are_now() -> None:
+    """A gauge that changes is news, except an age, which changes by itself: an idle worker stays silent."""
+    clock, log = _Clock(), _Lines()
+    telemetry = Telemetry(log, clock)
+    for left in (200, 100, 0, 0, 0):
+        telemetry.set_gauge(Gauge.RESTORE_RECORDS_LEFT, left)
+        telemetry.set_gauge(Gauge.STATE_AGE_SECONDS, clock.seconds + 0.12345)
+        clock.seconds += REPORT_SECONDS
+        telemetry.report_if_due()
+    assert [fields["restore_records_left"] for _, fields in log.lines] == [200, 100, 0]
+    assert log.lines[0][1]["state_age_seconds"] == 0.123
+    assert log.lines[0][1]["restore_seconds_left"] is None
+    telemetry.set_gauge(Gauge.STATE_AGE_SECONDS, None)
+    telemetry.report_at_end()
+    assert log.lines[-1][1]["state_age_seconds"] is None
+
+
+@pytest.mark.parametrize(
+    ("live", "restoring", "refused", "ready"),
+    [(0, 0, 0, False), (1, 0, 0, True), (4, 0, 0, True), (3, 1, 0, False), (3, 0, 1, False), (0, 2, 0, False)],
+)
+def test_ready_is_a_worker_whose_shards_are_all_live(*, live: int, restoring: int, refused: int, ready: bool) -> None:
+    """One that restores, or waits for a human, is not ready; nor is one that has nothing to do."""
+    log = _Lines()
+    telemetry = Telemetry(log)
+    assert not telemetry.ready
+    telemetry.set_gauge(Gauge.SHARDS_LIVE, live)
+    telemetry.set_gauge(Gauge.SHARDS_RESTORING, restoring)
+    telemetry.set_gauge(Gauge.SHARDS_REFUSED, refused)
+    telemetry.report_at_end()
+    assert telemetry.ready is ready
+    assert log.lines[-1][1]["ready"] is ready
+
+
+def test_every_counter_stage_and_gauge_is_reported() -> None:
     """Names are what dashboards are built on: all are reported, and none twice."""
     log = _Lines()
     Telemetry(log).report_at_end()
-    expected = {count.value for count in Count} | {f"{stage.value}_seconds" for stage in Stage}
-    assert set(log.lines[0][1]) == expected
-    assert len(expected) == len(Count) + len(Stage)
+    names = [*Count, *(f"{stage}_seconds" for stage in Stage), *Gauge, "ready"]
+    assert set(log.lines[0][1]) == set(names)
+    assert len(set(names)) == len(names)

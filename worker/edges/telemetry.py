@@ -29,6 +29,8 @@ class Count(StrEnum):
     """Input records read."""
     EVENTS_PROCESSED = "events_processed"
     """Records that were prediction events and are in the statistics."""
+    LABELS = "labels"
+    """Label records processed."""
     RECORDS_REJECTED = "records_rejected"
     """Records that went to the dead-letter topic."""
     ALERTS = "alerts"
@@ -43,6 +45,18 @@ class Count(StrEnum):
     """Transactions that became visible."""
     TRANSACTIONS_ABORTED = "transactions_aborted"
     """Transactions that had to be sent again, or whose outcome was looked up."""
+    SNAPSHOTS = "snapshots"
+    """Snapshots of a shard completed."""
+    SNAPSHOT_BYTES = "snapshot_bytes"
+    """Bytes of the records committed to the state topic."""
+    RESTORES = "restores"
+    """Shards restored from a snapshot or the journal and now live."""
+    RESTORED_EVENTS = "restored_events"
+    """Records read again to restore state; nothing was published for them."""
+    RESTORES_REFUSED = "restores_refused"
+    """Shards whose state is missing or foreign; a human decides."""
+    DIGEST_MISMATCHES = "digest_mismatches"
+    """Restores that did not lead to the state that was recorded."""
 
 
 class Stage(StrEnum):
@@ -56,6 +70,27 @@ class Stage(StrEnum):
     """The part of `handle` in which events waited for a fit to be taken over."""
     COMMIT = "commit"
     """Producing, committing."""
+    SNAPSHOT = "snapshot"
+    """Capturing and packing state."""
+    RESTORE = "restore"
+    """Reading state back, and records again."""
+
+
+class Gauge(StrEnum):
+    """What is true right now. Never renamed; each name is its field in the log, null where it is not known."""
+
+    SHARDS_LIVE = "shards_live"
+    """Shards that process their input."""
+    SHARDS_RESTORING = "shards_restoring"
+    """Shards whose state is being read back."""
+    SHARDS_REFUSED = "shards_refused"
+    """Shards that wait for a human, because their state is missing or foreign."""
+    RESTORE_RECORDS_LEFT = "restore_records_left"
+    """Records still to be read again before all shards are live."""
+    RESTORE_SECONDS_LEFT = "restore_seconds_left"
+    """The time that this will take, by the pace so far."""
+    STATE_AGE_SECONDS = "state_age_seconds"
+    """Age of the oldest snapshot among the live shards."""
 
 
 OUTPUT_COUNTS: Mapping[OutputTopic, Count] = {
@@ -67,14 +102,16 @@ OUTPUT_COUNTS: Mapping[OutputTopic, Count] = {
 
 
 class Telemetry:
-    """Counters and stage timings of one process, reported as one log line every `REPORT_SECONDS`."""
+    """Counters, stage timings and gauges of one process, reported as one log line every `REPORT_SECONDS`."""
 
     def __init__(self, logger: Any, clock: Callable[[], float] = time.monotonic) -> None:  # noqa: ANN401 - structlog's
         self._logger = logger
         self._clock = clock
         self._counts: Counter[Count] = Counter()
         self._seconds: Counter[Stage] = Counter()
+        self._gauges: dict[Gauge, float | None] = dict.fromkeys(Gauge)
         self._reported: Counter[Count] = Counter()
+        self._reported_state = self._state()
         self._reported_at = clock()
 
     def add(self, count: Count, by: int = 1) -> None:
@@ -84,6 +121,16 @@ class Telemetry:
     def spend(self, stage: Stage, seconds: float) -> None:
         """Add to a stage's time."""
         self._seconds[stage] += seconds  # type: ignore[assignment]  # a Counter of floats
+
+    def set_gauge(self, name: Gauge, value: float | None) -> None:
+        """Say what is true now; None where it is not known."""
+        self._gauges[name] = value
+
+    @property
+    def ready(self) -> bool:
+        """Whether this process does all the work it was given: every shard that it owns is live, and there is one."""
+        restoring, refused = self._gauges[Gauge.SHARDS_RESTORING], self._gauges[Gauge.SHARDS_REFUSED]
+        return not restoring and not refused and bool(self._gauges[Gauge.SHARDS_LIVE])
 
     def counts(self) -> dict[Count, int]:
         """Return all counters."""
@@ -95,19 +142,25 @@ class Telemetry:
         elapsed = now - self._reported_at
         if elapsed < REPORT_SECONDS:
             return
-        if self._counts != self._reported:
+        state = self._state()
+        if self._counts != self._reported or state != self._reported_state:
             processed = self._counts[Count.EVENTS_PROCESSED] - self._reported[Count.EVENTS_PROCESSED]
             self._report("progress", events_per_second=round(processed / elapsed, 1))
-        self._reported, self._reported_at = self._counts.copy(), now
+        self._reported, self._reported_state, self._reported_at = self._counts.copy(), state, now
 
     def report_at_end(self) -> None:
         """Write the totals."""
         self._report("totals")
 
+    def _state(self) -> dict[Gauge, float | None]:
+        """All gauges but the one that changes by itself: it is no reason for a line."""
+        return {gauge: value for gauge, value in self._gauges.items() if gauge is not Gauge.STATE_AGE_SECONDS}
+
     def _report(self, message: str, **more: float) -> None:
         counts = {count.value: value for count, value in self.counts().items()}
         seconds = {f"{stage.value}_seconds": round(float(self._seconds[stage]), 3) for stage in Stage}
-        self._logger.info(message, **more, **counts, **seconds)
+        gauges = {gauge.value: None if value is None else round(value, 3) for gauge, value in self._gauges.items()}
+        self._logger.info(message, **more, ready=self.ready, **counts, **seconds, **gauges)
 
 
 def configure_logging(log_format: Literal["auto", "json", "console"], level: str, stream: TextIO | None = None) -> None:

@@ -35,14 +35,14 @@ _FENCE_WRITE_S: Final = 0.2
 _LOG_TAIL_LINES: Final = 15
 # Below 32768, where Linux begins to hand out ports: a client that dials a closed port there can meet itself.
 _PORTS: Final = range(20_000, 30_000)
-_LOGGING: Final = (
+LOGGING: Final = (
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
 )
 _FENCING_LOGGING: Final = "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.controller.ReplicationControlManager=info"
 _FENCED: Final = b"Fencing broker 1 "
-_PROPERTIES: Final = {
+PROPERTIES: Final = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
@@ -89,7 +89,7 @@ class LocalBroker:
         self._jvm_options = tuple(jvm_options)
         self._say = say
         self._directory: Path | None = None
-        self._ports: tuple[int, int] | None = None
+        self._ports: tuple[int, ...] | None = None
         self._process: GuardedProcess | None = None
 
     def __enter__(self) -> Self:
@@ -139,10 +139,10 @@ class LocalBroker:
         if self.running:
             return
         self.kill()
-        java_command = [str(java()), *self._jvm_options, *_LOGGING, "-cp"]
+        java_command = [str(java()), *self._jvm_options, *LOGGING, "-cp"]
         java_command.append(os.pathsep.join(map(str, class_path(self._say))))
         if self._ports is None:
-            self._ports = _free_ports()
+            self._ports = free_ports(2)
         if self._directory is None:
             self._directory = self._given_directory or Path(tempfile.mkdtemp(prefix="modelvigil-kafka-"))
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -229,7 +229,7 @@ class LocalBroker:
 
     def _write_properties(self, name: str, changes: Mapping[str, str]) -> Path:
         properties = {
-            **_PROPERTIES,
+            **PROPERTIES,
             "listeners": f"PLAINTEXT://{self.bootstrap_servers},CONTROLLER://{self._controller}",
             "controller.quorum.voters": f"1@{self._controller}",
             "log.dirs": (self.data_directory / "kafka").as_posix(),
@@ -279,15 +279,15 @@ class LocalBroker:
         )
 
 
-def _free_ports() -> tuple[int, int]:
-    """Two neighbouring ports that are free now. Processes begin to look at different places, so they do not collide."""
+def free_ports(count: int) -> tuple[int, ...]:
+    """Neighbouring ports that are free now. Processes begin to look at different places, so they do not collide."""
     begin = os.getpid() * 2 % len(_PORTS)
     for step in range(0, len(_PORTS), 2):
         first = _PORTS[(begin + step) % len(_PORTS)]
-        if _is_free(first) and _is_free(first + 1):
-            return first, first + 1
-    message = f"no two free ports between {_PORTS.start} and {_PORTS.stop}"
-    raise BrokerError(message)
+        ports = tuple(range(first, first + count))
+        if all(map(_is_free, ports)):
+            return ports
+    raise BrokerError(f"no {count} free ports between {_PORTS.start} and {_PORTS.stop}")
 
 
 def _is_free(port: int) -> bool:

@@ -9,13 +9,18 @@ Rule 2: what the user configures comes between our defaults and what correctness
 import ctypes
 import logging
 import re
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
+
+from worker.ports import SourceError
+
+Isolation = Literal["read_committed", "read_uncommitted"]
 
 POSITION_GONE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION, KafkaError.OFFSET_OUT_OF_RANGE})
 """The offset to read from is not in the partition."""
@@ -69,6 +74,7 @@ FATAL = KafkaError._FATAL
 MAX_POLL_EXCEEDED = KafkaError._MAX_POLL_EXCEEDED
 TOPIC_EXISTS = KafkaError.TOPIC_ALREADY_EXISTS
 
+_FENCED_MEMBER = [KafkaError(code).str() for code in (KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID)]
 
 _REPEAT_S = 10.0
 _LINES_MAX = 256
@@ -81,6 +87,10 @@ class ClientError(Exception):
 
 class NotAMemberError(Exception):
     """This worker is not in the group right now: what it commits would not be fenced."""
+
+
+class FencedMemberError(SourceError):
+    """Two processes use the same static member id, and this one has lost it."""
 
 
 class ClientLogger(Protocol):
@@ -119,7 +129,7 @@ class LibraryLog:
 class ErrorWatch:
     """Remembers what librdkafka reports beside the calls themselves. Transport errors are its business, not ours.
 
-    A fatal error does not come here: the call that serves callbacks raises it.
+    A fatal error does not come here: the call that serves callbacks raises it, or a consumer returns it as a message.
     """
 
     refusal: str = ""
@@ -140,14 +150,23 @@ class KafkaConnection:
     """librdkafka settings of the user; not in `repr`, because passwords are among them."""
     logger: ClientLogger = field(default_factory=lambda: logging.getLogger("modelvigil.kafka"), repr=False)
 
-    def consumer(self, watch: ErrorWatch, defaults: Mapping[str, object], forced: Mapping[str, object]) -> Consumer:
-        """Build a consumer that commits nothing by itself and sees committed records only."""
+    def consumer(
+        self,
+        watch: ErrorWatch,
+        defaults: Mapping[str, object],
+        forced: Mapping[str, object],
+        isolation: Isolation = "read_committed",
+    ) -> Consumer:
+        """Build a consumer that commits nothing by itself; without another order, it sees committed records only.
+
+        `close_beside` closes it.
+        """
         forced = {
             **forced,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "enable.partition.eof": False,
-            "isolation.level": "read_committed",
+            "isolation.level": isolation,
             "allow.auto.create.topics": False,
         }
         try:
@@ -155,8 +174,8 @@ class KafkaConnection:
         except KafkaException as exception:
             raise _refused_settings(exception) from None
         # Destroying a consumer that was not closed, as a crash does at the exit of the interpreter, can spin for ever
-        # in librdkafka (seen in one of nine runs after a lost assignment). So it lives until the process ends: a
-        # reference that nobody gives back. After `close` there is nothing left in it.
+        # in librdkafka (seen in one of nine runs after a lost assignment). So it lives until `close_beside` has closed
+        # it and gives this reference back, or until the process ends.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(consumer))
         return consumer
 
@@ -215,9 +234,31 @@ def blame(error: KafkaError, what: str) -> str | None:
         return f"{what}: the topic or partition does not exist ({error.name()}): run `modelvigil topics create`"
     if code in DAMAGED:
         return f"{what}: records cannot be read ({error.str()}): check the disks of the broker that leads the partition"
-    if error.fatal():
+    # What a consumer returns as a message has the code, but not the mark.
+    if error.fatal() or code == FATAL:
         return f"{what}: {error.name()}: {error.str()}; restart the worker"
     return None
+
+
+def fenced_member(error: KafkaError) -> bool:
+    """Tell whether a fatal error means that another process has this member's static id.
+
+    Its code is only `_FATAL`; the reason behind it is in the text.
+    """
+    return any(reason in error.str() for reason in _FENCED_MEMBER)
+
+
+def close_beside(consumer: Consumer) -> threading.Thread:
+    """Close a consumer on a thread of its own: `close` takes no timeout and can wait for a coordinator for ever."""
+    thread = threading.Thread(target=_close, args=(consumer,), name="consumer-close", daemon=True)
+    thread.start()
+    return thread
+
+
+def _close(consumer: Consumer) -> None:
+    consumer.close()
+    # Closed, it may be destroyed: the reference that `KafkaConnection.consumer` has taken goes back.
+    ctypes.pythonapi.Py_DecRef(ctypes.py_object(consumer))
 
 
 class Deadline:

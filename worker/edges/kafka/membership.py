@@ -11,7 +11,6 @@ the id ourselves: no commit under another one, and where the loss was kept from 
 """
 
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -21,10 +20,13 @@ from worker.edges.kafka.client import (
     MAX_POLL_EXCEEDED,
     Deadline,
     ErrorWatch,
+    FencedMemberError,
     KafkaConnection,
     NotAMemberError,
     blame,
+    close_beside,
     error_of,
+    fenced_member,
 )
 from worker.ports import GroupListener, Position, PositionUnstableError, SourceError
 
@@ -35,7 +37,8 @@ _DEFAULTS = {
     # Nothing is ever fetched; a small queue says so.
     "queued.max.messages.kbytes": 1_024,
 }
-_CLASSIC_DEFAULTS = {"session.timeout.ms": 10_000, "heartbeat.interval.ms": 1_000}
+# 6 s is the least that a broker takes by default: a worker that was killed is replaced within 12 s.
+_CLASSIC_DEFAULTS = {"session.timeout.ms": 6_000, "heartbeat.interval.ms": 1_500}
 _CLASSIC_FORCED = {"partition.assignment.strategy": "cooperative-sticky"}
 # librdkafka's serialised group metadata: magic, int32 generation in machine order, group id NUL, member id NUL, ...
 _METADATA_MAGIC = b"CGMDv2:"
@@ -48,6 +51,8 @@ class KafkaMembership:
         connection: the cluster.
         group_id: the consumer group that all workers share.
         topic: the `predictions` topic.
+        instance_id: makes this a static member (`group.instance.id`): it does not leave on `close`, and who comes back
+            under the same id within the session timeout has its partitions again, without a rebalance.
         committed_timeout_ms: how long `committed` waits before it says "ask again".
         close_timeout_ms: how long each of the two steps of `close` may wait for the group.
     """
@@ -58,12 +63,14 @@ class KafkaMembership:
         *,
         group_id: str,
         topic: str,
+        instance_id: str | None = None,
         committed_timeout_ms: int = 1_000,
         close_timeout_ms: int = 5_000,
     ) -> None:
         self._connection = connection
         self._topic = topic
         self._group_id = group_id
+        self._instance_id = instance_id
         self._committed_timeout_s = committed_timeout_ms / 1000
         self._close_timeout_ms = close_timeout_ms
         self._listener: GroupListener | None = None
@@ -72,19 +79,22 @@ class KafkaMembership:
         self._owner_id = b""
         self._hung = False
         self._watch = ErrorWatch()
-        self._consumer = self._subscribed()
+        self._consumer = self._built()
+        self._subscribe()
 
     def poll(self, listener: GroupListener) -> None:
         """Serve the group protocol without waiting. Inside a callback it does nothing: the group is being served.
 
         Raises:
+            FencedMemberError: another process uses the same static member id.
             SourceError: this user may not be in the group, or the topic is gone.
         """
         if self._listener is not None:
             return
         with self._heard_by(listener):
             for _ in range(_EVENTS_PER_POLL_MAX):
-                if not self._serve(0.0):
+                # Having hung, this consumer is served no more: it would join again, and be in the way of a new one.
+                if not self._serve(0.0) or self._hung:
                     break
             if self._hung or self._has_new_id():
                 self._start_over()
@@ -127,21 +137,30 @@ class KafkaMembership:
         return metadata
 
     def close(self, listener: GroupListener) -> None:
-        """Leave the group; owned partitions are revoked first. Bounded, also when the coordinator is gone."""
+        """Give up what is owned, then leave the group. Bounded, also when the coordinator is gone."""
         self._closing = True
         with self._heard_by(listener):
-            self._consumer.unsubscribe()
-            deadline = Deadline(self._close_timeout_ms)
-            while self._owned and not deadline.passed():
-                self._serve(0.05)
+            if self._instance_id is None:
+                self._leave()
             if self._owned:
-                self._warn(f"does not answer: {sorted(self._owned)} given up without it")
                 listener.revoked(sorted(self._owned))
                 self._owned.clear()
-        closing = _close_beside(self._consumer)
+        closing = close_beside(self._consumer)
         closing.join(self._close_timeout_ms / 1000)
         if closing.is_alive():
             self._warn("was not left: the others notice after the session timeout")
+
+    def _leave(self) -> None:
+        """Unsubscribe, and wait until the group has taken back what is owned.
+
+        Not for a static member: librdkafka would take it out of the group, for others to have its partitions at once.
+        """
+        self._consumer.unsubscribe()
+        deadline = Deadline(self._close_timeout_ms)
+        while self._owned and not deadline.passed():
+            self._serve(0.05)
+        if self._owned:
+            self._warn(f"does not answer: {sorted(self._owned)} given up without it")
 
     @contextmanager
     def _heard_by(self, listener: GroupListener) -> Iterator[None]:
@@ -156,6 +175,7 @@ class KafkaMembership:
         try:
             message = self._consumer.poll(wait_s)
         except KafkaException as exception:
+            self._stop_if_fenced(error_of(exception))
             raise SourceError(f"group {self._group_id}: {error_of(exception).str()}; restart the worker") from exception
         if message is None:
             return False
@@ -165,11 +185,28 @@ class KafkaMembership:
             return True
         if error.code() == MAX_POLL_EXCEEDED:
             self._hung = True
+        self._stop_if_fenced(error)
         reason = blame(error, f"group {self._group_id} on topic {self._topic}")
         if reason is not None:
             raise SourceError(reason)
         self._warn(error.str())
         return True
+
+    def _stop_if_fenced(self, error: KafkaError) -> None:
+        if not fenced_member(error):
+            return
+        if self._owned:
+            lost, self._owned = sorted(self._owned), set()
+            self._heard().lost(lost)
+        # The newer protocol does not hand over the id of one that was killed before its session is over.
+        killed = "" if self._is_classic() else "; if it was killed, wait for the session timeout of the broker"
+        raise FencedMemberError(
+            f"another process uses the static member id {self._instance_id}: "
+            f"give each worker its own [worker] instance_id{killed}"
+        )
+
+    def _is_classic(self) -> bool:
+        return self._connection.properties.get("group.protocol", "classic").lower() == "classic"
 
     def _unstable(self, error: KafkaError, partitions: Sequence[int]) -> Exception:
         what = f"committed positions of group {self._group_id}, topic {self._topic}, partitions {list(partitions)}"
@@ -190,14 +227,26 @@ class KafkaMembership:
         lost, self._owned, self._hung = sorted(self._owned), set(), False
         if lost:
             self._heard().lost(lost)
-        former, self._consumer = self._consumer, self._subscribed()
-        _close_beside(former)
+        former, self._consumer = self._consumer, self._built()
+        closing = close_beside(former)
+        if self._instance_id is not None:
+            # Two consumers with one static id would fence each other.
+            closing.join(self._close_timeout_ms / 1000)
+        self._subscribe()
 
-    def _subscribed(self) -> Consumer:
-        consumer = _group_consumer(self._connection, self._watch, self._group_id)
+    def _subscribe(self) -> None:
         callbacks = {"on_assign": self._on_assign, "on_revoke": self._on_revoke, "on_lost": self._on_lost}
-        consumer.subscribe([self._topic], **callbacks)
-        return consumer
+        self._consumer.subscribe([self._topic], **callbacks)
+
+    def _built(self) -> Consumer:
+        """Build the consumer. KIP-848 (`group.protocol=consumer`) keeps sessions and assignors on the broker."""
+        forced = {"group.id": self._group_id, "auto.offset.reset": "error"}
+        if self._instance_id is not None:
+            forced["group.instance.id"] = self._instance_id
+        if self._is_classic():
+            defaults, forced = {**_DEFAULTS, **_CLASSIC_DEFAULTS}, {**forced, **_CLASSIC_FORCED}
+            return self._connection.consumer(self._watch, defaults, forced)
+        return self._connection.consumer(self._watch, _DEFAULTS, forced)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # A logical offset keeps librdkafka from looking up the committed one, which can be unstable right now.
@@ -249,18 +298,3 @@ def _identity(metadata: bytes, group_id: str) -> tuple[int, bytes]:
     assert metadata.startswith(head), "this librdkafka writes group metadata in a form that is not known here"
     generation = int.from_bytes(metadata[start:end], sys.byteorder, signed=True)
     return generation, metadata[len(head) :].partition(b"\0")[0]
-
-
-def _close_beside(consumer: Consumer) -> threading.Thread:
-    """Close a consumer on a thread of its own: `close` takes no timeout and can wait for a coordinator for ever."""
-    thread = threading.Thread(target=consumer.close, name="membership-close", daemon=True)
-    thread.start()
-    return thread
-
-
-def _group_consumer(connection: KafkaConnection, watch: ErrorWatch, group_id: str) -> Consumer:
-    """Build the consumer. KIP-848 (`group.protocol=consumer`) keeps sessions and assignors on the broker."""
-    forced = {"group.id": group_id, "auto.offset.reset": "error"}
-    if connection.properties.get("group.protocol", "classic").lower() == "classic":
-        return connection.consumer(watch, {**_DEFAULTS, **_CLASSIC_DEFAULTS}, {**forced, **_CLASSIC_FORCED})
-    return connection.consumer(watch, _DEFAULTS, forced)

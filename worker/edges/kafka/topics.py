@@ -8,12 +8,13 @@ Rule 2: an error is what breaks a law (lost replay data, state in the wrong part
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicCollection, Uuid
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented there, only not listed in __all__
     ClusterMetadata,
     ConfigResource,
     NewTopic,
     ResourceType,
+    TopicDescription,
     TopicMetadata,
 )
 
@@ -25,10 +26,19 @@ if TYPE_CHECKING:
 INPUTS = ("predictions", "labels", "feedback")
 OUTPUTS = ("alerts", "metrics", "maintenance", "dead_letters")
 STATE = "state"
-REQUIRED = ("predictions", *OUTPUTS, STATE)
-"""Without these nothing runs; `labels` and `feedback` may come later, `scores` is written only on demand."""
+SHARDED = ("predictions", "labels", STATE)
+"""Partition p of each of these belongs to shard p."""
+REQUIRED = ("predictions", "labels", *OUTPUTS, STATE)
+"""Without these nothing runs; `feedback` may come later, `scores` is written only on demand."""
 
-_STATE_CONFIG = {"cleanup.policy": "compact", "segment.ms": "1200000", "min.cleanable.dirty.ratio": "0.2"}
+_STATE_CONFIG = {
+    "cleanup.policy": "compact",
+    "min.cleanable.dirty.ratio": "0.2",
+    # The segment that is written to is never compacted: it ends soon, by time or by size.
+    "segment.ms": "1200000",
+    "segment.bytes": "67108864",
+    "max.compaction.lag.ms": "3600000",
+}
 _REPLICAS_WANTED = 3
 _IN_SYNC_WANTED = 2
 _RECORD_BYTES_WANTED = 1_000_000
@@ -56,6 +66,16 @@ class Finding(NamedTuple):
     severity: Literal["error", "warning"]
     topic: str
     message: str
+
+
+class ClusterIdentity(NamedTuple):
+    """Tells a cluster and its topics from others of the same names; "" for what the broker or the ACLs do not tell."""
+
+    cluster_id: str
+    topic_ids: dict[str, str]
+    """By role: `predictions`, `labels`, `state`."""
+    partitions: dict[str, int]
+    """By role, of the same topics; without those that do not exist."""
 
 
 class TopicAdmin:
@@ -111,10 +131,39 @@ class TopicAdmin:
             findings += _replication_findings(self._topics, copies, configs)
         return sorted(findings, key=lambda finding: finding.severity)
 
-    def partition_count(self, role: str) -> int | None:
-        """Return how many partitions a topic has; None if it does not exist."""
-        topic = self._existing(self._cluster()).get(role)
-        return None if topic is None else len(topic.partitions)
+    def partition_counts(self) -> dict[str, int]:
+        """Return how many partitions each topic has, by role, without those that do not exist.
+
+        Raises:
+            BrokerUnreachableError: Kafka does not answer.
+        """
+        return {role: len(topic.partitions) for role, topic in self._existing(self._cluster()).items()}
+
+    def identify(self) -> ClusterIdentity:
+        """Return what tells this cluster and the topics that make a shard from others of the same names.
+
+        Raises:
+            BrokerUnreachableError: Kafka does not answer.
+        """
+        cluster = self._cluster()
+        there = self._existing(cluster)
+        counts = {role: len(there[role].partitions) for role in SHARDED if role in there}
+        return ClusterIdentity(
+            str(cluster), self._topic_ids([role for role in SHARDED if role in self._topics]), counts
+        )
+
+    def _topic_ids(self, roles: Sequence[str]) -> dict[str, str]:
+        names = [self._topics[role] for role in roles]
+        answers = self._admin.describe_topics(TopicCollection(names), request_timeout=self._timeout_s)
+        return {role: self._topic_id(answers[self._topics[role]]) for role in roles}
+
+    def _topic_id(self, answer: "Future[TopicDescription]") -> str:
+        try:
+            topic_id = answer.result(self._timeout_s + _EXTRA_S).topic_id
+        except (KafkaException, TimeoutError):
+            return ""
+        # A broker older than 2.8 gives nothing but zeros.
+        return "" if topic_id == Uuid(0, 0) else str(topic_id)
 
     def _cluster(self) -> ClusterMetadata:
         try:
@@ -213,12 +262,48 @@ def _partition_findings(topics: Mapping[str, str], counts: Mapping[str, int]) ->
         counted = f"has {count} partitions, {topics['predictions']} has {expected}"
         if count == expected:
             continue
-        if role == "labels":
+        if role in SHARDED and count < expected:
+            yield Finding("error", topics[role], f"{counted}: {_growth(topics, expected)}")
+        elif role == "labels":
             yield Finding("error", topics[role], f"{counted}: an event and its label would not meet")
         elif role == STATE:
             yield Finding("error", topics[role], f"{counted}: a shard would not find its state")
         elif role in OUTPUTS:
             yield Finding("warning", topics[role], f"{counted}: outputs of several shards share a partition")
+
+
+def _growth(topics: Mapping[str, str], partitions: int) -> str:
+    return (
+        f"if {topics['predictions']} has grown, its keys are spread anew: stop the writers, let the workers drain what "
+        f"is there, grow {topics['labels']} and {topics[STATE]} to {partitions} partitions, too "
+        "(kafka-topics --alter), and start again"
+    )
+
+
+def contradictions(topics: Mapping[str, str], counts: Mapping[str, int]) -> Iterator[str]:
+    """Say in which topics the partitions do not fit to those of `predictions`, and what to do.
+
+    More of `predictions` than of the others is none: the shards that are whole can work; `check` reports it.
+
+    Args:
+        topics: topic names by role.
+        counts: partitions by role; a topic that does not exist contradicts nothing.
+    """
+    leader, expected = topics["predictions"], counts.get("predictions")
+    for role in ("labels", STATE):
+        if expected is not None and counts.get(role, 0) > expected:
+            yield (
+                f"{topics[role]} has {counts[role]} partitions, {leader} has {expected}: it belongs to another topic, "
+                f"or {leader} was created again: name another one ([topics] {role}), or delete it with all that it "
+                "holds, and run `modelvigil topics create`"
+            )
+    labels, state = counts.get("labels"), counts.get(STATE)
+    if labels is not None and state is not None and labels != state:
+        smaller = topics[STATE] if state < labels else topics["labels"]
+        yield (
+            f"{topics['labels']} has {labels} partitions, {topics[STATE]} has {state}: "
+            f"grow {smaller} to {max(labels, state)} (kafka-topics --alter)"
+        )
 
 
 def _policy_findings(topics: Mapping[str, str], configs: Configs) -> Iterator[Finding]:
