@@ -5,23 +5,34 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import FrameType
 
 import structlog
 
-from worker.cluster import connect, refuse_missing_topics
-from worker.core.engine import Engine, Handled
-from worker.core.events import Output, OutputTopic, RawBatch
+from worker.cluster import ClusterIdentity, connect, identify, refuse_contradicting_topics, refuse_missing_topics
+from worker.core.engine import Engine
+from worker.core.events import InputTopic, OutputTopic
+from worker.core.journal import Origin
+from worker.core.shard import Topics
 from worker.core.warm_up import compile_kernels
 from worker.edges.clock import SystemClock
-from worker.edges.kafka import KafkaConnection, KafkaMembership, KafkaSink, KafkaSource
+from worker.edges.kafka import KafkaConnection, KafkaHistory, KafkaMembership, KafkaSink, KafkaSource
+from worker.edges.kafka.client import FencedMemberError
 from worker.edges.refit_pool import ProcessRefitPool, RefitFailedError
-from worker.edges.telemetry import OUTPUT_COUNTS, Count, Stage, Telemetry, configure_logging
-from worker.loop import CommitFailedError, FencedError, Loop, LoopOptions, Observer
-from worker.ports import CommitOutcome, SinkError, SourceError
+from worker.edges.telemetry import Stage, Telemetry, configure_logging
+from worker.edges.watchdog import Watchdog
+from worker.fingerprint import environment, fingerprint, options_text
+from worker.loop import CommitFailedError, FencedError, Loop, LoopOptions, Ports, StateRefusedError
+from worker.observer import Observer
+from worker.ports import SinkError, SourceError
+from worker.recovery.restore_job import RestoreOptions
+from worker.recovery.restores import RestoresOptions
+from worker.recovery.snapshots import SnapshotOptions
+from worker.recovery.track import Identity
+from worker.reporting import Reporting
 from worker.settings import Settings
 
 _SECOND_SIGNAL_EXIT = 130
@@ -35,11 +46,22 @@ class TemporaryError(Exception):
     """Work cannot go on now; a restart continues where it stopped and loses nothing."""
 
 
-def run_worker(settings: Settings) -> int:
-    """Run one worker until a signal stops it; return 0 after a clean stop."""
+class StateError(Exception):
+    """Stored state cannot be used, and nobody said to begin anew; the message says why and what to do."""
+
+
+def run_worker(settings: Settings, connection: KafkaConnection | None = None) -> int:
+    """Run one worker until a signal stops it; return 0 after a clean stop.
+
+    Args:
+        settings: all of it.
+        connection: what builds the Kafka clients; without it, that of the settings.
+    """
     configure_logging(settings.worker.log_format, settings.worker.log_level)
     log = structlog.get_logger("modelvigil.worker")
     refuse_missing_topics(settings)
+    refuse_contradicting_topics(settings)
+    cluster = identify(settings)
     try:
         with ExitStack() as stack:
             stop = stack.enter_context(_stop_on_signals())
@@ -48,12 +70,17 @@ def run_worker(settings: Settings) -> int:
             pool = stack.enter_context(ProcessRefitPool(settings.worker.refit_processes, refit_wait))
             pool.warm()
             _compile_kernels(log)
-            observer = _Reporting(telemetry, log)
-            loop = _build_loop(settings, connect(settings), pool, observer)
+            watchdog = stack.enter_context(Watchdog(settings.worker.watchdog_ms / 1000))
+            observer = Reporting(telemetry, log, watchdog.beat)
+            loop = _build_loop(settings, connection or connect(settings), cluster, pool, observer)
             log.info("started", group=settings.kafka.group_id, topic=settings.topics.predictions, process=os.getpid())
             loop.run(lambda: bool(stop))
             telemetry.report_at_end()
             log.info("stopped")
+    except StateRefusedError as error:
+        raise StateError(str(error)) from error
+    except FencedMemberError as error:
+        raise WorkerFencedError(str(error)) from error
     except FencedError as error:
         raise WorkerFencedError(f"{error}: is a second worker running with the same transactional id?") from error
     except (CommitFailedError, SourceError, SinkError, RefitFailedError) as error:
@@ -61,15 +88,44 @@ def run_worker(settings: Settings) -> int:
     return 0
 
 
-def _build_loop(settings: Settings, connection: KafkaConnection, pool: ProcessRefitPool, observer: Observer) -> Loop:
+def _build_loop(
+    settings: Settings,
+    connection: KafkaConnection,
+    cluster: ClusterIdentity,
+    pool: ProcessRefitPool,
+    observer: Observer,
+) -> Loop:
+    topics = settings.topics
+    engine = Engine(settings.engine, Topics(topics.predictions, topics.labels), pool)
+    identity = Identity(
+        group=settings.kafka.group_id,
+        origin=Origin(cluster.cluster_id, *(cluster.topic_ids[role] for role in ("predictions", "labels", "state"))),
+        fingerprint=fingerprint(settings.engine, topics.predictions),
+        environment=environment(),
+        options=options_text(settings.engine),
+    )
+    pinned = min(cluster.partitions["labels"], cluster.partitions["state"])
+    return Loop(engine, _ports(settings, connection), identity, _loop_options(settings, pinned), observer)
+
+
+def _ports(settings: Settings, connection: KafkaConnection) -> Ports:
     topics, worker, group_id = settings.topics, settings.worker, settings.kafka.group_id
-    membership = KafkaMembership(connection, group_id=group_id, topic=topics.predictions)
-    source = KafkaSource(connection, group_id=group_id, topic=topics.predictions, start_at=worker.start_at)
+    inputs = {InputTopic.PREDICTIONS: topics.predictions, InputTopic.LABELS: topics.labels}
+    membership = KafkaMembership(
+        connection,
+        group_id=group_id,
+        topic=topics.predictions,
+        instance_id=worker.instance_id if worker.static_membership else None,
+    )
+    # Without a name of its own, nobody takes over a dead worker's transaction: the broker ends it after its timeout.
+    instance_id = worker.instance_id or f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
     sink = KafkaSink(
         connection,
-        transactional_id=f"{group_id}-{socket.gethostname()}-{uuid.uuid4().hex[:12]}",
+        transactional_id=f"{group_id}-{instance_id}",
         group_metadata=membership.group_metadata,
         input_topic=topics.predictions,
+        label_topic=topics.labels,
+        state_topic=topics.state,
         topic_names={
             OutputTopic.ALERTS: topics.alerts,
             OutputTopic.METRICS: topics.metrics,
@@ -78,14 +134,34 @@ def _build_loop(settings: Settings, connection: KafkaConnection, pool: ProcessRe
         },
         transaction_timeout_ms=worker.transaction_timeout_ms,
     )
-    options = LoopOptions(
+    return Ports(
+        membership,
+        KafkaSource(connection, group_id=group_id, topics=inputs),
+        KafkaHistory(connection, group_id=group_id, topics={**inputs, InputTopic.STATE: topics.state}),
+        sink,
+        SystemClock(),
+    )
+
+
+def _loop_options(settings: Settings, partitions: int) -> LoopOptions:
+    worker = settings.worker
+    job = RestoreOptions(start_at=worker.start_at, on_digest_mismatch=worker.on_digest_mismatch)
+    return LoopOptions(
         commit_interval_ms=worker.commit_interval_ms,
         fetch_records_max=worker.fetch_records_max,
         outputs_max=worker.outputs_max,
         idle_close_ms=worker.idle_close_ms,
+        handover_ms=worker.handover_ms,
+        restores=RestoresOptions(
+            job=job, on_missing_state=worker.on_missing_state, jobs_max=worker.restores_max, partitions=partitions
+        ),
+        snapshots=SnapshotOptions(
+            interval_ms=worker.snapshot_interval_ms,
+            records_max=worker.snapshot_records_max,
+            commit_bytes_max=worker.snapshot_commit_bytes_max,
+            time_share=worker.snapshot_time_share,
+        ),
     )
-    engine = Engine(settings.engine, topics.predictions, pool)
-    return Loop(engine, membership, source, sink, SystemClock(), options, observer)
 
 
 def _compile_kernels(log: structlog.stdlib.BoundLogger) -> None:
@@ -94,41 +170,6 @@ def _compile_kernels(log: structlog.stdlib.BoundLogger) -> None:
     log.info("loading kernels; the first start on a machine compiles them, which takes some 10 s")
     compile_kernels()
     log.info("kernels ready", seconds=round(time.monotonic() - begun, 2))
-
-
-class _Reporting(Observer):
-    """Counts what the loop does, and logs what is notable."""
-
-    def __init__(self, telemetry: Telemetry, log: structlog.stdlib.BoundLogger) -> None:
-        self._telemetry = telemetry
-        self._log = log
-
-    def fetched(self, batches: Sequence[RawBatch], seconds: float) -> None:
-        self._telemetry.add(Count.RECORDS_CONSUMED, sum(len(batch.offsets) for batch in batches))
-        self._telemetry.spend(Stage.FETCH, seconds)
-
-    def handled(self, handled: Handled, seconds: float) -> None:
-        self._telemetry.add(Count.EVENTS_PROCESSED, handled.events)
-        self._telemetry.add(Count.RECORDS_REJECTED, len(handled.rejects))
-        self._telemetry.spend(Stage.HANDLE, seconds)
-
-    def committed(self, outputs: Sequence[Output], seconds: float) -> None:
-        for output in outputs:
-            self._telemetry.add(OUTPUT_COUNTS[output.topic])
-        self._telemetry.add(Count.TRANSACTIONS_COMMITTED)
-        self._telemetry.spend(Stage.COMMIT, seconds)
-        self._telemetry.report_if_due()
-
-    def aborted(self, outcome: CommitOutcome) -> None:
-        self._telemetry.add(Count.TRANSACTIONS_ABORTED)
-        self._log.warning("transaction not committed, it is sent again", outcome=outcome.value)
-
-    def abandoned(self, partitions: Sequence[int]) -> None:
-        self._log.error("given up without a last commit: what open panes held is lost", partitions=list(partitions))
-
-    def partitions(self, what: str, partitions: Sequence[int]) -> None:
-        if partitions:
-            self._log.info(f"partitions {what}", partitions=list(partitions))
 
 
 @contextmanager

@@ -1,19 +1,35 @@
-"""poll -> handle -> commit, and what happens when partitions come and go. This file is about ORDER.
+"""poll -> restore -> handle -> store -> commit, and what happens when partitions come and go. This file is about ORDER.
 
 Rule 1: the group is polled only between commits, so a hand-over never falls into a transaction.
-Rule 2: outputs wait in memory until their transaction; it holds them and the input positions they belong to, so
-        either both are visible or neither is.
+Rule 2: outputs wait in memory until their transaction; it holds them, the positions they belong to, and parts of
+        snapshots, so either all of it is visible or nothing is.
 Rule 3: state is never rolled back. Bytes of an aborted transaction are sent again, unless their partition has gone:
         then they are dropped with the partition's state, and the new owner makes them anew.
 Rule 4: state of a revoked partition is dropped before the callback returns; of a lost one nothing is committed.
+Rule 5: what is taken in which order is noted in the shard's track as it happens, and committed with the position.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from worker.core.engine import Engine, Handled
+from worker.core.engine import Engine
 from worker.core.events import Output, RawBatch
-from worker.ports import Clock, CommitOutcome, Membership, Position, PositionUnstableError, Sink, Source
+from worker.observer import Observer, Shards
+from worker.ports import (
+    Clock,
+    CommitOutcome,
+    History,
+    Membership,
+    Position,
+    PositionUnstableError,
+    Sink,
+    Source,
+    StateRecord,
+)
+from worker.recovery.problems import ProblemKind
+from worker.recovery.restores import Restores, RestoresOptions
+from worker.recovery.snapshots import SnapshotOptions, Snapshots
+from worker.recovery.track import Identity, Track
 
 
 class LoopOptions(NamedTuple):
@@ -25,30 +41,25 @@ class LoopOptions(NamedTuple):
     idle_close_ms: int = 5000
     commit_attempts_max: int = 10
     revoke_attempts_max: int = 2
+    handover_ms: int = 5000
+    """How long shards that are given up may be stored before that; what is not in time is replayed."""
+    restore_slice_ms: int = 50
+    restore_wait_ms: int = 5
+    """For records of live shards, while restores wait for Kafka."""
     retry_pause_ms: int = 100
     wait_ms: int = 50
+    restores: RestoresOptions = RestoresOptions()
+    snapshots: SnapshotOptions = SnapshotOptions()
 
 
-class Observer:
-    """Is told what the loop does; the default listens to nothing. Telemetry overrides what it counts."""
+class Ports(NamedTuple):
+    """The outside world."""
 
-    def fetched(self, batches: Sequence[RawBatch], seconds: float) -> None:
-        """Records have been read."""
-
-    def handled(self, handled: Handled, seconds: float) -> None:
-        """A batch has been processed."""
-
-    def committed(self, outputs: Sequence[Output], seconds: float) -> None:
-        """A transaction has become visible."""
-
-    def aborted(self, outcome: CommitOutcome) -> None:
-        """A transaction has not become visible, or it is not known yet."""
-
-    def abandoned(self, partitions: Sequence[int]) -> None:
-        """Partitions were given up without a last commit: what their open panes held is in no metric."""
-
-    def partitions(self, what: str, partitions: Sequence[int]) -> None:
-        """Partitions were assigned, attached, revoked or lost."""
+    membership: Membership
+    source: Source
+    history: History
+    sink: Sink
+    clock: Clock
 
 
 class FencedError(Exception):
@@ -59,141 +70,199 @@ class CommitFailedError(Exception):
     """A transaction could not be committed within its attempts."""
 
 
-class _Pending(NamedTuple):
-    """What the next transaction holds."""
+class StateRefusedError(Exception):
+    """No shard that this worker owns can be worked on; the message says why and what to do."""
 
-    outputs: list[Output]
-    positions: dict[int, Position]
+
+class _Pending:
+    """What the next transaction holds, beside the positions that go with it."""
+
+    def __init__(self) -> None:
+        self.outputs: list[Output] = []
+        self.moved: set[int] = set()
+        """Partitions whose position is to be committed."""
+        self.state: list[StateRecord] = []
+
+    @property
+    def empty(self) -> bool:
+        return not (self.outputs or self.moved or self.state)
+
+    def forget(self, gone: frozenset[int]) -> None:
+        self.outputs = [output for output in self.outputs if output.shard not in gone]
+        self.state = [record for record in self.state if record.partition not in gone]
+        self.moved -= gone
 
 
 class Loop:
     """Drives the engine from the source to the sink. Also the listener of the consumer group."""
 
     def __init__(
-        self,
-        engine: Engine,
-        membership: Membership,
-        source: Source,
-        sink: Sink,
-        clock: Clock,
-        options: LoopOptions,
-        observer: Observer | None = None,
+        self, engine: Engine, ports: Ports, identity: Identity, options: LoopOptions, observer: Observer | None = None
     ) -> None:
         self._engine = engine
-        self._membership = membership
-        self._source = source
-        self._sink = sink
-        self._clock = clock
+        self._membership, self._source, history, self._sink, self._clock = ports
         self._options = options
         self._observer = observer or Observer()
-        self._pending = _Pending([], {})
-        self._joining: list[int] = []
+        self._tracks: dict[int, Track] = {}
         self._ticked_ms: dict[int, int] = {}
-        self._offsets: dict[int, int] = {}
-        self._abandoned: list[int] = []
+        self._pending = _Pending()
+        self._snapshots = Snapshots(engine, self._clock, options.snapshots, self._observer)
+        self._restores = Restores(
+            engine, self._membership, history, self._clock, identity, options.restores, self._observer
+        )
 
     # The path of events.
 
     def run(self, stop: Callable[[], bool]) -> None:
-        """Work until told to stop, then leave: finish the batch, publish open panes, commit, leave the group."""
-        while not stop():
-            self.step(stop)
-        self.revoked(sorted(self._engine.partitions))
+        """Work until told to stop, then leave: finish the batch, store and commit, leave the group."""
+        try:
+            while not stop():
+                self.step(stop)
+        except StateRefusedError:
+            self._leave()
+            raise
+        self._leave()
+
+    def _leave(self) -> None:
+        self.revoked(sorted(self._tracks))
         self._membership.close(self)
         self._source.close()
         self._sink.close()
-        if self._abandoned:
-            raise CommitFailedError(f"the last commit did not go through: open panes of {self._abandoned} are lost")
 
     def step(self, stop: Callable[[], bool] = lambda: False) -> None:
         """One turn: serve the group, work until the commit is due, commit."""
         self._membership.poll(self)
-        self._attach()
         due_ms = self._clock.monotonic_ms() + self._options.commit_interval_ms
         while not stop():
             left_ms = due_ms - self._clock.monotonic_ms()
             if left_ms <= 0 or len(self._pending.outputs) >= self._options.outputs_max:
                 break
-            self._work(min(left_ms, self._options.wait_ms))
+            self._work(min(left_ms, self._restore()))
         self._tick_idle()
+        self._snapshots.begin_due(self._tracks.values())
+        self._add_state()
         self._commit()
+        self._tell()
+
+    def _restore(self) -> int:
+        """Go on with restores; begin to read the shards that are live now. Return how long to wait for records then."""
+        if not self._restores.waiting:
+            return self._options.wait_ms
+        live, busy = self._restores.work(self._options.restore_slice_ms)
+        for track in live:
+            self._tracks[track.partition] = track
+            self._ticked_ms[track.partition] = self._clock.monotonic_ms()
+            self._snapshots.add(track)
+            self._source.attach(track.partition, track.offset, track.label_offset)
+            # Where a new shard begins is committed at once: after a crash, "latest" must not mean a later now.
+            self._pending.moved.add(track.partition)
+        return 0 if busy else self._options.restore_wait_ms
 
     def _work(self, wait_ms: int) -> None:
         """Fetch once and process what came."""
         started_ms = self._clock.monotonic_ms()
         batches = self._source.fetch(self._options.fetch_records_max, wait_ms)
-        now_ms = self._clock.monotonic_ms()
-        self._observer.fetched(batches, (now_ms - started_ms) / 1000)
+        self._observer.fetched(batches, (self._clock.monotonic_ms() - started_ms) / 1000)
         for batch in batches:
-            started_ms = self._clock.monotonic_ms()
-            handled = self._engine.handle(batch)
-            self._pending.outputs.extend(handled.outputs)
-            self._offsets[batch.partition] = batch.offsets[-1] + 1
-            self._pending.positions[batch.partition] = Position(batch.offsets[-1] + 1)
-            self._ticked_ms.setdefault(batch.partition, now_ms)
-            self._observer.handled(handled, (self._clock.monotonic_ms() - started_ms) / 1000)
+            track = self._tracks.get(batch.partition)
+            if track is not None and track.full:
+                self._store_now(track)
+            # Storing polls the group: the shard may have gone meanwhile.
+            if batch.partition in self._tracks:
+                self._handle(batch)
+
+    def _handle(self, batch: RawBatch) -> None:
+        started_ms = self._clock.monotonic_ms()
+        handled = self._engine.handle(batch)
+        self._tracks[batch.partition].taken(batch.topic, batch.offsets[-1] + 1)
+        self._pending.outputs.extend(handled.outputs)
+        self._pending.moved.add(batch.partition)
+        self._observer.handled(handled, (self._clock.monotonic_ms() - started_ms) / 1000)
 
     def _tick_idle(self) -> None:
         """Tell each shard the time now and then: models that have been silent since the last time close their panes."""
         now_ms = self._clock.monotonic_ms()
-        for partition, last_ms in self._ticked_ms.items():
-            if now_ms - last_ms >= self._options.idle_close_ms:
-                self._ticked_ms[partition] = now_ms
-                self._tick(partition, self._clock.epoch_ms())
+        for partition, track in self._tracks.items():
+            if now_ms - self._ticked_ms[partition] < self._options.idle_close_ms:
+                continue
+            self._ticked_ms[partition] = now_ms
+            if self._engine.wants_tick(partition) and not track.full:
+                epoch_ms = self._clock.epoch_ms()
+                self._pending.outputs.extend(self._engine.tick(partition, epoch_ms))
+                self._pending.moved.add(partition)
+                track.ticked(epoch_ms)
 
-    def _tick(self, partition: int, epoch_ms: int) -> None:
-        """Tick one shard.
+    # The commit.
 
-        Its outputs go with its position, fenced like all others, and with a mark that tells whether they are visible.
-        """
-        outputs = self._engine.tick(partition, epoch_ms)
-        if outputs:
-            self._pending.outputs.extend(outputs)
-            self._pending.positions[partition] = Position(self._offsets[partition], f"tick {epoch_ms}")
+    def _add_state(self) -> None:
+        """Put more of the open snapshots into the next transaction, with the positions that fence them."""
+        if self._pending.state:
+            return  # from a transaction that did not go through: first these
+        for partition, records in self._snapshots.records().items():
+            self._pending.state.extend(records)
+            self._pending.moved.add(partition)
 
     def _commit(self) -> None:
-        """Make pending outputs and positions visible, in one transaction, or raise."""
+        """Make everything pending visible, in one transaction, or raise."""
         if not self._commit_within(self._options.commit_attempts_max):
             raise CommitFailedError(f"no transaction went through in {self._options.commit_attempts_max} attempts")
 
     def _commit_within(self, attempts: int) -> bool:
         """Return whether everything pending became visible within so many attempts."""
         for attempt in range(attempts):
-            if not (self._pending.outputs or self._pending.positions):
+            if self._pending.empty:
                 return True
             if attempt:
                 self._clock.pause(self._options.retry_pause_ms)
-            if self._try_commit() is CommitOutcome.COMMITTED:
-                self._pending = _Pending([], {})
+            if self._try_commit():
                 return True
+            self._observer.alive()
             # Learn whether the partitions are still ours, and refresh the generation. A revocation may come in here:
-            # no transaction is open, so it drains and commits as always, and what is pending afterwards is the rest.
+            # no transaction is open, so it commits as always, and what is pending afterwards is the rest.
             self._membership.poll(self)
-        return not (self._pending.outputs or self._pending.positions)
+        return self._pending.empty
 
-    def _try_commit(self) -> CommitOutcome:
+    def _try_commit(self) -> bool:
         """Send the pending bytes once; an unknown outcome is looked up in the committed positions."""
         started_ms = self._clock.monotonic_ms()
-        outcome = self._sink.commit(self._pending.outputs, self._pending.positions)
+        pending = self._pending
+        positions = {
+            partition: self._tracks[partition].position(self._engine.trace(partition))
+            for partition in sorted(pending.moved)
+        }
+        outcome, state_offsets = self._sink.commit(pending.outputs, positions, pending.state)
         if outcome is CommitOutcome.UNKNOWN:
             self._observer.aborted(outcome)
             self._sink.replace()
-            outcome = CommitOutcome.COMMITTED if self._is_visible() else CommitOutcome.ABORTED
+            outcome = CommitOutcome.COMMITTED if self._is_visible(positions) else CommitOutcome.ABORTED
         elif outcome is CommitOutcome.ABORTED:
             self._observer.aborted(outcome)
         if outcome is CommitOutcome.FENCED:
             raise FencedError("another process has taken over this worker's transactional id")
-        if outcome is CommitOutcome.COMMITTED:
-            self._observer.committed(self._pending.outputs, (self._clock.monotonic_ms() - started_ms) / 1000)
-        return outcome
+        if outcome is not CommitOutcome.COMMITTED:
+            return False
+        self._pending = _Pending()
+        self._observer.committed(pending.outputs, (self._clock.monotonic_ms() - started_ms) / 1000)
+        self._settle(pending.state, state_offsets)
+        return True
 
-    def _is_visible(self) -> bool:
+    def _settle(self, state: Sequence[StateRecord], offsets: Sequence[int]) -> None:
+        """Tell the snapshots where their records lie. A complete one is pointed at by the next commit."""
+        by_partition: dict[int, list[int]] = {}
+        for record, offset in zip(state, offsets, strict=True):
+            by_partition.setdefault(record.partition, []).append(offset)
+        for partition, own in by_partition.items():
+            if self._snapshots.written(partition, own):
+                self._pending.moved.add(partition)
+
+    def _is_visible(self, positions: Mapping[int, Position]) -> bool:
         """Whether the transaction in doubt went through. All its positions were committed together, or none."""
-        positions = self._pending.positions
         if not positions:
             raise CommitFailedError("the outcome of a transaction without input positions cannot be told")
         committed = self._committed(sorted(positions))
-        return any(place == positions[partition] for partition, place in committed.items())
+        return any(
+            place is not None and place[:2] == positions[partition][:2] for partition, place in committed.items()
+        )
 
     def _committed(self, partitions: Sequence[int]) -> Mapping[int, Position | None]:
         for _ in range(self._options.commit_attempts_max):
@@ -203,21 +272,46 @@ class Loop:
                 self._clock.pause(self._options.retry_pause_ms)
         raise CommitFailedError("the committed positions could not be read; the next start will")
 
+    # Storing without waiting for the next turn.
+
+    def _store_now(self, track: Track) -> None:
+        """The journal of a shard is full: nothing more is taken before it is stored."""
+        self._commit()
+        while track.full and self._tracks.get(track.partition) is track:
+            self._snapshots.begin(track)
+            self._add_state()
+            self._commit()
+
+    def _store_before_leaving(self, partitions: Iterable[int]) -> bool:
+        """Store shards that are about to go, so that their new owner has nothing to replay. Bounded in time."""
+        until_ms = self._clock.monotonic_ms() + self._options.handover_ms
+        tracks = [self._tracks[partition] for partition in partitions]
+        while self._clock.monotonic_ms() < until_ms:
+            for track in tracks:
+                if not track.empty:
+                    self._snapshots.begin(track)
+            self._add_state()
+            if self._pending.empty:
+                return True
+            if not self._commit_within(self._options.revoke_attempts_max):
+                return False
+        return True
+
     # The group.
 
     def assigned(self, partitions: Sequence[int]) -> None:
-        """Note the new partitions; their positions are looked up in the loop, not in the callback."""
-        self._joining.extend(partitions)
+        """Note the new partitions; their state is restored in the loop, not in the callback."""
         self._observer.partitions("assigned", partitions)
+        self._restores.add(partitions)
 
     def revoked(self, partitions: Sequence[int]) -> None:
-        """Publish and commit what there is of these partitions, then forget them."""
-        owned = [partition for partition in partitions if partition in self._engine.partitions]
-        for partition in owned:
-            self._drain(partition)
-        if owned and not self._commit_within(self._options.revoke_attempts_max):
-            # The new owner does again what was not committed; the open panes of what was are gone.
-            self._abandoned.extend(owned)
+        """Commit what there is of these partitions, store them, then forget them."""
+        owned = [partition for partition in partitions if partition in self._tracks]
+        done = not owned or (
+            self._commit_within(self._options.revoke_attempts_max) and self._store_before_leaving(owned)
+        )
+        if not done:
+            # The new owner does again what was not committed.
             self._observer.abandoned(owned)
         self._forget(partitions)
         self._observer.partitions("revoked", partitions)
@@ -227,43 +321,33 @@ class Loop:
         self._forget(partitions)
         self._observer.partitions("lost", partitions)
 
-    def _drain(self, partition: int) -> None:
-        """Take what the open panes hold, with the shard's position, so that it is fenced like all outputs."""
-        outputs = self._engine.drain(partition)
-        if outputs:
-            self._pending.outputs.extend(outputs)
-            mark = f"drain {self._clock.epoch_ms()}"
-            self._pending.positions[partition] = Position(self._offsets[partition], mark)
-
-    def _attach(self) -> None:
-        """Begin the partitions that joined, each at its committed position; restoring state comes in here."""
-        if not self._joining:
-            return
-        try:
-            committed = self._membership.committed(self._joining)
-        except PositionUnstableError:
-            return  # a former owner's transaction is still open: ask again in the next turn
-        for partition in self._joining:
-            position = committed[partition]
-            self._engine.add_shard(partition)
-            begin = self._source.attach(partition, None if position is None else position.offset)
-            if begin is not None:
-                self._offsets[partition] = begin
-            if begin is not None and position is None:
-                # "latest" is now: a start after a crash must not mean a later now.
-                self._pending.positions[partition] = Position(begin)
-        self._observer.partitions("attached", self._joining)
-        self._joining = []
-
     def _forget(self, partitions: Sequence[int]) -> None:
         """Drop the state of partitions and whatever of them was not committed."""
-        gone = frozenset(partitions)
-        self._joining = [partition for partition in self._joining if partition not in gone]
+        self._restores.forget(partitions)
         self._source.detach(partitions)
-        for partition in gone & self._engine.partitions:
-            self._engine.drop_shard(partition)
-        for partition in gone:
+        for partition in partitions:
+            self._snapshots.forget(partition)
             self._ticked_ms.pop(partition, None)
-            self._offsets.pop(partition, None)
-            self._pending.positions.pop(partition, None)
-        self._pending.outputs[:] = [output for output in self._pending.outputs if output.shard not in gone]
+            if self._tracks.pop(partition, None) is not None:
+                self._engine.drop_shard(partition)
+        self._pending.forget(frozenset(partitions))
+
+    def _tell(self) -> None:
+        """Tell the observer what there is; end when nothing can be worked on."""
+        self._observer.alive()
+        restores = self._restores
+        self._observer.shards(
+            Shards(
+                live=len(self._tracks),
+                restoring=restores.waiting,
+                refused=len(restores.refused),
+                records_left=restores.records_left,
+                seconds_left=restores.seconds_left,
+                oldest_cut_seconds=self._snapshots.oldest_seconds(self._tracks.values()),
+            )
+        )
+        problems = restores.refused.values()
+        # A partition too many is nobody's reason to end: the others belong to other workers, and go on.
+        serious = any(problem.kind is not ProblemKind.NO_STATE_PARTITION for problem in problems)
+        if serious and not self._tracks and not restores.waiting:
+            raise StateRefusedError("; ".join(str(problem) for problem in problems))

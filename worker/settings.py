@@ -45,6 +45,8 @@ _NAMED_FILE = frozenset(
 )
 _SECRET = re.compile(r"password|passphrase|secret|token|credential|jaas|(^|[._])key([._]|$)", re.IGNORECASE)
 _MASK = "********"
+_REPLACE_MS = 25_000
+"""A producer that is replaced after a failed commit may take this long, and another look at the positions."""
 _UNSAFE = "exactly-once depends on it"
 _REFUSED_PROPERTIES = {
     "acks": _UNSAFE,
@@ -57,6 +59,7 @@ _REFUSED_PROPERTIES = {
     "enable.idempotence": _UNSAFE,
     "enable.partition.eof": "the reader does not expect such events",
     "group.id": "say [kafka] group_id",
+    "group.instance.id": "say [worker] instance_id and static_membership",
     "isolation.level": "records of aborted transactions would be read",
     "max.in.flight": _UNSAFE,
     "max.in.flight.requests.per.connection": _UNSAFE,
@@ -65,6 +68,8 @@ _REFUSED_PROPERTIES = {
     "metadata.broker.list": "say [kafka] bootstrap_servers",
     "partition.assignment.strategy": "hand-over of state is written for cooperative-sticky",
     "request.required.acks": _UNSAFE,
+    "retry.backoff.max.ms": "the sink tells by it whether a commit was asked for twice",
+    "retry.backoff.ms": "the sink tells by it whether a commit was asked for twice",
     "transaction.timeout.ms": "say [worker] transaction_timeout_ms",
     "transactional.id": "it follows [kafka] group_id",
 }
@@ -109,10 +114,32 @@ class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     fetch_records_max: Annotated[int, Meta(ge=1, le=100_000)] = 5_000
     outputs_max: Annotated[int, Meta(ge=1, le=90_000)] = 20_000
     """Pending outputs that cause an early commit; the queue of a producer ends at 100,000."""
+    handover_ms: Annotated[int, Meta(ge=0, le=60_000)] = 5_000
+    """How long shards that are given up may be stored before that; what is not in time is replayed by the new owner."""
     idle_close_ms: Annotated[int, Meta(ge=100)] = 5_000
     """Silence of a partition after which panes that are over are published without waiting for a later event."""
     start_at: Literal["earliest", "latest"] = "earliest"
     """Where a partition without a committed position begins."""
+    instance_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,100}$")] = ""
+    """Names this worker for good, for example by its pod: a successor then ends a dead one's transaction at once."""
+    static_membership: bool = False
+    """Whether `instance_id` is also the group's name for it: a quick restart then moves no partition."""
+    on_missing_state: Literal["fail", "fresh"] = "fail"
+    """When a shard's state cannot be used: leave the shard alone and say so, or begin with empty state."""
+    on_digest_mismatch: Literal["fail", "accept"] = "fail"
+    """When a replay gave something else than the first run: leave the shard alone, or go on with what it gave."""
+    restores_max: Annotated[int, Meta(ge=1, le=64)] = 2
+    """Shards restored at the same time."""
+    snapshot_interval_ms: Annotated[int, Meta(ge=100)] = 10_000
+    """A shard that has changed is stored again after this long, unless that would cost too much time."""
+    snapshot_records_max: Annotated[int, Meta(ge=1)] = 500_000
+    """... or after so many records: the most that a restore has to replay."""
+    snapshot_commit_bytes_max: Annotated[int, Meta(ge=1_000_000, le=200_000_000)] = 4_000_000
+    """Of a snapshot, written in one transaction."""
+    snapshot_time_share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.03
+    """Of the worker's time that snapshots may take before they are stored less often."""
+    watchdog_ms: Annotated[int, Meta(ge=30_000, le=900_000)] = 60_000
+    """A loop that is silent for so long hangs: the process ends with 75, and whoever supervises it starts it again."""
     transaction_timeout_ms: Annotated[int, Meta(ge=5_000, le=900_000)] = 15_000
     refit_processes: Annotated[int, Meta(ge=1, le=64)] = 1
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -276,6 +303,13 @@ def _in_plain_words(message: str) -> str:
 def _refuse_contradictions(settings: Settings) -> None:
     found = contradictions(settings.engine)
     worker = settings.worker
+    if worker.static_membership and not worker.instance_id:
+        found.append("worker.static_membership needs a worker.instance_id, another one for each worker")
+    if worker.watchdog_ms < 2 * worker.transaction_timeout_ms + _REPLACE_MS:
+        found.append(
+            f"worker.watchdog_ms must be at least twice worker.transaction_timeout_ms and {_REPLACE_MS} more: a commit "
+            "that fails and is aborted may take that long"
+        )
     if worker.commit_interval_ms * 2 > worker.transaction_timeout_ms:
         found.append("worker.transaction_timeout_ms must be at least twice worker.commit_interval_ms")
     by_name: dict[str, str] = {}

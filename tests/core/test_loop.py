@@ -5,86 +5,22 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from tests.streams import SMALL, START_MS, TOPIC, batch
+from tests.streams import SMALL, START_MS, Record, records
+from tests.world import World
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.engine import Engine
-from worker.core.events import Output, OutputTopic, RawBatch
-from worker.loop import CommitFailedError, FencedError, Loop, LoopOptions
-from worker.ports import CommitOutcome, GroupListener, Position, PositionUnstableError
+from worker.core.events import InputTopic, Output
+from worker.core.journal import Entry, EntryKind, Origin, decode_entries, decode_pointer
+from worker.core.shard import Topics
+from worker.loop import CommitFailedError, FencedError, Loop, LoopOptions, Ports, StateRefusedError
+from worker.observer import Observer
+from worker.ports import Commit, CommitOutcome, Position, StateRecord
+from worker.recovery.restores import RestoresOptions
+from worker.recovery.snapshots import SnapshotOptions
+from worker.recovery.track import Identity
 
-
-class World:
-    """A broker, a group and a clock in one object, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now_ms = 0
-        self.group: list[tuple[str, list[int]]] = []
-        self.inbox: list[RawBatch] = []
-        self.stored: dict[int, Position] = {}
-        self.visible: list[Output] = []
-        self.outcomes: list[CommitOutcome] = []
-        self.sent: list[list[Output]] = []
-        self.attached: dict[int, int | None] = {}
-        self.unstable = 0
-        self.hidden_success = False
-        self.replaced = 0
-        self.closed: list[str] = []
-        self.end: int | None = None
-
-    # Membership
-
-    def poll(self, listener: GroupListener) -> None:
-        while self.group:
-            what, partitions = self.group.pop(0)
-            getattr(listener, what)(partitions)
-
-    def committed(self, partitions: Sequence[int]) -> Mapping[int, Position | None]:
-        if self.unstable:
-            self.unstable -= 1
-            raise PositionUnstableError
-        return {partition: self.stored.get(partition) for partition in partitions}
-
-    # Source
-
-    def attach(self, partition: int, offset: int | None) -> int | None:
-        self.attached[partition] = offset
-        return offset if offset is not None else self.end
-
-    def detach(self, partitions: Sequence[int]) -> None:
-        for partition in partitions:
-            self.attached.pop(partition, None)
-
-    def fetch(self, records_max: int, wait_ms: int) -> list[RawBatch]:
-        self.now_ms += wait_ms
-        out, self.inbox = self.inbox, []
-        return [raw for raw in out if raw.partition in self.attached]
-
-    # Sink
-
-    def commit(self, outputs: Sequence[Output], positions: Mapping[int, Position]) -> CommitOutcome:
-        self.sent.append(list(outputs))
-        outcome = self.outcomes.pop(0) if self.outcomes else CommitOutcome.COMMITTED
-        if outcome is CommitOutcome.COMMITTED or self.hidden_success:
-            self.visible += outputs
-            self.stored |= positions
-        return outcome
-
-    def replace(self) -> None:
-        self.replaced += 1
-
-    # Clock, and the end of all
-
-    def monotonic_ms(self) -> int:
-        return self.now_ms
-
-    def pause(self, wait_ms: int) -> None:
-        self.now_ms += wait_ms
-
-    def epoch_ms(self) -> int:
-        return START_MS + self.now_ms
-
-    def close(self, listener: GroupListener | None = None) -> None:
-        self.closed.append("membership" if listener else "other")
+IDENTITY = Identity("group", Origin("cluster", "p", "l", "s"), "options", "libraries")
+NEVER = SnapshotOptions(interval_ms=10**9)
 
 
 @pytest.fixture
@@ -95,9 +31,66 @@ def world() -> World:
     return made
 
 
-def loop_of(world: World) -> Loop:
+class Listener(Observer):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def refused(self, partition: int, kind: str, message: str) -> None:
+        self.told.append(f"refused {partition} {kind}")
+
+    def noted(self, partition: int, message: str) -> None:
+        self.told.append(f"noted {partition} {message}")
+
+    def abandoned(self, partitions: Sequence[int]) -> None:
+        self.told.append(f"abandoned {list(partitions)}")
+
+
+def loop_of(
+    world: World,
+    options: LoopOptions | None = None,
+    identity: Identity = IDENTITY,
+    observer: Observer | None = None,
+) -> Loop:
     """Return a loop whose every port is the world."""
-    return Loop(Engine(SMALL, TOPIC, InlineRefits()), world, world, world, world, LoopOptions())
+    engine = Engine(SMALL, Topics(), InlineRefits())
+    return Loop(
+        engine, Ports(world, world, world, world, world), identity, options or LoopOptions(snapshots=NEVER), observer
+    )
+
+
+def digest_of(loop: Loop, partition: int = 0) -> str:
+    """Return the checksum of a shard's whole state."""
+    return loop._engine.digest(partition)
+
+
+def live(world: World, loop: Loop) -> Loop:
+    """Let the loop take its partitions, which takes a turn or two."""
+    for _ in range(3):
+        loop.step()
+    return loop
+
+
+def bad(count: int) -> list[Record]:
+    """Records that each give one output at once: a dead letter."""
+    return [(b"bad", START_MS)] * count
+
+
+def good(count: int) -> list[Record]:
+    """Records that give no output yet."""
+    event = {"event_id": "e", "model_id": "m", "features": {"a": 1}, "prediction": 1}
+    return [(json.dumps(event).encode(), START_MS)] * count
+
+
+def labels(count: int) -> list[Record]:
+    """Labels of the same model."""
+    return [(b'{"event_id":"e","model_id":"m","label":1}', START_MS)] * count
+
+
+def journal_of(world: World, partition: int = 0) -> list[Entry]:
+    """Return the journal that is committed."""
+    return decode_entries(decode_pointer(world.stored[partition].metadata).journal)
 
 
 def tick_until_idle(world: World, loop: Loop) -> None:
@@ -107,31 +100,24 @@ def tick_until_idle(world: World, loop: Loop) -> None:
         loop.step()
 
 
-def bad(partition: int, first: int, count: int) -> RawBatch:
-    """Records that each give one output at once: a dead letter."""
-    return batch(partition, first, [(b"bad", START_MS)] * count)
-
-
-def good(partition: int, first: int, count: int) -> RawBatch:
-    """Records that give no output yet."""
-    event = {"event_id": "e", "model_id": "m", "features": {"a": 1}, "prediction": 1}
-    return batch(partition, first, [(json.dumps(event).encode(), START_MS)] * count)
-
-
 def test_outputs_and_positions_become_visible_together(world: World) -> None:
     """One turn commits what it processed, at the offset after the last record."""
-    world.inbox = [bad(0, 5, 3)]
-    loop_of(world).step()
-    assert [output.offset for output in world.visible] == [5, 6, 7]
-    assert world.stored == {0: Position(8)}
+    loop = live(world, loop_of(world))
+    world.give(0, bad(3))
+    loop.step()
+    assert [output.offset for output in world.visible] == [0, 1, 2]
+    assert (world.stored[0].offset, world.stored[0].label_offset) == (3, 0)
 
 
-def test_reading_begins_at_the_committed_position(world: World) -> None:
-    """A partition is attached where the group left it; a new one where the source begins new ones."""
-    world.stored = {0: Position(42)}
-    world.group.append(("assigned", [1]))
-    loop_of(world).step()
-    assert world.attached == {0: 42, 1: None}
+def test_a_new_shard_begins_where_start_at_says_and_commits_that_at_once(world: World) -> None:
+    """A crash before the first record must not move the beginning."""
+    world.give(0, good(5))
+    world.give(0, labels(2), InputTopic.LABELS)
+    world.inbox = []
+    job = RestoresOptions().job._replace(start_at="latest")
+    live(world, loop_of(world, LoopOptions(restores=RestoresOptions(job=job))))
+    assert world.attached == {0: (5, 2)}
+    assert (world.stored[0].offset, world.stored[0].label_offset) == (5, 2)
 
 
 def test_unstable_positions_are_asked_again(world: World) -> None:
@@ -140,127 +126,138 @@ def test_unstable_positions_are_asked_again(world: World) -> None:
     loop = loop_of(world)
     loop.step()
     assert world.attached == {}
-    loop.step()
-    loop.step()
-    assert world.attached == {0: None}
+    for _ in range(8):
+        loop.step()
+    assert world.attached == {0: (0, 0)}
 
 
 def test_an_aborted_transaction_is_sent_again_with_the_same_bytes(world: World) -> None:
     """State is not rolled back; the bytes are kept."""
-    world.inbox = [bad(0, 0, 2)]
+    loop = live(world, loop_of(world))
+    world.give(0, bad(2))
     world.outcomes = [CommitOutcome.ABORTED, CommitOutcome.ABORTED]
-    loop_of(world).step()
-    assert world.sent[0] == world.sent[1] == world.sent[2] == world.visible
-    assert world.stored == {0: Position(2)}
+    loop.step()
+    assert world.sent[-3] == world.sent[-2] == world.sent[-1] == world.visible
+    assert world.stored[0].offset == 2
 
 
 def test_bytes_of_a_partition_that_went_are_not_sent_again(world: World) -> None:
     """After an abort the group is asked; what is no longer ours is dropped, the rest is sent."""
     world.group.append(("assigned", [1]))
-    loop = loop_of(world)
-    loop.step()
-    world.inbox = [bad(0, 0, 2), bad(1, 0, 1)]
+    loop = live(world, loop_of(world))
+    world.give(0, bad(2))
+    world.give(1, bad(1))
     world.outcomes = [CommitOutcome.ABORTED]
-    world.group = []
     commit = world.commit
 
-    def lose_after_abort(outputs: Sequence[Output], positions: Mapping[int, Position]) -> CommitOutcome:
+    def lose_after_abort(
+        outputs: Sequence[Output], positions: Mapping[int, Position], state: Sequence[StateRecord] = ()
+    ) -> Commit:
         world.group.append(("lost", [0]))
-        return commit(outputs, positions)
+        return commit(outputs, positions, state)
 
     world.commit = lose_after_abort  # type: ignore[method-assign]  # scripted
     loop.step()
     assert {output.shard for output in world.visible} == {1}
-    assert world.stored == {1: Position(1)}
-
-
-def test_a_revocation_between_two_attempts_still_publishes_open_panes(world: World) -> None:
-    """No transaction is open then: the partition is drained and committed like at any other time."""
-    loop = loop_of(world)
-    world.inbox = [good(0, 0, 7)]
-    loop.step()
-    world.inbox = [good(0, 7, 3)]
-    world.outcomes = [CommitOutcome.ABORTED]
-    commit = world.commit
-
-    def revoke_after_abort(outputs: Sequence[Output], positions: Mapping[int, Position]) -> CommitOutcome:
-        if world.outcomes:
-            world.group.append(("revoked", [0]))
-        return commit(outputs, positions)
-
-    world.commit = revoke_after_abort  # type: ignore[method-assign]  # scripted
-    loop.step()
-    (metric,) = world.visible
-    assert b'"events":10' in (metric.value or b"")
-    assert world.stored[0].offset == 10
-
-
-def test_a_last_commit_that_fails_is_not_silent(world: World) -> None:
-    """What open panes held is lost then: the process must not end as if all were well."""
-    loop = loop_of(world)
-    world.inbox = [good(0, 0, 7)]
-    loop.step()
-    world.outcomes = [CommitOutcome.ABORTED] * 5
-    with pytest.raises(CommitFailedError, match="last commit"):
-        loop.run(lambda: True)
-    assert "membership" in world.closed
+    assert (world.stored[0].offset, world.stored[1].offset) == (0, 1)
 
 
 def test_an_unknown_outcome_that_was_a_success_is_not_repeated(world: World) -> None:
     """The committed positions tell that the transaction went through: nothing is doubled."""
-    world.inbox = [bad(0, 0, 2)]
+    loop = live(world, loop_of(world))
+    world.give(0, bad(2))
     world.outcomes, world.hidden_success = [CommitOutcome.UNKNOWN], True
-    loop_of(world).step()
+    sent = len(world.sent)
+    loop.step()
     assert len(world.visible) == 2
-    assert (world.replaced, len(world.sent)) == (1, 1)
+    assert (world.replaced, len(world.sent) - sent) == (1, 1)
 
 
 def test_an_unknown_outcome_that_was_a_failure_is_repeated(world: World) -> None:
     """The committed positions tell that nothing went through: nothing is lost."""
-    world.inbox = [bad(0, 0, 2)]
+    loop = live(world, loop_of(world))
+    world.give(0, bad(2))
     world.outcomes = [CommitOutcome.UNKNOWN]
-    world.unstable = 0
-    loop_of(world).step()
+    sent = len(world.sent)
+    loop.step()
     assert len(world.visible) == 2
-    assert (world.replaced, len(world.sent)) == (1, 2)
+    assert (world.replaced, len(world.sent) - sent) == (1, 2)
 
 
 def test_a_fenced_worker_leaves(world: World) -> None:
     """Somebody else writes under this identity: the loop ends with an error, nothing is visible."""
-    world.inbox = [bad(0, 0, 1)]
+    loop = live(world, loop_of(world))
+    world.give(0, bad(1))
     world.outcomes = [CommitOutcome.FENCED]
     with pytest.raises(FencedError):
-        loop_of(world).step()
+        loop.step()
     assert world.visible == []
 
 
 def test_attempts_are_bounded(world: World) -> None:
     """A transaction that never goes through ends the process; the next start tries again."""
-    world.inbox = [bad(0, 0, 1)]
+    loop = live(world, loop_of(world))
+    world.give(0, bad(1))
     world.outcomes = [CommitOutcome.ABORTED] * 100
+    sent = len(world.sent)
     with pytest.raises(CommitFailedError):
-        loop_of(world).step()
-    assert len(world.sent) == LoopOptions().commit_attempts_max
+        loop.step()
+    assert len(world.sent) - sent == LoopOptions().commit_attempts_max
 
 
-def test_a_revoked_partition_is_published_and_committed_first(world: World) -> None:
-    """Open panes of a partition that goes are published as parts, so that no event is missing in the metrics."""
-    loop = loop_of(world)
-    world.inbox = [good(0, 0, 7)]
+def test_the_journal_tells_the_order_in_which_records_were_taken(world: World) -> None:
+    """Ranges of both inputs and ticks, as they came, however they were committed."""
+    loop = live(world, loop_of(world))
+    world.give(0, good(3))
+    world.give(0, labels(2), InputTopic.LABELS)
     loop.step()
-    assert world.visible == []
+    world.give(0, good(4))
+    loop.step()
+    world.give(0, good(1))
+    loop.step()
+    assert journal_of(world) == [(EntryKind.PREDICTIONS, 3), (EntryKind.LABELS, 2), (EntryKind.PREDICTIONS, 5)]
+    tick_until_idle(world, loop)
+    kinds = [kind for kind, _ in journal_of(world)]
+    assert kinds[3:] == [EntryKind.TICK, EntryKind.TICK]
+    world.now_ms += 1_000_000
+    loop.step()
+    assert len(journal_of(world)) == 5  # nothing is left for a tick to do
+
+
+def test_a_revoked_partition_is_committed_stored_and_dropped(world: World) -> None:
+    """Its new owner finds a snapshot and has nothing to replay; open panes are part of it."""
+    loop = live(world, loop_of(world))
+    world.give(0, good(7))
+    loop.step()
+    before = digest_of(loop)
     world.group = [("revoked", [0])]
     loop.step()
-    (metric,) = world.visible
-    assert metric.topic is OutputTopic.METRICS
-    assert b'"events":7' in (metric.value or b"")
+    assert world.visible == []
+    assert (world.attached, journal_of(world)) == ({}, [])
+    world.group = [("assigned", [0])]
+    other = live(world, loop_of(world))
+    assert world.attached == {0: (7, 0)}
+    assert digest_of(other) == before
+
+
+def test_a_revoke_that_cannot_commit_leaves_the_work_to_the_new_owner(world: World) -> None:
+    """Nothing is visible, nothing is kept, and the worker goes on."""
+    listener = Listener()
+    loop = live(world, loop_of(world, observer=listener))
+    world.give(0, good(7))
+    world.group = [("revoked", [0])]
+    world.inbox, late = [], world.inbox
+    world.outcomes = [CommitOutcome.ABORTED] * 2
+    loop.step()
+    world.inbox = late
+    assert world.stored[0].offset == 0
     assert world.attached == {}
 
 
 def test_a_lost_partition_is_dropped_without_a_commit(world: World) -> None:
     """Somebody else owns it already: nothing of it is sent."""
-    loop = loop_of(world)
-    world.inbox = [good(0, 0, 7)]
+    loop = live(world, loop_of(world))
+    world.give(0, good(7))
     loop.step()
     sent = len(world.sent)
     world.group = [("lost", [0])]
@@ -271,57 +268,226 @@ def test_a_lost_partition_is_dropped_without_a_commit(world: World) -> None:
 
 def test_an_idle_partition_closes_its_panes(world: World) -> None:
     """When nothing comes any more, the pane is published without waiting for a later event."""
-    loop = loop_of(world)
-    world.inbox = [good(0, 0, 7)]
+    loop = live(world, loop_of(world))
+    world.give(0, good(7))
     loop.step()
     tick_until_idle(world, loop)
     (metric,) = world.visible
-    assert b'"complete":true' in (metric.value or b"")
+    assert b'"events":7' in (metric.value or b"")
     assert world.stored[0].offset == 7
 
 
-def test_an_idle_tick_in_doubt_is_neither_lost_nor_doubled(world: World) -> None:
-    """The mark in the position tells whether the outputs of a tick became visible, though the offset is the same."""
-    for hidden in (False, True):
-        world.visible, world.sent, world.replaced = [], [], 0
-        loop = loop_of(world)
-        world.group = [("assigned", [0])]
-        world.inbox = [good(0, 0, 7)]
-        loop.step()
-        world.outcomes, world.hidden_success = [CommitOutcome.UNKNOWN], hidden
-        tick_until_idle(world, loop)
-        world.hidden_success = False
-        assert len(world.visible) == 1
-        assert world.replaced == 1
-
-
-def test_the_end_where_a_new_partition_begins_is_committed_at_once(world: World) -> None:
-    """With `start_at = "latest"` a crash before the first record must not move the beginning."""
-    world.end = 33
-    loop_of(world).step()
-    assert world.stored == {0: Position(33)}
-
-
-def test_a_revoke_that_cannot_commit_leaves_the_work_to_the_new_owner(world: World) -> None:
-    """Nothing is visible, nothing is kept, and the worker goes on."""
-    loop = loop_of(world)
-    world.inbox = [good(0, 0, 7)]
+@pytest.mark.parametrize("hidden", [False, True])
+def test_an_idle_tick_in_doubt_is_neither_lost_nor_doubled(world: World, hidden: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """The generation in the position tells whether it became visible, though the offset is the same."""
+    loop = live(world, loop_of(world))
+    world.give(0, good(7))
     loop.step()
-    world.group = [("revoked", [0])]
-    world.outcomes = [CommitOutcome.ABORTED] * LoopOptions().revoke_attempts_max
+    world.now_ms += LoopOptions().idle_close_ms
     loop.step()
+    world.outcomes, world.hidden_success = [CommitOutcome.UNKNOWN], hidden
+    world.now_ms += LoopOptions().idle_close_ms + SMALL.pane_ms + SMALL.pane_grace_ms
     loop.step()
-    assert world.visible == []
-    assert len(world.sent) == 1 + LoopOptions().revoke_attempts_max
+    assert len(world.visible) == 1
+    assert world.replaced == 1
 
 
 def test_stopping_leaves_cleanly(world: World) -> None:
-    """A stop finishes the batch, publishes open panes, commits, and closes everything."""
-    world.inbox = [good(0, 0, 3)]
-    turns = iter([False, False, True])
-    loop = loop_of(world)
-    loop.run(lambda: next(turns, True))
-    (metric,) = world.visible
-    assert b'"complete":false' in (metric.value or b"")
-    assert world.stored[0].offset == 3
+    """A stop finishes the batch, stores, commits, and closes everything; a restart goes on with nothing to replay."""
+    loop = live(world, loop_of(world))
+    world.give(0, good(3))
+    loop.step()
+    before = digest_of(loop)
+    loop.run(lambda: True)
     assert world.closed == ["membership", "other", "other"]
+    assert (world.stored[0].offset, journal_of(world)) == (3, [])
+    world.group = [("assigned", [0])]
+    assert digest_of(live(world, loop_of(world))) == before
+
+
+def test_a_crash_is_repaired_by_replay(world: World) -> None:
+    """Without any snapshot, and with one: the state is that of the first run, and nothing is published twice."""
+    for options in (LoopOptions(snapshots=NEVER), LoopOptions(snapshots=SnapshotOptions(interval_ms=300))):
+        fresh = World()
+        fresh.group = [("assigned", [0])]
+        loop = live(fresh, loop_of(fresh, options))
+        stream = records(5, 300)
+        for begin in range(0, 300, 20):
+            fresh.give(0, stream[begin : begin + 20])
+            fresh.give(0, labels(1), InputTopic.LABELS)
+            loop.step()
+        before, published = digest_of(loop), list(fresh.visible)
+        fresh.group = [("assigned", [0])]  # the first loop is gone without a word
+        other = live(fresh, loop_of(fresh, options))
+        assert digest_of(other) == before
+        assert fresh.visible == published
+
+
+def test_a_long_journal_forces_a_snapshot(world: World) -> None:
+    """Predictions and labels in turn fill the journal; it never outgrows the metadata."""
+    loop = live(world, loop_of(world))
+    for _ in range(1200):
+        world.give(0, good(1))
+        world.give(0, labels(1), InputTopic.LABELS)
+    loop.step()
+    assert world.stored[0].offset == 1200
+    assert len(world.stored[0].metadata) <= 4095
+    for _ in range(4):
+        loop.step()
+    assert decode_pointer(world.stored[0].metadata).base.snapshot is not None
+
+
+def test_a_damaged_snapshot_falls_back_to_the_one_before(world: World) -> None:
+    """One flipped byte costs a longer replay, not the state; and it is told."""
+    options = LoopOptions(snapshots=SnapshotOptions(interval_ms=300))
+    loop = live(world, loop_of(world, options))
+    stream = records(6, 400)
+    for begin in range(0, 400, 20):
+        world.give(0, stream[begin : begin + 20])
+        loop.step()
+    before = digest_of(loop)
+    pointer = decode_pointer(world.stored[0].metadata)
+    assert pointer.base.previous is not None
+    _damage(world, pointer.base.snapshot.offsets[0] if pointer.base.snapshot else -1)
+    world.group = [("assigned", [0])]
+    listener = Listener()
+    other = live(world, loop_of(world, options, observer=listener))
+    assert digest_of(other) == before
+    assert any("going back to the one before" in line for line in listener.told)
+    for _ in range(5):
+        other.step()
+    assert decode_pointer(world.stored[0].metadata).base.snapshot != pointer.base.snapshot
+
+
+def _damage(world: World, offset: int) -> None:
+    log = world.logs[InputTopic.STATE, 0]
+    place = next(place for place, row in enumerate(log) if row[0] == offset)
+    value = bytearray(log[place][2] or b"")
+    value[len(value) // 2] ^= 1
+    log[place] = (offset, log[place][1], bytes(value), 0)
+
+
+@pytest.mark.parametrize(
+    ("what", "kind"),
+    [
+        ("cluster", "foreign_cluster"),
+        ("topic", "topic_recreated"),
+        ("options", "other_options"),
+        ("position", "position_missing"),
+        ("metadata", "other_format"),
+        ("no metadata", "position_missing"),
+        ("retention", "input_gone"),
+        ("truncated", "input_truncated"),
+        ("damaged", "state_damaged"),
+        ("trace", "digest_mismatch"),
+    ],
+)
+def test_what_does_not_fit_is_refused_or_begun_anew(world: World, what: str, kind: str) -> None:
+    """Each trouble has its name; `fail` leaves the shard alone and ends the worker, `fresh` begins with empty state."""
+    loop = live(world, loop_of(world))
+    stream = records(7, 120)
+    world.give(0, stream[:60])
+    loop.step()
+    loop.revoked([0])
+    world.group = [("assigned", [0])]
+    loop = live(world, loop_of(world))
+    world.give(0, stream[60:])
+    loop.step()
+    _break(world, what)
+    identity = OTHERS.get(what, IDENTITY)
+    world.group = [("assigned", [0])]
+    listener = Listener()
+    with pytest.raises(StateRefusedError, match="shard 0: "):
+        live(world, loop_of(world, identity=identity, observer=listener))
+    assert listener.told[-1] == f"refused 0 {kind}"
+    if kind == "digest_mismatch":
+        return
+    world.group = [("assigned", [0])]
+    options = LoopOptions(snapshots=NEVER, restores=RestoresOptions(on_missing_state="fresh"))
+    fresh = live(world, loop_of(world, options, identity, listener))
+    assert fresh._tracks[0].base.snapshot is None
+    assert any("chosen" in line for line in listener.told)
+
+
+OTHERS = {
+    "cluster": IDENTITY._replace(origin=Origin("elsewhere", "p", "l", "s")),
+    "topic": IDENTITY._replace(origin=Origin("cluster", "p", "other", "s")),
+    "options": IDENTITY._replace(fingerprint="others"),
+}
+"""Who the next worker is, where that is what does not fit."""
+
+
+def _break(world: World, what: str) -> None:
+    """Damage one thing."""
+    position, inputs = world.stored[0], world.logs[InputTopic.PREDICTIONS, 0]
+    match what:
+        case "position":
+            del world.stored[0]
+        case "metadata" | "no metadata":
+            world.stored[0] = position._replace(metadata="somebody else's" if what == "metadata" else "")
+        case "retention":
+            world.first[InputTopic.PREDICTIONS, 0] = 100
+        case "truncated":
+            del inputs[80:]
+        case "damaged":
+            for row in list(world.logs[InputTopic.STATE, 0]):
+                _damage(world, row[0])
+        case "trace":
+            inputs[90:95] = [(row[0], row[1], b"something else", row[3]) for row in inputs[90:95]]
+
+
+def test_other_libraries_are_told_and_the_digest_decides(world: World) -> None:
+    """An upgrade with nothing to replay is nothing; one with something is judged by what the replay gives."""
+    loop = live(world, loop_of(world))
+    world.give(0, good(20))
+    loop.step()
+    world.group = [("assigned", [0])]
+    listener = Listener()
+    live(world, loop_of(world, identity=IDENTITY._replace(environment="newer"), observer=listener))
+    assert listener.told == [
+        "noted 0 the state was written by other library versions or on another CPU: the digest decides"
+    ]
+    assert 0 in world.attached
+
+
+def test_partitions_beyond_the_state_topic_are_refused_and_the_others_go_on(world: World) -> None:
+    """A grown predictions topic stops nothing that worked before."""
+    world.group = [("assigned", [0, 4])]
+    listener = Listener()
+    loop = live(world, loop_of(world, LoopOptions(restores=RestoresOptions(partitions=4)), observer=listener))
+    world.give(0, bad(1))
+    world.give(4, bad(1))
+    loop.step()
+    assert listener.told == ["refused 4 no_state_partition"]
+    assert [output.shard for output in world.visible] == [0]
+
+
+def test_a_shard_with_damaged_state_does_not_take_the_others_along(world: World) -> None:
+    """It is left alone, loudly; the rest of the worker goes on."""
+    world.stored[0] = Position(0, "garbage")
+    world.group = [("assigned", [0, 1])]
+    listener = Listener()
+    loop = live(world, loop_of(world, observer=listener))
+    world.give(1, bad(2))
+    loop.step()
+    assert listener.told == ["refused 0 other_format"]
+    assert [output.shard for output in world.visible] == [1, 1]
+
+
+def test_a_revocation_cancels_a_restore(world: World) -> None:
+    """Half restored and taken away: nothing remains, and the next assignment begins anew."""
+    loop = live(world, loop_of(world))
+    world.give(0, records(8, 200))
+    loop.step()
+    before = digest_of(loop)
+    slow = RestoresOptions().job._replace(records_max=1)
+    options = LoopOptions(snapshots=NEVER, restore_slice_ms=1, restores=RestoresOptions(job=slow))
+    world.group = [("assigned", [0])]
+    other = loop_of(world, options)
+    other.step()
+    assert not other._tracks
+    world.group = [("revoked", [0]), ("assigned", [0])]
+    for _ in range(40):
+        if not other._tracks:
+            other.step()
+    assert digest_of(other) == before

@@ -1,0 +1,1 @@
+"""Journal, pointer, stored state, snapshots and restores."""

@@ -1,0 +1,72 @@
+"""What the loop tells of itself. The default listens to nothing; `app` counts and logs what matters."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from worker.core.engine import Handled
+from worker.core.events import Output, RawBatch
+from worker.ports import CommitOutcome
+
+
+class Shards(NamedTuple):
+    """How many shards this worker has, and how far those are that come back."""
+
+    live: int
+    restoring: int
+    refused: int
+    records_left: int
+    """To be replayed, as far as it is known."""
+    seconds_left: float | None
+    oldest_cut_seconds: float
+    """Age of the oldest snapshot among the live shards that have changed since."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether all owned shards are live."""
+        return self.live > 0 and not (self.restoring or self.refused)
+
+
+class Observer:
+    """Is told what the loop does."""
+
+    def alive(self) -> None:
+        """A bounded piece of work has been done: the heartbeat."""
+
+    def fetched(self, batches: Sequence[RawBatch], seconds: float) -> None:
+        """Records have been read."""
+
+    def handled(self, handled: Handled, seconds: float) -> None:
+        """A batch has been processed."""
+
+    def committed(self, outputs: Sequence[Output], seconds: float) -> None:
+        """A transaction has become visible."""
+
+    def aborted(self, outcome: CommitOutcome) -> None:
+        """A transaction has not become visible, or it is not known yet."""
+
+    def captured(self, seconds: float) -> None:
+        """A part of a snapshot has been captured and packed."""
+
+    def snapshot(self, partition: int, size: int, seconds: float) -> None:
+        """A snapshot is complete: bytes written, and the time from its cut."""
+
+    def restored(self, partition: int, replayed: int, seconds: float) -> None:
+        """A shard is live: records replayed, and the time since it was assigned."""
+
+    def replaying(self, records: int, seconds: float) -> None:
+        """A slice of restores has been done."""
+
+    def refused(self, partition: int, kind: str, message: str) -> None:
+        """A shard's state cannot be restored, and nobody said to begin anew: it is not worked on."""
+
+    def noted(self, partition: int, message: str) -> None:
+        """Something was wrong with a shard's state, and has been dealt with."""
+
+    def abandoned(self, partitions: Sequence[int]) -> None:
+        """Partitions were given up without a last commit: the new owner does that work again."""
+
+    def partitions(self, what: str, partitions: Sequence[int]) -> None:
+        """Partitions were assigned, revoked or lost."""
+
+    def shards(self, shards: Shards) -> None:
+        """What there is now; told once a turn."""
