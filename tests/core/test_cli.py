@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from worker import __version__, cli
-from worker.cli import MEANING, ExitCode
+from worker.cli_options import MEANING, ExitCode, Failure
 
 COMMANDS = [
     [],
@@ -19,9 +19,15 @@ COMMANDS = [
     ["topics"],
     ["topics", "create"],
     ["topics", "check"],
+    ["state"],
+    ["state", "inspect"],
+    ["state", "export"],
+    ["state", "import"],
+    ["state", "reset"],
     ["schemas"],
     ["check-config"],
 ]
+GROUPS = [["topics"], ["state"]]
 NOBODY = "127.0.0.1:1"
 
 
@@ -48,16 +54,16 @@ def test_help_is_for_a_person(command: list[str], capsys: pytest.CaptureFixture[
     assert cli.main([*command, "--help"]) == ExitCode.DONE
     text = capsys.readouterr().out
     assert text.startswith(f"Usage: {' '.join(['modelvigil', *command])} ")
-    if command not in ([], ["topics"]):
-        assert "Example" in text
-        assert f"modelvigil {' '.join(command)}" in text.split("Example", 1)[1]
-    if command != ["topics"]:
+    assert r"\b" not in text
+    if command not in ([], *GROUPS):
+        assert re.search(rf"^  Examples?:\n +modelvigil {' '.join(command)}\b", text, re.MULTILINE)
+    if command not in GROUPS:
         assert "Exit codes:" in text
         assert re.search(r"^ +0  Done", text, re.MULTILINE)
     assert max(map(len, text.splitlines())) <= 100
 
 
-@pytest.mark.parametrize("command", [[], ["topics"]], ids=" ".join)
+@pytest.mark.parametrize("command", [[], *GROUPS], ids=" ".join)
 def test_a_bare_group_shows_its_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Somebody who types the name alone wants to know what there is."""
     assert cli.main(command) == ExitCode.DONE
@@ -102,6 +108,10 @@ def test_help_starts_without_the_heavy_packages() -> None:
         (["run", "--set", "engine.alert_rate"], ExitCode.USAGE, "write NAME=VALUE"),
         (["run", "--set", "kafka.properties.ssl.ca.location=x"], ExitCode.USAGE, "MODELVIGIL_KAFKA_SSL_CA_LOCATION"),
         (["topics", "create", "--partitions", "0"], ExitCode.USAGE, "--partitions"),
+        (["state", "export"], ExitCode.USAGE, "Missing option '--file'"),
+        (["state", "import", "--file", "x", "--at", "noon"], ExitCode.USAGE, "'committed', 'earliest', 'latest'"),
+        (["state", "reset", "--partition", "-1"], ExitCode.USAGE, "x>=0"),
+        (["state", "inspet"], ExitCode.USAGE, "Did you mean 'inspect'"),
         (["demo", "--seconds", "3"], ExitCode.USAGE, "x>=20"),
         (["run", "--config", "/nowhere/at.toml"], ExitCode.CONFIGURATION, "/nowhere/at.toml cannot be read"),
         (["run", "--set", "engine.alert_rte=0.1"], ExitCode.CONFIGURATION, "did you mean engine.alert_rate?"),
@@ -122,7 +132,7 @@ def test_what_a_user_does_wrong_is_one_line(
 
 def test_an_unreachable_broker_is_one_line() -> None:
     """Nobody listens at this address: the line names it, and says what to check."""
-    commands = (["run"], ["topics", "check"], ["topics", "create"], ["demo"])
+    commands = (["run"], ["topics", "check"], ["topics", "create"], ["state", "inspect"], ["demo"])
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "worker", *command, "--bootstrap-servers", NOBODY],
@@ -238,7 +248,7 @@ def test_a_bug_shows_its_traceback_and_a_code(
     def broken(**_: object) -> None:
         raise AssertionError("two and two are five")
 
-    monkeypatch.setattr("worker.cli._load", broken)
+    monkeypatch.setattr("worker.cli.load", broken)
     assert cli.main(["check-config"]) == ExitCode.BUG
     text = capsys.readouterr().err
     assert "Traceback" in text
@@ -249,9 +259,9 @@ def test_a_log_tail_goes_above_the_line(monkeypatch: pytest.MonkeyPatch, capsys:
     """Quoted log lines stay lines; the rest of the message is one line, the last."""
 
     def failing(**_: object) -> None:
-        raise cli.Failure(ExitCode.LOCAL_KAFKA, "it ended:\n  | first\n  | second\ntry again")
+        raise Failure(ExitCode.LOCAL_KAFKA, "it ended:\n  | first\n  | second\ntry again")
 
-    monkeypatch.setattr("worker.cli._load", failing)
+    monkeypatch.setattr("worker.cli.load", failing)
     assert cli.main(["check-config"]) == ExitCode.LOCAL_KAFKA
     assert capsys.readouterr().err == "  | first\n  | second\nmodelvigil: it ended: try again\n"
 
@@ -262,6 +272,6 @@ def test_ctrl_c_is_not_a_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     def interrupted(**_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("worker.cli._load", interrupted)
+    monkeypatch.setattr("worker.cli.load", interrupted)
     assert cli.main(["check-config"]) == ExitCode.INTERRUPTED
     assert capsys.readouterr().err.splitlines()[-1] == "modelvigil: interrupted"

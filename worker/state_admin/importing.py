@@ -1,0 +1,292 @@
+"""Brings the snapshots of a file back as new ones, at positions of the cluster that it writes to.
+
+    file -> engine (proves it) -> parts ... -> manifest -> restore (proves it again) -> pointer
+
+Rule 1: all shards are proven before anything is written.
+Rule 2: until the pointer of a shard is committed its old one stands. Its records lie in the slots that the old snapshot
+        does not use, and the old ones are deleted with the commit of the new pointer, not before.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from worker.core.cut import FITTED, LIVE, PARTS
+from worker.core.detectors.forest_fit import InlineRefits
+from worker.core.engine import Engine
+from worker.core.events import InputTopic
+from worker.core.journal import Base, Ref
+from worker.core.shard import Topics
+from worker.core.snapshot import SnapshotError, checksum
+from worker.edges.kafka import KafkaSink
+from worker.fingerprint import fingerprint
+from worker.ports import Bounds, Position, StateRecord
+from worker.recovery.problems import StateProblemError
+from worker.recovery.reading import Steps, bounds_of
+from worker.recovery.restore_job import RestoreJob, RestoreOptions
+from worker.recovery.stored import Key, Kind, Manifest, PartRef, Written, encode_manifest, ref_of, written
+from worker.recovery.track import Track
+from worker.state_admin.container import Export, read_from
+from worker.state_admin.differences import option_differences
+from worker.state_admin.session import Session, StateAdminError, drive, readable_pointer
+
+At = Literal["committed", "earliest", "latest"]
+
+
+class Arrival(NamedTuple):
+    """One shard of the file, and where it is to go on."""
+
+    manifest: Manifest
+    """As it is in the file."""
+    digest: str
+    trace: str
+    before: Position | None
+    """What is committed now."""
+    offset: int
+    label_offset: int
+
+    @property
+    def partition(self) -> int:
+        """The shard."""
+        return self.manifest.partition
+
+    @property
+    def generation(self) -> int:
+        """Of the last commit that there was here."""
+        pointer = readable_pointer(self.before)
+        return 0 if pointer is None else pointer.generation
+
+    @property
+    def line(self) -> str:
+        """It in words."""
+        return (
+            f"shard {self.partition}: {len(self.manifest.models)} models go on at offset {self.offset}, labels at "
+            f"{self.label_offset}"
+        )
+
+
+def import_state(session: Session, path: Path, wanted: Sequence[int], at: At, *, write: bool) -> Iterator[str]:
+    """Check the file and import it, or only say what would be done; yield a line for each shard.
+
+    Raises:
+        StateAdminError: something cannot be used, or the group has members.
+        SelectionError: there is no such partition.
+        FileError: the file cannot be read.
+    """
+    try:
+        with read_from(path) as export:
+            arrivals = _plan(session, export, wanted, at)
+            if not write:
+                yield from (arrival.line for arrival in arrivals)
+                return
+            with session.sink() as sink:
+                for arrival in arrivals:
+                    _import_shard(session, sink, export, arrival)
+                    yield arrival.line
+    except SnapshotError as error:
+        raise StateAdminError(f"{path} cannot be used: {error}") from None
+
+
+# Before anything is written.
+
+
+def _plan(session: Session, export: Export, wanted: Sequence[int], at: At) -> list[Arrival]:
+    """Prove that all of it can be used. Raises SnapshotError, too."""
+    session.refuse_members()
+    partitions = session.selected(wanted or export.partitions)
+    missing = [partition for partition in partitions if partition not in export.partitions]
+    if missing:
+        raise StateAdminError(f"shard {missing[0]} is not in the file: it has {export.partitions}")
+    beyond = [partition for partition in partitions if partition >= session.stateful]
+    if beyond:
+        raise StateAdminError(f"shard {beyond[0]} has no partition of labels or state: see `modelvigil topics check`")
+    manifests = [export.manifest(partition) for partition in partitions]
+    for manifest in manifests:
+        _refuse_other_options(session, export, manifest)
+    positions = session.positions(partitions)
+    return [_arrival(session, export, manifest, positions[manifest.partition], at) for manifest in manifests]
+
+
+def _refuse_other_options(session: Session, export: Export, manifest: Manifest) -> None:
+    """State means the same only under the same options. That the topic has another name here does not matter."""
+    if manifest.fingerprint == fingerprint(session.settings.engine, export.header.predictions_topic):
+        return
+    differing = option_differences(manifest.options, session.identity.options)
+    which = "; ".join(differing) or "another version has other ones"
+    raise StateAdminError(f"the state in the file was written with other [engine] options: {which}: set them so")
+
+
+def _arrival(session: Session, export: Export, manifest: Manifest, before: Position | None, at: At) -> Arrival:
+    offset, label_offset = _target(session, manifest.partition, before, at)
+    engine = _engine(session)
+    _restore(engine, export, manifest)
+    digest, trace = engine.digest(manifest.partition), engine.trace(manifest.partition)
+    return Arrival(manifest, digest, trace, before, offset, label_offset)
+
+
+def _engine(session: Session) -> Engine:
+    topics = session.settings.topics
+    return Engine(session.settings.engine, Topics(topics.predictions, topics.labels), InlineRefits())
+
+
+def _restore(engine: Engine, export: Export, manifest: Manifest) -> None:
+    """Give a shard of the file to an engine, which checks everything. Raises SnapshotError."""
+    if any(LIVE not in parts or not parts.keys() <= set(PARTS) for parts in manifest.models.values()):
+        raise SnapshotError(f"the manifest of shard {manifest.partition} names parts that cannot be")
+    engine.add_shard(manifest.partition)
+    found: dict[str, dict[str, bytes]] = {}
+    for part, payload in export.parts(manifest):
+        own = found.setdefault(part.model_id, {})
+        own[part.part] = payload
+        if own.keys() == manifest.models[part.model_id].keys():
+            engine.restore_monitor(manifest.partition, part.model_id, own[LIVE], own.get(FITTED))
+            del found[part.model_id]
+    engine.finish_restore(manifest.partition, manifest.header, list(manifest.models))
+
+
+# Where to go on.
+
+
+def _target(session: Session, partition: int, before: Position | None, at: At) -> tuple[int, int]:
+    predictions = drive(bounds_of(session.history, InputTopic.PREDICTIONS, partition))
+    labels = drive(bounds_of(session.history, InputTopic.LABELS, partition))
+    if at != "committed":
+        return _edge(predictions, at), _edge(labels, at)
+    if before is None:
+        raise StateAdminError(
+            f"shard {partition}: no position is committed: say --at earliest or --at latest, or leave it out with "
+            "--partition"
+        )
+    if not predictions.first <= before.offset <= predictions.end:
+        raise StateAdminError(
+            f"shard {partition}: the committed position {before.offset} is not in the topic, which has "
+            f"{predictions.first} to {predictions.end}: say --at earliest or --at latest"
+        )
+    return before.offset, _label_offset(before, labels)
+
+
+def _edge(bounds: Bounds, at: At) -> int:
+    return bounds.first if at == "earliest" else bounds.end
+
+
+def _label_offset(before: Position, labels: Bounds) -> int:
+    """Return where labels go on: as the pointer says, or else as it was committed for those who watch the lag."""
+    pointer = readable_pointer(before)
+    wanted = before.label_offset if pointer is None else pointer.label_offset
+    return labels.first if wanted is None else min(max(wanted, labels.first), labels.end)
+
+
+# Writing.
+
+
+def _import_shard(session: Session, sink: KafkaSink, export: Export, arrival: Arrival) -> None:
+    """Store one shard and point at it. Raises StateAdminError."""
+    partition = arrival.partition
+    old_keys = session.stored_keys(partition)
+    # What is committed now is committed again with each part: so the broker refuses it when somebody has joined. Where
+    # nothing is committed, only the last commit can be guarded like that.
+    fence = {} if arrival.before is None else {partition: arrival.before._replace(label_offset=None)}
+    manifest_ref, new_keys = _store(session, sink, export, arrival, fence)
+    base = Base(arrival.offset, arrival.label_offset, manifest_ref)
+    position = Track(partition, session.identity, base, generation=arrival.generation).position(arrival.trace)
+    _prove(session, arrival, position)
+    tombstones = [StateRecord(partition, key, None) for key in old_keys if key not in new_keys]
+    session.commit(sink, {partition: position}, tombstones)
+
+
+class _Stored(NamedTuple):
+    manifest: Ref
+    keys: set[bytes]
+
+
+def _store(session: Session, sink: KafkaSink, export: Export, arrival: Arrival, fence: dict[int, Position]) -> _Stored:
+    """Write parts and manifest, as many transactions as it takes."""
+    partition = arrival.partition
+    old = session.manifest_in_use(partition, arrival.before)
+    keys: set[bytes] = set()
+    models: dict[str, dict[str, PartRef]] = {model_id: {} for model_id in arrival.manifest.models}
+    for wave in _waves(session, _parts(session, export, arrival.manifest, old)):
+        records = [record for each in wave for record in each.what.records]
+        offsets = session.commit(sink, fence, records)
+        keys.update(record.key for record in records)
+        begin = 0
+        for each in wave:
+            own = offsets[begin : begin + len(each.what.records)]
+            begin += len(own)
+            models[each.what.key.model_id][each.what.key.part] = _ref(each, own)
+    manifest = _manifest(session, arrival, 0 if old is None else 1 - old.slot, models)
+    what = written(partition, Key(manifest.group, Kind.MANIFEST, manifest.slot, 0), encode_manifest(manifest))
+    offsets = session.commit(sink, fence, what.records)
+    keys.update(record.key for record in what.records)
+    return _Stored(ref_of(what, offsets), keys)
+
+
+def _manifest(session: Session, arrival: Arrival, slot: int, models: dict[str, dict[str, PartRef]]) -> Manifest:
+    identity = session.identity
+    return Manifest(
+        group=identity.group,
+        partition=arrival.partition,
+        slot=slot,
+        generation=arrival.generation,
+        offset=arrival.offset,
+        label_offset=arrival.label_offset,
+        written_ms=int(time.time() * 1000),
+        fingerprint=identity.fingerprint,
+        environment=identity.environment,
+        options=identity.options,
+        origin=identity.origin,
+        header=arrival.manifest.header,
+        models=models,
+    )
+
+
+class _PartWritten(NamedTuple):
+    what: Written
+    version: int
+
+
+def _parts(session: Session, export: Export, manifest: Manifest, old: Manifest | None) -> Iterator[_PartWritten]:
+    for part, payload in export.parts(manifest):
+        before = None if old is None else old.models.get(part.model_id, {}).get(part.part)
+        slot = 0 if before is None else 1 - before.slot
+        key = Key(session.identity.group, Kind.PART, slot, 0, part.model_id, part.part)
+        yield _PartWritten(written(manifest.partition, key, payload), part.ref.version)
+
+
+def _waves(session: Session, parts: Iterator[_PartWritten]) -> Iterator[list[_PartWritten]]:
+    """Put parts together to transactions of the usual size."""
+    wave: list[_PartWritten] = []
+    size = 0
+    for part in parts:
+        wave.append(part)
+        size += len(part.what.payload)
+        if size >= session.settings.worker.snapshot_commit_bytes_max:
+            yield wave
+            wave, size = [], 0
+    if wave:
+        yield wave
+
+
+def _ref(part: _PartWritten, offsets: Sequence[int]) -> PartRef:
+    what = part.what
+    return PartRef(what.key.slot, part.version, len(what.payload), list(offsets), checksum(what.payload))
+
+
+def _prove(session: Session, arrival: Arrival, position: Position) -> None:
+    """Restore what was written, exactly as a worker will, before anything points at it."""
+    engine = _engine(session)
+    job = RestoreJob(arrival.partition, position, engine, session.history, session.identity, RestoreOptions())
+    try:
+        drive(_restoring(job))
+        if engine.digest(arrival.partition) != arrival.digest:
+            raise StateAdminError(f"shard {arrival.partition}: what was read back is not what was written; try again")
+    except StateProblemError as problem:
+        raise StateAdminError(f"what was written cannot be restored: {problem}") from None
+    finally:
+        job.close()
+
+
+def _restoring(job: RestoreJob) -> Steps[None]:
+    while job.track is None:
+        yield job.step()
