@@ -29,6 +29,7 @@ from worker.edges.broker import LocalBroker
 
 TOPIC = "predictions"
 OUTPUTS = ("modelvigil.alerts", "modelvigil.metrics", "modelvigil.maintenance", "modelvigil.dead-letters")
+OTHERS = ("labels", "modelvigil.state")
 JVM = ("-Xms512m", "-Xmx1g", "-XX:+UseSerialGC")
 PLAIN_SECONDS = 10.0
 DONE_SECONDS_MAX = 240.0
@@ -82,22 +83,22 @@ def committed(watcher: Consumer) -> int:
     return sum(max(0, place.offset) for place in places)
 
 
-def measure(contestant: str, servers: str, group: str, total: int, log: Path) -> float:
-    """Return the events per second of one contestant."""
+def measure(arguments: list[str], servers: str, group: str, total: int, log: Path, *, cut: bool = False) -> float:
+    """Return the events per second of one contestant; `cut`: it need not finish."""
     watcher = Consumer({"bootstrap.servers": servers, "group.id": group, "enable.auto.commit": False, "log_level": 0})
     readings: list[Reading] = []
-    with running(command(contestant, servers, group), log) as process:
+    with running(arguments, log) as process:
         limit = time.monotonic() + DONE_SECONDS_MAX
         while time.monotonic() < limit and process.poll() is None:
             now, events = time.monotonic(), committed(watcher)
             if events and (not readings or events > readings[-1].events):
                 readings.append(Reading(now, events))
-            if events >= total or (contestant == "plain" and readings and now - readings[0].seconds > PLAIN_SECONDS):
+            if events >= total or (cut and readings and now - readings[0].seconds > PLAIN_SECONDS):
                 break
             time.sleep(0.02)
     watcher.close()
-    if len(readings) < 2 or (contestant != "plain" and readings[-1].events < total):
-        raise SystemExit(f"bench: {contestant} did not finish; its output is in {log}")
+    if len(readings) < 2 or (not cut and readings[-1].events < total):
+        raise SystemExit(f"bench: group {group} did not finish; its output is in {log}")
     return (readings[-1].events - readings[0].events) / (readings[-1].seconds - readings[0].seconds)
 
 
@@ -107,7 +108,8 @@ def contest(servers: str, rounds: int, total: int, folder: Path) -> dict[str, li
     for turn in range(rounds):
         for contestant in CONTESTANTS:
             group = f"{contestant}-{turn}"
-            rate = measure(contestant, servers, group, total, folder / f"{group}.log")
+            arguments = command(contestant, servers, group)
+            rate = measure(arguments, servers, group, total, folder / f"{group}.log", cut=contestant == "plain")
             rates[contestant].append(rate)
             console.print(f"round {turn + 1} of {rounds}: {contestant:>6} {rate:>10,.0f} events/s")
     return rates
@@ -175,7 +177,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with LocalBroker(jvm_options=JVM, say=console.print) as broker:
         servers = broker.bootstrap_servers
-        create_topics(servers, [TOPIC, *OUTPUTS])
+        create_topics(servers, [TOPIC, *OUTPUTS, *OTHERS])
         with console.status(f"generating and publishing {arguments.events:,} events"):
             publish(servers, TOPIC, generate(arguments.events))
         folder = Path(tempfile.mkdtemp(prefix="modelvigil-bench-"))

@@ -29,6 +29,7 @@ from worker.core.detectors.scaled_half_space import ScaledHalfSpaceTrees
 from worker.core.engine import Engine
 from worker.core.events import RawBatch
 from worker.core.options import EngineOptions
+from worker.core.shard import Topics
 from worker.core.statistics.panes import PaneCounts, PaneSlots
 
 BATCH = 1250
@@ -75,7 +76,7 @@ def batches(count: int) -> list[RawBatch]:
 
 def run(stream: list[RawBatch], refits: RememberedRefits) -> float:
     """Feed a fresh engine; return the seconds."""
-    engine = Engine(EngineOptions(), "predictions", refits)
+    engine = Engine(EngineOptions(), Topics(), refits)
     for partition in range(PARTITIONS):
         engine.add_shard(partition)
     begun = time.perf_counter()

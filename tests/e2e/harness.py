@@ -10,8 +10,17 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 
+from worker.settings import Settings, load_settings
+
 PARTITIONS = 4
 WAIT_SECONDS_MAX = 60.0
+QUICK_PANES = (
+    "engine.pane_ms=1000",
+    "engine.pane_grace_ms=200",
+    "engine.incident.quiet_ms=1000",
+    "worker.idle_close_ms=500",
+)
+"""So that the last events are in the metrics two seconds after they came."""
 
 
 class Deployment:
@@ -35,10 +44,16 @@ class Deployment:
             )
         }
 
+    def settings(self) -> Settings:
+        """Return the settings that the commands below amount to."""
+        named = {f"topics.{name}": topic for name, topic in self.topics.items()}
+        quick = {name: int(value) for name, value in (each.split("=") for each in QUICK_PANES)}
+        return load_settings(None, {}, {**named, **quick, "kafka.bootstrap_servers": self.servers})
+
     def command(self, *arguments: str) -> list[str]:
         """Return a modelvigil command for these topics and this group."""
         sets = [f"topics.{name}={topic}" for name, topic in self.topics.items()]
-        sets += ["worker.log_format=json", "worker.commit_interval_ms=50"]
+        sets += ["worker.log_format=json", "worker.commit_interval_ms=50", *QUICK_PANES]
         options = ["--bootstrap-servers", self.servers, "--group-id", self.group]
         for each in sets:
             options += ["--set", each]
@@ -100,6 +115,13 @@ class Deployment:
                     ended += 1
         consumer.close()
         return messages
+
+    def wait_for_events(self, count: int) -> None:
+        """Wait until so many events are in the metrics: the last panes close when their partition is idle."""
+        end = time.monotonic() + WAIT_SECONDS_MAX
+        while (now := self.events_in_metrics()) < count:
+            assert time.monotonic() < end, f"only {now} of {count} events in the metrics after {WAIT_SECONDS_MAX} s"
+            time.sleep(0.3)
 
     def events_in_metrics(self) -> int:
         """Return how many events the metric records count, all parts of all panes together."""

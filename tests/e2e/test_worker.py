@@ -47,6 +47,7 @@ def test_ten_thousand_malformed_among_ten_thousand_good(deployment: Deployment) 
     deployment.publish(records)
     with deployment.worker() as worker:
         deployment.wait_for(20_000)
+        deployment.wait_for_events(10_000)
         worker.terminate()
         assert worker.wait(20) == 0
     assert deployment.events_in_metrics() == 10_000
@@ -95,6 +96,7 @@ def test_workers_share_and_hand_over_without_loss(deployment: Deployment) -> Non
             assert first.wait(20) == 0
             deployment.publish(half)
             deployment.wait_for(12_000)
+            deployment.wait_for_events(6000)
             second.terminate()
             assert second.wait(20) == 0
     assert deployment.events_in_metrics() == 6000

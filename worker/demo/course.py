@@ -1,6 +1,7 @@
 """The course of events: they flow, the worker catches up, it is stopped, and what it has published is read to the end.
 
-Rule 1: the result is read from the worker's topics after it has left, so that its open panes are counted too.
+Rule 1: the worker is stopped when its last panes have closed, which takes it a few silent seconds: a worker that is
+        stopped keeps its open panes as state and publishes nothing of them.
 """
 
 import time
@@ -18,6 +19,7 @@ _SHOW_S = 0.25
 _LAG_S = 1.0
 _CATCH_UP_S = 90.0
 _CATCH_UP_AFTER_CTRL_C_S = 10.0
+_PANES_CLOSE_S = 20.0
 
 
 class Parts(NamedTuple):
@@ -71,6 +73,9 @@ class Course:
         self._measure()
         while self._behind and time.monotonic() < deadline_s:
             self._turn("no more events; the worker catches up")
+        deadline_s = min(deadline_s, time.monotonic() + _PANES_CLOSE_S)
+        while self._watch.counted + self._watch.dead_letters < self._stream.written and time.monotonic() < deadline_s:
+            self._turn("the last panes close")
 
     def _turn(self, doing: str) -> None:
         self._watch.poll()

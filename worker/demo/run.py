@@ -36,6 +36,7 @@ OVERRIDES = {
     "engine.pane_grace_ms": 1_000,
     "engine.incident.quiet_ms": 3_000,
     "engine.incident.update_ms": 5_000,
+    "worker.idle_close_ms": 1_000,
 }
 """What differs from the defaults, all of it to make a short demo lively. Detectors and thresholds are the defaults."""
 

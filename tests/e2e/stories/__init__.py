@@ -1,0 +1,1 @@
+"""Fault stories: real workers, a real Kafka, something goes wrong, and an oracle that says what must have come out."""
