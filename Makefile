@@ -6,7 +6,8 @@ BIN := .venv/bin
 CODE := worker tests $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo bench lint schemas lock clean
+.PHONY: help setup test demo bench soak lint schemas lock clean
+SOAK_SECONDS ?= 600
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +40,9 @@ demo: setup ## Show the whole pipeline on a local Kafka (DEMO_SECONDS sets how l
 
 bench: setup ## Measure the whole pipeline on a local Kafka; the last line is JSON.
 	@$(BIN)/python -m benchmarks.bench
+
+soak: setup ## Break everything on purpose for SOAK_SECONDS (600); the last line is JSON.
+	@$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS)
 
 schemas: setup ## Write the JSON Schemas of all topics into schemas/.
 	@$(BIN)/modelvigil schemas --directory schemas

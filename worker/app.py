@@ -15,7 +15,6 @@ import structlog
 from worker.cluster import ClusterIdentity, connect, identify, refuse_contradicting_topics, refuse_missing_topics
 from worker.core.engine import Engine
 from worker.core.events import InputTopic, OutputTopic
-from worker.core.journal import Origin
 from worker.core.shard import Topics
 from worker.core.warm_up import compile_kernels
 from worker.edges.clock import SystemClock
@@ -24,16 +23,15 @@ from worker.edges.kafka.client import FencedMemberError
 from worker.edges.refit_pool import ProcessRefitPool, RefitFailedError
 from worker.edges.telemetry import Stage, Telemetry, configure_logging
 from worker.edges.watchdog import Watchdog
-from worker.fingerprint import environment, fingerprint, options_text
 from worker.loop import CommitFailedError, FencedError, Loop, LoopOptions, Ports, StateRefusedError
 from worker.observer import Observer
 from worker.ports import SinkError, SourceError
 from worker.recovery.restore_job import RestoreOptions
 from worker.recovery.restores import RestoresOptions
 from worker.recovery.snapshots import SnapshotOptions
-from worker.recovery.track import Identity
 from worker.reporting import Reporting
 from worker.settings import Settings
+from worker.state_identity import state_identity
 
 _SECOND_SIGNAL_EXIT = 130
 
@@ -97,14 +95,8 @@ def _build_loop(
 ) -> Loop:
     topics = settings.topics
     engine = Engine(settings.engine, Topics(topics.predictions, topics.labels), pool)
-    identity = Identity(
-        group=settings.kafka.group_id,
-        origin=Origin(cluster.cluster_id, *(cluster.topic_ids[role] for role in ("predictions", "labels", "state"))),
-        fingerprint=fingerprint(settings.engine, topics.predictions),
-        environment=environment(),
-        options=options_text(settings.engine),
-    )
     pinned = min(cluster.partitions["labels"], cluster.partitions["state"])
+    identity = state_identity(settings, cluster)
     return Loop(engine, _ports(settings, connection), identity, _loop_options(settings, pinned), observer)
 
 
@@ -133,6 +125,7 @@ def _ports(settings: Settings, connection: KafkaConnection) -> Ports:
             OutputTopic.DEAD_LETTERS: topics.dead_letters,
         },
         transaction_timeout_ms=worker.transaction_timeout_ms,
+        exclusive=not worker.instance_id,
     )
     return Ports(
         membership,

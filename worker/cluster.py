@@ -60,11 +60,12 @@ def refuse_missing_topics(settings: Settings) -> None:
 
 
 def refuse_contradicting_topics(settings: Settings) -> None:
-    """Stop before joining the group when labels or state cannot belong to the partitions of predictions.
+    """Stop before joining the group when topics cannot belong together, or would lose what a restore needs.
 
     More partitions of predictions than of the others are no reason: only the surplus ones cannot be worked on.
     """
-    found = list(contradictions(_names(settings), _admin(settings).partition_counts()))
+    admin = _admin(settings)
+    found = [*contradictions(_names(settings), admin.partition_counts()), *admin.wrong_policies()]
     if found:
         raise TopicsError("; ".join(found))
 

@@ -133,7 +133,7 @@ class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     snapshot_interval_ms: Annotated[int, Meta(ge=100)] = 10_000
     """A shard that has changed is stored again after this long, unless that would cost too much time."""
     snapshot_records_max: Annotated[int, Meta(ge=1)] = 500_000
-    """... or after so many records: the most that a restore has to replay."""
+    """... or after so many records, which a restore would have to replay."""
     snapshot_commit_bytes_max: Annotated[int, Meta(ge=1_000_000, le=200_000_000)] = 4_000_000
     """Of a snapshot, written in one transaction."""
     snapshot_time_share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.03

@@ -67,6 +67,8 @@ class Cluster:
         member: KafkaMembership | Callable[[], bytes],
         name: str = "worker-0",
         connection: KafkaConnection | None = None,
+        *,
+        exclusive: bool = False,
         **timeouts: int,
     ) -> KafkaSink:
         """Build a sink fenced by a member, or by the group metadata of a function; closed at the end."""
@@ -78,6 +80,7 @@ class Cluster:
             label_topic=self.topics[InputTopic.LABELS],
             state_topic=self.topics[InputTopic.STATE],
             topic_names=self.outputs,
+            exclusive=exclusive,
             **timeouts,
         )
         self._closing.append(sink.close)

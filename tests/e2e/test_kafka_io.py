@@ -94,6 +94,18 @@ def test_the_same_transactional_id_fences_the_older_producer(cluster: Cluster) -
     member.close(listener)
 
 
+def test_one_who_is_alone_with_its_name_goes_on_when_kafka_fences_it(cluster: Cluster) -> None:
+    """Then a transaction has outlived its timeout: the outcome is looked up, and a new producer goes on."""
+    member, listener = joined(cluster)
+    sink = cluster.sink(member, exclusive=True)
+    cluster.sink(member)  # takes the name over, as the coordinator does
+    assert sink.commit([alert(b"once")], {0: Position(1)}) == Commit(CommitOutcome.UNKNOWN)
+    sink.replace()
+    assert sink.commit([alert(b"once")], {0: Position(1)}) == _COMMITTED
+    assert cluster.values(OutputTopic.ALERTS) == [b"once"]
+    member.close(listener)
+
+
 def test_a_shard_keeps_to_one_partition_of_an_output_topic(cluster: Cluster) -> None:
     """Outputs of one shard are read in their order, also where the topic has fewer partitions than there are shards."""
     member, listener = joined(cluster)

@@ -17,8 +17,8 @@ Steps = Generator[bool, None, _Result]
 
 STATE_RECORDS_MAX = 50
 """Read at once: up to 45 MB of chunks."""
-_GAP_MAX = 500
-"""A longer way to the next wanted chunk is jumped over."""
+_GAP_MAX = 16
+"""Records of up to 900 kB: a longer way to the next wanted chunk is jumped over."""
 
 
 class VanishedError(Exception):

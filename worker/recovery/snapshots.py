@@ -11,14 +11,19 @@ from worker.recovery.snapshot_job import SnapshotJob
 from worker.recovery.track import Track
 
 _STAGGER = 16
+_BYTES_PER_MS = 100_000
+"""Captured, packed and produced in about this time. No clock sees all of it: much is captured right before an event."""
 
 
 class SnapshotOptions(NamedTuple):
-    """When a shard that has changed is stored again: whichever comes first."""
+    """When a shard that has changed is stored again: whichever comes first, as far as `time_share` allows it.
+
+    A journal that is half full has to be stored at any cost.
+    """
 
     interval_ms: int = 10_000
     records_max: int = 500_000
-    """Since the last one: what a restore has to replay at most."""
+    """Since the last one: what a restore has to replay."""
     journal_chars_max: int = JOURNAL_CHARS_MAX // 2
     """The other half is for what happens while it is written."""
     commit_bytes_max: int = 4_000_000
@@ -42,7 +47,6 @@ class Snapshots:
         self._observer = observer
         self._running: dict[int, _Running] = {}
         self._cut_ms: dict[int, int] = {}
-        self._spent_ms = 0.0
         self._rest_until_ms = 0.0
 
     def add(self, track: Track) -> None:
@@ -79,15 +83,16 @@ class Snapshots:
         for track in tracks:
             if track.partition in self._running:
                 continue
-            if track.damaged or self._must(track):
+            if track.damaged or track.chars >= self._options.journal_chars_max:
                 self.begin(track)
-            elif not track.empty and now_ms - self._cut_ms[track.partition] >= self._options.interval_ms:
+            elif self._should(track, now_ms):
                 due.append(track)
         if due and not self._running and now_ms >= self._rest_until_ms:
             self.begin(min(due, key=lambda track: self._cut_ms[track.partition]))
 
-    def _must(self, track: Track) -> bool:
-        return track.records >= self._options.records_max or track.chars >= self._options.journal_chars_max
+    def _should(self, track: Track, now_ms: int) -> bool:
+        is_old = now_ms - self._cut_ms[track.partition] >= self._options.interval_ms
+        return not track.empty and (is_old or track.records >= self._options.records_max)
 
     def records(self) -> Mapping[int, Sequence[StateRecord]]:
         """Return what goes into the next transaction, by partition."""
@@ -96,9 +101,7 @@ class Snapshots:
         began_ms = self._clock.monotonic_ms()
         share = max(1, self._options.commit_bytes_max // len(self._running))
         records = {partition: running.job.next_records(share) for partition, running in self._running.items()}
-        spent_ms = self._clock.monotonic_ms() - began_ms
-        self._spent_ms += spent_ms
-        self._observer.captured(spent_ms / 1000)
+        self._observer.captured((self._clock.monotonic_ms() - began_ms) / 1000)
         return records
 
     def written(self, partition: int, offsets: Sequence[int]) -> bool:
@@ -110,7 +113,6 @@ class Snapshots:
         if running.job.done:
             del self._running[partition]
             now_ms = self._clock.monotonic_ms()
-            self._rest_until_ms = now_ms + self._spent_ms / self._options.time_share
-            self._spent_ms = 0.0
+            self._rest_until_ms = now_ms + running.job.bytes / _BYTES_PER_MS / self._options.time_share
             self._observer.snapshot(partition, running.job.bytes, (now_ms - running.began_ms) / 1000)
         return running.job.done

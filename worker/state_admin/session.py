@@ -8,16 +8,15 @@ from uuid import uuid4
 
 from worker.cluster import BrokerUnreachableError, ClusterIdentity, connect, identify, refuse_missing_topics
 from worker.core.events import InputTopic
-from worker.core.journal import JournalError, Origin, Pointer, decode_pointer
+from worker.core.journal import JournalError, Pointer, decode_pointer
 from worker.core.snapshot import SnapshotError
 from worker.edges.kafka import KafkaConnection, KafkaHistory, KafkaSink
 from worker.edges.kafka.group import KafkaGroup
-from worker.fingerprint import environment, fingerprint, options_text
 from worker.ports import CommitOutcome, Position, StateRecord
 from worker.recovery.reading import STATE_RECORDS_MAX, Chunks, Steps, bounds_of
 from worker.recovery.stored import Manifest, decode_key, decode_manifest
-from worker.recovery.track import Identity
 from worker.settings import Settings
+from worker.state_identity import state_identity
 
 _SILENCE_S_MAX = 60.0
 _PAUSE_S = 0.01
@@ -48,7 +47,7 @@ class Session:
         self.partitions = cluster.partitions["predictions"]
         self.stateful = min(self.partitions, cluster.partitions["labels"], cluster.partitions["state"])
         """Partitions that have a place for state; fewer when `predictions` has grown alone."""
-        self.identity = _identity(settings, cluster)
+        self.identity = state_identity(settings, cluster)
         self._connection = connect(settings)
         self.group = KafkaGroup(self._connection, group_id=self.identity.group)
         topics = settings.topics
@@ -218,17 +217,6 @@ def _live_keys(history: KafkaHistory, topic: InputTopic, partition: int) -> Step
 
 def _with_labels(position: Position | None, labels: Position | None) -> Position | None:
     return position._replace(label_offset=labels.offset) if position is not None and labels is not None else position
-
-
-def _identity(settings: Settings, cluster: ClusterIdentity) -> Identity:
-    ids = cluster.topic_ids
-    return Identity(
-        group=settings.kafka.group_id,
-        origin=Origin(cluster.cluster_id, ids["predictions"], ids["labels"], ids["state"]),
-        fingerprint=fingerprint(settings.engine, settings.topics.predictions),
-        environment=environment(),
-        options=options_text(settings.engine),
-    )
 
 
 def _history(connection: KafkaConnection, settings: Settings, topics: Mapping[InputTopic, str]) -> KafkaHistory:

@@ -122,7 +122,7 @@ class Crew:
         """Return what a worker has said."""
         return (self._folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
 
-    def tails(self, lines: int = 12) -> str:
+    def tails(self, lines: int = 40) -> str:
         """Return the last lines of every worker's log, for a failure."""
         parts = [f"restarts: {self.restarts}"]
         for path in sorted(self._folder.glob("*.log")):

@@ -51,7 +51,11 @@ class ShardFold:
         for number, pointer in enumerate(pointers):
             added = _extension(pointers[number - 1] if number else None, pointer)
             if added is None:
-                verdict.problems.append(f"shard {self._partition}: commit {number} contradicts the one before it")
+                then = _told(commits[number - 1]) if number else "nothing"
+                verdict.problems.append(
+                    f"shard {self._partition}: commit {number} of {len(commits)} contradicts the one before it: "
+                    f"{_told(commits[number])} after {then}"
+                )
                 return
             for entry in added:
                 self._take(entry)
@@ -96,6 +100,13 @@ class ShardFold:
         begin = self._next[topic]
         self._next[topic] = end = begin + entry.amount
         self.outputs += self.engine.handle(_between(self._inputs[topic], begin, end)).outputs
+
+
+def _told(commit: CommittedPosition) -> str:
+    """Return what a commit says, for a person."""
+    pointer = decode_pointer(commit.metadata)
+    entries = [tuple(entry) for entry in decode_entries(pointer.journal)]
+    return f"#{pointer.generation} at {commit.offset} from {pointer.base}: {entries[:3]}...{entries[-3:]}"
 
 
 def _extension(before: Pointer | None, pointer: Pointer) -> list[Entry] | None:

@@ -102,17 +102,17 @@ def zombies(stage: Stage) -> Tally:
     return Tally(3)
 
 
-def zombie_in_a_transaction(stage: Stage) -> Tally:
+def zombie_in_a_transaction(stage: Stage, steps: tuple[str, ...] = ("flush", "send_offsets", "produce")) -> Tally:
     """A worker falls asleep inside of a transaction, others take over, and it wakes with its finger on the button."""
     stage.crew.start("other")
     stage.crew.wait_until_said("other", '"partition live"', 4)
-    for number, step in enumerate(("flush", "send_offsets", "produce")):
+    for number, step in enumerate(steps):
         stage.crew.start_asleep(f"sleeper-{number}", step, 6)
         time.sleep(9)
         stage.crew.resume(f"sleeper-{number}")
         time.sleep(2)
         stage.crew.kill(f"sleeper-{number}")
-    return Tally(3)
+    return Tally(len(steps))
 
 
 def scaled(stage: Stage) -> Tally:

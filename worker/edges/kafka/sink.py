@@ -13,7 +13,8 @@ it waits before it asks again, so time does.
       |         |             |          |             |
       +---------+-------------+----------+-------------+-> abort ABORTED  the broker said no, and what that means
                                                        +->       UNKNOWN  timeout, transport, failed delivery
-                                                       +->       FENCED   our transactional id has a new owner
+                                                       +->       FENCED   our transactional id has a new owner; or,
+                                                                          where nobody else can have it: UNKNOWN
 """
 
 import threading
@@ -62,6 +63,8 @@ class KafkaSink:
         transaction_timeout_ms: after this long the broker aborts an orphaned transaction.
         commit_timeout_ms: bound of one `commit`; an abort after it may take as long again.
         start_timeout_ms: bound of building a producer, here and in `replace`.
+        exclusive: nobody else can have this transactional id. Then only Kafka itself can have fenced us, which it does
+            when a transaction outlives its timeout: a new producer goes on.
     """
 
     def __init__(  # noqa: PLR0913 - the one place that knows all topics which are written; all are given by name
@@ -77,6 +80,7 @@ class KafkaSink:
         transaction_timeout_ms: int = 15_000,
         commit_timeout_ms: int = 10_000,
         start_timeout_ms: int = 20_000,
+        exclusive: bool = False,
     ) -> None:
         self._connection = connection
         self._transactional_id = transactional_id
@@ -89,6 +93,7 @@ class KafkaSink:
         # A commit that outlives its transaction could only learn that it has been aborted meanwhile.
         self._commit_timeout_ms = min(commit_timeout_ms, transaction_timeout_ms)
         self._start_timeout_ms = start_timeout_ms
+        self._fenced = CommitOutcome.UNKNOWN if exclusive else CommitOutcome.FENCED
         self._failed_delivery: tuple[KafkaError, str] | None = None
         self._partitions: dict[OutputTopic, int] = {}
         self._state_partitions = 0
@@ -279,7 +284,7 @@ class KafkaSink:
         error = _behind(producer, error)
         code = error.code()
         if code in client.FENCED:
-            outcome = CommitOutcome.FENCED
+            outcome = self._fenced
         elif code in client.FORBIDDEN:
             self._abort(producer)
             raise SinkError(str(blame(error, f"transaction of {self._transactional_id}")))
@@ -301,7 +306,7 @@ class KafkaSink:
             _persist(lambda: producer.abort_transaction(deadline.left_s()), deadline)
         except KafkaException as exception:
             fenced = error_of(exception).code() in client.FENCED
-            return CommitOutcome.FENCED if fenced else CommitOutcome.UNKNOWN
+            return self._fenced if fenced else CommitOutcome.UNKNOWN
         return CommitOutcome.ABORTED
 
     def _discard(self) -> None:

@@ -131,6 +131,15 @@ class TopicAdmin:
             findings += _replication_findings(self._topics, copies, configs)
         return sorted(findings, key=lambda finding: finding.severity)
 
+    def wrong_policies(self) -> list[str]:
+        """Say which topics throw away what a restore needs: state that is not compacted alone, compacted inputs.
+
+        What this user may not look at is not judged.
+        """
+        there = self._existing(self._cluster())
+        configs, _ = self._configs([role for role in ("predictions", "labels", STATE) if role in there])
+        return [f"{finding.topic}: {finding.message}" for finding in _policy_findings(self._topics, configs)]
+
     def partition_counts(self) -> dict[str, int]:
         """Return how many partitions each topic has, by role, without those that do not exist.
 
