@@ -265,11 +265,17 @@ class Loop:
         )
 
     def _committed(self, partitions: Sequence[int]) -> Mapping[int, Position | None]:
+        """Look up positions. That there is none is not believed where there was one (see `RestoresOptions`)."""
+        had_one = {partition for partition in partitions if self._tracks[partition].generation > 1}
         for _ in range(self._options.commit_attempts_max):
             try:
-                return self._membership.committed(partitions)
+                found = self._membership.committed(partitions)
+                if all(found[partition] is not None for partition in had_one):
+                    return found
             except PositionUnstableError:
-                self._clock.pause(self._options.retry_pause_ms)
+                pass
+            self._clock.pause(self._options.retry_pause_ms)
+            self._observer.alive()
         raise CommitFailedError("the committed positions could not be read; the next start will")
 
     # Storing without waiting for the next turn.

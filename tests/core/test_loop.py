@@ -66,8 +66,8 @@ def digest_of(loop: Loop, partition: int = 0) -> str:
 
 
 def live(world: World, loop: Loop) -> Loop:
-    """Let the loop take its partitions, which takes a turn or two."""
-    for _ in range(3):
+    """Let the loop take its partitions: that there is no position must be told twice, half a second apart."""
+    for _ in range(5):
         loop.step()
     return loop
 
@@ -129,6 +129,35 @@ def test_unstable_positions_are_asked_again(world: World) -> None:
     for _ in range(8):
         loop.step()
     assert world.attached == {0: (0, 0)}
+
+
+def test_that_there_is_no_position_is_believed_at_the_second_time_only(world: World) -> None:
+    """A coordinator that has just moved may know nothing yet: to believe it would mean to read everything again."""
+    loop = live(world, loop_of(world))
+    world.give(0, good(7))
+    loop.step()
+    forgotten = dict(world.stored)
+    world.stored = {}
+    world.group = [("assigned", [0])]
+    other = loop_of(world)
+    other.step()
+    assert not other._tracks
+    world.stored = forgotten
+    live(world, other)
+    assert other._tracks[0].offset == 7
+
+
+def test_a_position_that_vanishes_is_not_taken_for_a_failed_commit(world: World) -> None:
+    """The outcome in doubt is looked up again until the position is there; nothing is sent twice."""
+    loop = live(world, loop_of(world))
+    world.give(0, good(1))
+    loop.step()
+    world.give(0, bad(2))
+    world.outcomes, world.hidden_success = [CommitOutcome.UNKNOWN], True
+    committed, answers = world.committed, iter([{0: None}, {0: None}])
+    world.committed = lambda partitions: next(answers, None) or committed(partitions)  # type: ignore[method-assign]  # scripted
+    loop.step()
+    assert len(world.visible) == 2
 
 
 def test_an_aborted_transaction_is_sent_again_with_the_same_bytes(world: World) -> None:

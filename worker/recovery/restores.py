@@ -4,6 +4,7 @@ joining -> (committed position) -> restoring -> live
 |-> refused: its state cannot be used, and nobody said to begin anew
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -25,7 +26,10 @@ class RestoresOptions(NamedTuple):
     partitions: int | None = None
     """Partitions that `labels` and `state` have both; beyond them there is no place for state."""
     ask_again_ms: int = 500
-    """After committed positions could not be told."""
+    """After committed positions could not be told, or there was none."""
+    answers_min: int = 2
+    """So often "there is no position" must be the answer: while a coordinator moves, brokers have told it wrongly
+    (KAFKA-20416), and to believe it would mean to read everything again."""
 
 
 class _Running(NamedTuple):
@@ -56,6 +60,7 @@ class Restores:
         self._joining: list[int] = []
         self._running: dict[int, _Running] = {}
         self._ask_from_ms = 0
+        self._none_answers: Counter[int] = Counter()
         self.refused: dict[int, StateProblemError] = {}
 
     @property
@@ -89,6 +94,7 @@ class Restores:
         """Shards have gone: cancel what was under way."""
         self._joining = [partition for partition in self._joining if partition not in partitions]
         for partition in partitions:
+            del self._none_answers[partition]
             self.refused.pop(partition, None)
             running = self._running.pop(partition, None)
             if running is not None:
@@ -114,16 +120,30 @@ class Restores:
         free = self._options.jobs_max - len(self._running)
         if not self._joining or free <= 0 or now_ms < self._ask_from_ms:
             return
-        asked = self._joining[:free]
         try:
-            committed = self._membership.committed(asked)
+            committed = self._membership.committed(self._joining)
         except PositionUnstableError:
             # A former owner's transaction is still open. Asking can take a while, and others have work to do.
             self._ask_from_ms = self._clock.monotonic_ms() + self._options.ask_again_ms
             return
-        self._joining = self._joining[len(asked) :]
-        for partition in asked:
-            self._running[partition] = _Running(self._job(partition, committed[partition]), now_ms)
+        known = [
+            partition
+            for partition in self._joining
+            if committed[partition] is not None or self._is_confirmed(partition)
+        ]
+        for partition in known[:free]:
+            position = committed[partition]
+            self._joining.remove(partition)
+            del self._none_answers[partition]
+            self._running[partition] = _Running(self._job(partition, position), now_ms)
+
+    def _is_confirmed(self, partition: int) -> bool:
+        """Note an answer that there is no position; tell whether it has been given often enough."""
+        self._none_answers[partition] += 1
+        if self._none_answers[partition] >= self._options.answers_min:
+            return True
+        self._ask_from_ms = self._clock.monotonic_ms() + self._options.ask_again_ms
+        return False
 
     def _job(self, partition: int, position: Position | None, *, fresh: bool = False) -> RestoreJob:
         return RestoreJob(

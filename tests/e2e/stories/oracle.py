@@ -11,7 +11,7 @@ from tests.e2e.stories.commits import CommittedPosition
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.engine import Engine
 from worker.core.events import InputTopic, Output, OutputTopic, RawBatch
-from worker.core.journal import Entry, EntryKind, Pointer, decode_entries, decode_pointer
+from worker.core.journal import Entry, EntryKind, Journal, Pointer, decode_entries, decode_pointer
 from worker.core.options import EngineOptions
 from worker.core.shard import Topics
 from worker.recovery.reading import rows
@@ -111,11 +111,11 @@ def _told(commit: CommittedPosition) -> str:
 
 def _extension(before: Pointer | None, pointer: Pointer) -> list[Entry] | None:
     """Return what a commit adds to the one before it; None if it does not extend it."""
-    now = decode_entries(pointer.journal)
+    now = _journal(pointer)
     if before is None:
         is_beginning = pointer.base.snapshot is None and not (pointer.base.offset or pointer.base.label_offset)
         return now if is_beginning else None
-    then = decode_entries(before.journal)
+    then = _journal(before)
     if before.base == pointer.base:
         return _minus(now, then)
     # The base has moved on along the journal; ticks do not show in positions, so each place that fits is tried.
@@ -124,6 +124,11 @@ def _extension(before: Pointer | None, pointer: Pointer) -> list[Entry] | None:
         if added is not None:
             return added
     return None
+
+
+def _journal(pointer: Pointer) -> list[Entry]:
+    """Return a journal with ranges that follow each other as one: a cut parts them, a restore joins them again."""
+    return Journal(decode_entries(pointer.journal)).entries
 
 
 def _minus(entries: Sequence[Entry], prefix: Sequence[Entry]) -> list[Entry] | None:
