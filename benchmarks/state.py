@@ -27,7 +27,7 @@ from worker.settings import load_settings
 
 OFF = ["--set", "worker.snapshot_interval_ms=1000000000", "--set", "worker.snapshot_records_max=1000000000"]
 FAILOVER_SECONDS_MAX = 60.0
-_TOTAL = re.compile(r'"snapshot_bytes":\s*(\d+)')
+_TOTAL = re.compile(r'snapshot_bytes":\s*(\d+)')
 
 
 def worker_command(servers: str, group: str, *more: str) -> list[str]:

@@ -47,17 +47,20 @@ class Snapshots:
         self._observer = observer
         self._running: dict[int, _Running] = {}
         self._cut_ms: dict[int, int] = {}
+        self._due_ms: dict[int, int] = {}
         self._rest_until_ms = 0.0
 
     def add(self, track: Track) -> None:
         """A shard is live. The first snapshots of shards that came together are spread over the interval."""
         ahead = self._options.interval_ms * (track.partition % _STAGGER) // _STAGGER
-        self._cut_ms[track.partition] = self._clock.monotonic_ms() - ahead
+        self._cut_ms[track.partition] = self._clock.monotonic_ms()
+        self._due_ms[track.partition] = self._clock.monotonic_ms() + self._options.interval_ms - ahead
 
     def forget(self, partition: int) -> None:
         """A shard has gone; what was written of an unfinished snapshot is never pointed at."""
         self._running.pop(partition, None)
         self._cut_ms.pop(partition, None)
+        self._due_ms.pop(partition, None)
 
     def is_running(self, partition: int) -> bool:
         """Tell whether a snapshot of this shard is being written."""
@@ -73,6 +76,7 @@ class Snapshots:
         if track.partition not in self._running:
             now_ms = self._clock.monotonic_ms()
             self._cut_ms[track.partition] = now_ms
+            self._due_ms[track.partition] = now_ms + self._options.interval_ms
             job = SnapshotJob(self._engine, track, self._clock.epoch_ms())
             self._running[track.partition] = _Running(job, now_ms)
 
@@ -88,10 +92,10 @@ class Snapshots:
             elif self._should(track, now_ms):
                 due.append(track)
         if due and not self._running and now_ms >= self._rest_until_ms:
-            self.begin(min(due, key=lambda track: self._cut_ms[track.partition]))
+            self.begin(min(due, key=lambda track: self._due_ms[track.partition]))
 
     def _should(self, track: Track, now_ms: int) -> bool:
-        is_old = now_ms - self._cut_ms[track.partition] >= self._options.interval_ms
+        is_old = now_ms >= self._due_ms[track.partition]
         return not track.empty and (is_old or track.records >= self._options.records_max)
 
     def records(self) -> Mapping[int, Sequence[StateRecord]]:
