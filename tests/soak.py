@@ -5,6 +5,7 @@ Ends with a table of what happened and one line of JSON. The exit code is 1 if a
 
 import argparse
 import json
+import random
 import sys
 import time
 import traceback
@@ -68,9 +69,7 @@ def tell(name: str, story: Callable[[], Result]) -> Row:
     verdict = result.verdict
     for problem in verdict.problems:
         console.print(f"  [red]{problem}")
-    row = Row(
-        name, 1, result.tally.faults, verdict.outputs, verdict.lost, verdict.doubled, verdict.state_differences
-    )
+    row = Row(name, 1, result.tally.faults, verdict.outputs, verdict.lost, verdict.doubled, verdict.state_differences)
     sign = "ok" if row.ok else "WRONG"
     console.print(f"{sign}: {name}, {result.sent:,} records, {time.monotonic() - begun:.0f} s, exits {result.restarts}")
     return row if not verdict.problems else row._replace(failure=verdict.problems[0])
@@ -108,7 +107,8 @@ def main() -> int:
                 rows.append(tell(name, story))
             else:
                 untold.append(name)
-    total = simulate(max(_SIMULATION_S_MIN, seconds - (time.monotonic() - begun)))
+    left = max(_SIMULATION_S_MIN, seconds - (time.monotonic() - begun))
+    total = simulate(random.randrange(2**31), left, console)
     rows.append(simulated(total))
     show(rows)
     if untold:

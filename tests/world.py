@@ -81,7 +81,7 @@ class World:
         first = self.first.get((topic, partition), 0)
         return Bounds(first, log[-1][0] + 1 if log else first)
 
-    def open(self, topic: InputTopic, partition: int, offset: int) -> "WorldReader":
+    def open(self, topic: InputTopic, partition: int, offset: int, *, committed: bool = False) -> "WorldReader":
         return WorldReader(self, topic, partition, offset)
 
     # Sink

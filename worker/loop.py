@@ -9,7 +9,7 @@ Rule 4: state of a revoked partition is dropped before the callback returns; of 
 Rule 5: what is taken in which order is noted in the shard's track as it happens, and committed with the position.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from worker.core.engine import Engine
@@ -242,6 +242,8 @@ class Loop:
         if outcome is not CommitOutcome.COMMITTED:
             return False
         self._pending = _Pending()
+        for partition in positions:
+            self._tracks[partition].has_position = True
         self._observer.committed(pending.outputs, (self._clock.monotonic_ms() - started_ms) / 1000)
         self._settle(pending.state, state_offsets)
         return True
@@ -266,7 +268,7 @@ class Loop:
 
     def _committed(self, partitions: Sequence[int]) -> Mapping[int, Position | None]:
         """Look up positions. That there is none is not believed where there was one (see `RestoresOptions`)."""
-        had_one = {partition for partition in partitions if self._tracks[partition].generation > 1}
+        had_one = {partition for partition in partitions if self._tracks[partition].has_position}
         for _ in range(self._options.commit_attempts_max):
             try:
                 found = self._membership.committed(partitions)
@@ -288,13 +290,14 @@ class Loop:
             self._add_state()
             self._commit()
 
-    def _store_before_leaving(self, partitions: Iterable[int]) -> bool:
+    def _store_before_leaving(self, partitions: Sequence[int]) -> bool:
         """Store shards that are about to go, so that their new owner has nothing to replay. Bounded in time."""
         until_ms = self._clock.monotonic_ms() + self._options.handover_ms
-        tracks = [self._tracks[partition] for partition in partitions]
         while self._clock.monotonic_ms() < until_ms:
-            for track in tracks:
-                if not track.empty:
+            # At the end of a run this is no callback: a commit polls the group, and shards may go meanwhile.
+            for partition in partitions:
+                track = self._tracks.get(partition)
+                if track is not None and not track.empty:
                     self._snapshots.begin(track)
             self._add_state()
             if self._pending.empty:

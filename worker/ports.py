@@ -207,11 +207,12 @@ class History(Protocol):
         """
         ...
 
-    def open(self, topic: InputTopic, partition: int, offset: int) -> Reader:
+    def open(self, topic: InputTopic, partition: int, offset: int, *, committed: bool = False) -> Reader:
         """Read a partition from an offset on.
 
-        `predictions` and `labels` are read committed. `state` is read uncommitted: what a restore reads there is named
-        by a committed pointer, and an open transaction of a zombie must not hold it up.
+        `predictions` and `labels` are read committed. `state` is read uncommitted, unless `committed` is asked for:
+        what a restore reads there is named by a committed pointer, and an open transaction of a zombie must not hold
+        it up. Who looks for something without such a pointer would take what was aborted for real.
         """
         ...
 

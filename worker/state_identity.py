@@ -1,5 +1,7 @@
 """What the state of a deployment belongs to: its group, cluster, topics, options and libraries."""
 
+from uuid import uuid4
+
 from worker.cluster import ClusterIdentity
 from worker.core.journal import Origin
 from worker.fingerprint import environment, fingerprint, options_text
@@ -16,4 +18,5 @@ def state_identity(settings: Settings, cluster: ClusterIdentity) -> Identity:
         fingerprint=fingerprint(settings.engine, settings.topics.predictions),
         environment=environment(),
         options=options_text(settings.engine),
+        writer=uuid4().hex[:12],
     )

@@ -106,15 +106,27 @@ class Deployment:
         )
         consumer.assign([TopicPartition(self.topics[topic], partition, 0) for partition in range(PARTITIONS)])
         messages: list[Message] = []
-        ended = 0
-        while ended < PARTITIONS:
-            for message in consumer.consume(1000, 1.0):
-                if message.error() is None:
-                    messages.append(message)
-                else:
-                    ended += 1
+        deadline = time.monotonic() + WAIT_SECONDS_MAX
+        ends = self._ends(topic)
+        while any(max(place.offset, 0) < ends[place.partition] for place in consumer.position(consumer.assignment())):
+            assert time.monotonic() < deadline, f"the end of {topic} cannot be read: a transaction stays open"
+            messages += [message for message in consumer.consume(1000, 0.2) if message.error() is None]
         consumer.close()
         return messages
+
+    def _ends(self, topic: str) -> list[int]:
+        """Return where the partitions end, open transactions included."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.servers,
+                "group.id": f"{self.group}-reader",
+                "isolation.level": "read_uncommitted",
+            }
+        )
+        places = [TopicPartition(self.topics[topic], partition) for partition in range(PARTITIONS)]
+        ends = [consumer.get_watermark_offsets(place, timeout=30)[1] for place in places]
+        consumer.close()
+        return ends
 
     def wait_for_events(self, count: int) -> None:
         """Wait until so many events are in the metrics: the last panes close when their partition is idle."""

@@ -20,7 +20,8 @@ from tests.e2e.faults.proxied_broker import ProxiedBroker
 from tests.e2e.faults.reader import Follower, Place, Record, assert_same, read_all
 from tests.e2e.faults.steps import STEPS
 
-pytestmark = pytest.mark.e2e
+# One group: its tests share brokers and processes.
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("fault tools")]
 
 _WAIT_MAX_S = 20.0
 _DELAY_S = 0.8

@@ -146,6 +146,10 @@ def test_what_is_no_record_is_passed(cluster: Cluster) -> None:
     assert (_offsets(predictions), _values(predictions)) == ([0, 1, 7], [b"a", b"b", b"c"])
     # What is aborted is told from the rest by the pointer that names the records of a snapshot.
     assert _offsets(_read(cluster.reader(InputTopic.STATE, 0, 0), 11)) == [0, 1, 3, 4, 5, 7, 9]
+    # Who has no pointer must not take it for real.
+    committed = history.open(InputTopic.STATE, 0, 0, committed=True)
+    assert _offsets(_read(committed, 11)) == [0, 1, 7]
+    committed.close()
     nothing = cluster.reader(InputTopic.PREDICTIONS, 0, 9)
     assert _offsets(_read(nothing, 11)) == []
     nothing.seek(8)

@@ -160,6 +160,8 @@ class Pointer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Format."""
     generation: int
     """Counts the commits of this shard."""
+    writer: str
+    """Names the process: two that try the same commit one after the other must not take the other's for their own."""
     base: Base
     label_offset: Offset
     """Next offset of `labels[p]`."""

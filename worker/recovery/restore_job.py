@@ -155,7 +155,7 @@ class RestoreJob:
         if bounds.first >= bounds.end:
             return False
         manifests: dict[bytes, bool] = {}
-        reader = self._history.open(InputTopic.STATE, self.partition, bounds.first)
+        reader = self._history.open(InputTopic.STATE, self.partition, bounds.first, committed=True)
         try:
             while reader.position() < bounds.end:
                 batch = reader.read(self._options.records_max, 0)

@@ -39,6 +39,8 @@ class Identity(NamedTuple):
     """Of libraries and CPU: with others, the last bits of a replay may differ."""
     options: str = "{}"
     """The options as JSON, for people."""
+    writer: str = ""
+    """Of this process alone."""
 
 
 class Anchor(NamedTuple):
@@ -78,6 +80,8 @@ class Track:
         self.generation = generation
         self.offset = base.offset
         self.label_offset = base.label_offset
+        self.has_position = generation > 0
+        """Whether a position of the shard is known to be committed."""
         self._prefix = prefix
         self._before: Journal | None = None
         self._after = Journal()
@@ -127,6 +131,7 @@ class Track:
         pointer = Pointer(
             modelvigil=1,
             generation=self.generation,
+            writer=self.identity.writer,
             base=self.base,
             label_offset=self.label_offset,
             journal=encode_entries(entries),

@@ -203,7 +203,7 @@ def _live_keys(history: KafkaHistory, topic: InputTopic, partition: int) -> Step
     """Return the keys of a partition whose last record is not a deletion."""
     keys: dict[bytes, None] = {}
     bounds = yield from bounds_of(history, topic, partition)
-    with closing(history.open(topic, partition, bounds.first)) as reader:
+    with closing(history.open(topic, partition, bounds.first, committed=True)) as reader:
         while reader.position() < bounds.end:
             batch = reader.read(STATE_RECORDS_MAX, 0)
             for key, value in zip(batch.keys, batch.values, strict=True):

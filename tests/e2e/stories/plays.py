@@ -33,7 +33,7 @@ STEPS = (
 )
 """Named steps of `tests/e2e/faults/steps.py`, and at which occurrence; the last two: twice in a row in a restore."""
 
-_STEP_MAX_S = 12.0
+_STEP_MAX_S = 30.0
 
 
 class Tally(NamedTuple):

@@ -89,13 +89,18 @@ class KafkaHistory:
             raise UnavailableError(f"{what}: {error.str()}")
         raise SourceError(reason)
 
-    def open(self, topic: InputTopic, partition: int, offset: int) -> "KafkaReader":
-        """Read a partition from an offset on: `predictions` and `labels` read committed, `state` read uncommitted.
+    def open(self, topic: InputTopic, partition: int, offset: int, *, committed: bool = False) -> "KafkaReader":
+        """Read a partition from an offset on: only what is committed, but of `state` everything, unless asked for.
 
         Ask for its bounds first: of a partition that does not exist, a reader hears nothing.
         """
+        everything = topic is InputTopic.STATE and not committed
         return KafkaReader(
-            self._connection, self._group_id, topic, TopicPartition(self._topics[topic], partition, offset)
+            self._connection,
+            self._group_id,
+            topic,
+            TopicPartition(self._topics[topic], partition, offset),
+            "read_uncommitted" if everything else "read_committed",
         )
 
     def close(self) -> None:
@@ -115,11 +120,18 @@ class KafkaHistory:
 class KafkaReader:
     """Implements `ports.Reader`. Built by `KafkaHistory.open`."""
 
-    def __init__(self, connection: KafkaConnection, group_id: str, topic: InputTopic, place: TopicPartition) -> None:
+    def __init__(
+        self,
+        connection: KafkaConnection,
+        group_id: str,
+        topic: InputTopic,
+        place: TopicPartition,
+        isolation: Isolation,
+    ) -> None:
         self._connection = connection
         self._group_id = group_id
         self._topic = topic
-        self._isolation: Isolation = "read_uncommitted" if topic is InputTopic.STATE else "read_committed"
+        self._isolation = isolation
         self._what = f"topic {place.topic}, partition {place.partition}"
         self._place = place
         self._next = place.offset

@@ -1,0 +1,1 @@
+"""Deterministic simulation: the production loop against a seeded model of broker, clock, network and crashes."""
