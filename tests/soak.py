@@ -86,7 +86,9 @@ def simulated(total: Total) -> Row:
 
 def show(rows: list[Row]) -> None:
     """Print the table."""
-    table = Table("fault", "runs", "faults", "outputs (simulated: commits)", "lost", "doubled", "state differences", "")
+    table = Table(
+        "fault", "runs", "faults", "outputs*", "lost", "doubled", "state diff.", "", caption="* simulated: commits"
+    )
     for row in rows:
         numbers = (f"{value:,}" for value in row[1:7])
         table.add_row(row.fault, *numbers, row.failure or "ok", style=None if row.ok else "red")

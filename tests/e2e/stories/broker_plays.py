@@ -25,6 +25,8 @@ from worker.edges.broker import LocalBroker
 
 WORKERS = ("a", "b")
 _REST_S = 4.0
+_STRIKE_MAX_S = 90.0
+"""Longer than a watchdog: both workers can hang in librdkafka after the fault before."""
 _CLEANING = {"log.cleaner.backoff.ms": "200", "log.cleaner.threads": "1"}
 _TINY_SEGMENTS = {
     "segment.bytes": "1048576",
@@ -94,13 +96,13 @@ def network_broken(prefix: str) -> Result:
             ]
             for fault in faults:
                 rule = fault()
-                rule.wait(seconds_max=30)
+                rule.wait(seconds_max=_STRIKE_MAX_S)
                 time.sleep(_REST_S)
                 rules.clear()
             held = 0
             for _ in range(3):
                 rule = rules.hold_requests(Api.END_TXN, times=1)
-                rule.wait(seconds_max=30)
+                rule.wait(seconds_max=_STRIKE_MAX_S)
                 proxy.cut()
                 time.sleep(1.5)
                 proxy.deliver(rule.held[0])
