@@ -8,15 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.faults.node import QUICK_FAILOVER
 from worker.edges.broker import LocalBroker
 from worker.edges.broker.jars import class_path
 
 _GIVEN_SERVERS = os.environ.get("MODELVIGIL_BOOTSTRAP_SERVERS", "")
-# Both defaults are for a cluster far away: they make a test of a crash wait for 6 and for 10 s.
-_QUICK_FAILOVER = {
-    "group.min.session.timeout.ms": "1000",
-    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
-}
 
 
 def _say(message: str) -> None:
@@ -43,7 +39,7 @@ def kafka() -> Iterator[str]:
     if _GIVEN_SERVERS:
         yield _GIVEN_SERVERS
         return
-    with LocalBroker(properties=_QUICK_FAILOVER, say=_say) as broker:
+    with LocalBroker(properties=QUICK_FAILOVER, say=_say) as broker:
         yield broker.bootstrap_servers
 
 

@@ -45,6 +45,8 @@ _NAMED_FILE = frozenset(
 )
 _SECRET = re.compile(r"password|passphrase|secret|token|credential|jaas|(^|[._])key([._]|$)", re.IGNORECASE)
 _MASK = "********"
+_COMMIT_MS_MAX = 10_000
+"""A commit takes no longer, and its abort as long again (`KafkaSink`)."""
 _REPLACE_MS = 25_000
 """A producer that is replaced after a failed commit may take this long, and another look at the positions."""
 _UNSAFE = "exactly-once depends on it"
@@ -305,11 +307,9 @@ def _refuse_contradictions(settings: Settings) -> None:
     worker = settings.worker
     if worker.static_membership and not worker.instance_id:
         found.append("worker.static_membership needs a worker.instance_id, another one for each worker")
-    if worker.watchdog_ms < 2 * worker.transaction_timeout_ms + _REPLACE_MS:
-        found.append(
-            f"worker.watchdog_ms must be at least twice worker.transaction_timeout_ms and {_REPLACE_MS} more: a commit "
-            "that fails and is aborted may take that long"
-        )
+    longest_ms = 2 * min(_COMMIT_MS_MAX, worker.transaction_timeout_ms) + _REPLACE_MS
+    if worker.watchdog_ms < longest_ms:
+        found.append(f"worker.watchdog_ms must be at least {longest_ms}: a commit that fails may take that long")
     if worker.commit_interval_ms * 2 > worker.transaction_timeout_ms:
         found.append("worker.transaction_timeout_ms must be at least twice worker.commit_interval_ms")
     by_name: dict[str, str] = {}

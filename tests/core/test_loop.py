@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from tests.streams import SMALL, START_MS, Record, records
+from tests.streams import SMALL, START_MS, Record, batch, records
 from tests.world import World
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.engine import Engine
@@ -270,17 +270,29 @@ def test_a_revoked_partition_is_committed_stored_and_dropped(world: World) -> No
 
 
 def test_a_revoke_that_cannot_commit_leaves_the_work_to_the_new_owner(world: World) -> None:
-    """Nothing is visible, nothing is kept, and the worker goes on."""
+    """What was done and not committed is dropped and told; the new owner does it, once."""
     listener = Listener()
     loop = live(world, loop_of(world, observer=listener))
-    world.give(0, good(7))
-    world.group = [("revoked", [0])]
-    world.inbox, late = [], world.inbox
-    world.outcomes = [CommitOutcome.ABORTED] * 2
+    world.give(0, bad(2))
+    world.outcomes = [CommitOutcome.ABORTED] * 3
+    commit = world.commit
+
+    def revoke_after_abort(
+        outputs: Sequence[Output], positions: Mapping[int, Position], state: Sequence[StateRecord] = ()
+    ) -> Commit:
+        if len(world.outcomes) == 3:
+            world.group = [("revoked", [0])]
+        return commit(outputs, positions, state)
+
+    world.commit = revoke_after_abort  # type: ignore[method-assign]  # scripted
     loop.step()
-    world.inbox = late
-    assert world.stored[0].offset == 0
-    assert world.attached == {}
+    assert (world.visible, world.stored[0].offset, world.attached) == ([], 0, {})
+    assert listener.told == ["abandoned [0]"]
+    world.group = [("assigned", [0])]
+    other = live(world, loop_of(world))
+    world.inbox = [batch(0, 0, bad(2))]
+    other.step()
+    assert (len(world.visible), world.stored[0].offset) == (2, 2)
 
 
 def test_a_lost_partition_is_dropped_without_a_commit(world: World) -> None:

@@ -96,6 +96,14 @@ def test_kafka_properties_come_from_file_and_environment(tmp_path: Path) -> None
         ("[engine]\npane_grace_ms = 70000", r"engine\.pane_grace_ms must not be larger than engine\.pane_ms"),
         ("[topics]\nalerts = 'x'\nmetrics = 'x'", r"topics\.metrics and topics\.alerts must not be the same"),
         ("[worker]\ncommit_interval_ms=9000", r"transaction_timeout_ms must be at least twice"),
+        ("[worker]\nwatchdog_ms=44000", r"watchdog_ms must be at least 45000"),
+        ("[worker]\nstatic_membership=true", r"static_membership needs a worker\.instance_id"),
+        ("[worker]\non_missing_state='maybe'", r"worker\.on_missing_state: invalid"),
+        (
+            "[kafka.properties]\ngroup.instance.id = 'x'",
+            r"must not set group\.instance\.id: say \[worker\]",
+        ),
+        ("[kafka.properties]\nretry.backoff.ms = 5", r"must not set retry\.backoff\.ms: the sink tells by it"),
         ("a = \nb = 1", r"modelvigil\.toml is not valid TOML: .*line 1"),
     ],
 )

@@ -1,6 +1,7 @@
 """Runs real workers against a real Kafka: start, wait, stop, kill, and read what they published."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -138,6 +139,15 @@ class Deployment:
     def events_in_metrics(self) -> int:
         """Return how many events the metric records count, all parts of all panes together."""
         return sum(parsed(message)["events"] for message in self.read("metrics"))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def parsed(message: Message) -> Any:  # noqa: ANN401 - JSON

@@ -1,7 +1,6 @@
 """The local Kafka: it works, keeps its data over a crash, and leaves nothing behind."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from tests.e2e.harness import is_alive
 from worker.edges.broker import BrokerError, LocalBroker, jars
 
 _WAIT_MAX_S = 20.0
@@ -54,14 +54,6 @@ def _eventually(is_true: Callable[[], bool]) -> bool:
     return True
 
 
-def _is_gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
 def test_transactions_are_real(kafka: str, topic_prefix: str) -> None:
     """A committed transaction can be read, an aborted one cannot."""
     topic = f"{topic_prefix}topic"
@@ -83,7 +75,7 @@ def test_data_survives_a_kill_and_nothing_survives_a_stop(topic_prefix: str) -> 
         _create(servers, topic)
         _write_transaction(servers, topic, b"before the crash", commit=True)
         broker.kill()
-        assert _is_gone(first_pid)
+        assert not is_alive(first_pid)
         assert not broker.running
         broker.start()
         second_pid = broker.pid
@@ -91,7 +83,7 @@ def test_data_survives_a_kill_and_nothing_survives_a_stop(topic_prefix: str) -> 
         assert _read_committed(servers, topic, 1) == [b"before the crash"]
         broker.stop()
         broker.stop()
-    assert _is_gone(second_pid)
+    assert not is_alive(second_pid)
     assert not directory.exists()
 
 
@@ -110,9 +102,9 @@ def test_no_process_outlives_a_killed_parent() -> None:
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         broker_pid, directory = json.loads(parent.stdout.readline())
-        assert not _is_gone(broker_pid)
+        assert is_alive(broker_pid)
         parent.send_signal(signal.SIGKILL)
-    assert _eventually(lambda: _is_gone(broker_pid))
+    assert _eventually(lambda: not is_alive(broker_pid))
     assert _eventually(lambda: not Path(directory).exists())
 
 

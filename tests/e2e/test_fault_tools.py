@@ -1,6 +1,5 @@
 """The tools of the fault tests do what they say: a rule strikes what it names, a cue ends the process at its step."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from tests.e2e.faults.frames import Api, end_txn_error
 from tests.e2e.faults.proxied_broker import ProxiedBroker
 from tests.e2e.faults.reader import Follower, Place, Record, assert_same, read_all
 from tests.e2e.faults.steps import STEPS
+from tests.e2e.harness import is_alive
 
 # One group: its tests share brokers and processes.
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("fault tools")]
@@ -189,7 +189,7 @@ def test_a_rolling_bounce_loses_nothing(topic_prefix: str) -> None:
             assert_same(follower, afterwards)
         assert [record.value for record in afterwards[Place(topic, 0)]] == acknowledged
         pids += [node.pid for node in cluster.nodes.values()]
-    assert not any(map(_is_alive, pids))
+    assert not any(map(is_alive, pids))
 
 
 @contextmanager
@@ -312,14 +312,6 @@ def _wait_for(is_true: Callable[[], bool]) -> None:
     while not is_true():
         assert time.monotonic() < end
         time.sleep(0.02)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _state_of(pid: int) -> str:

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import signal
 import subprocess
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import PARTITIONS, Deployment, headers_of, parsed
+from tests.e2e.harness import PARTITIONS, Deployment, headers_of, is_alive, parsed
 from tests.malformed import GOOD, malformed
 
 
@@ -141,9 +140,9 @@ def test_a_worker_leaves_no_process_behind(deployment: Deployment) -> None:
         worker.send_signal(signal.SIGKILL)
         worker.wait()
     end = time.monotonic() + 10
-    while any(map(_alive, children)) and time.monotonic() < end:
+    while any(map(is_alive, children)) and time.monotonic() < end:
         time.sleep(0.1)
-    assert not any(map(_alive, children))
+    assert not any(map(is_alive, children))
 
 
 @pytest.mark.parametrize(("command", "topic", "code"), [("run", "alerts", 5), ("topics check", "state", 5)])
@@ -160,11 +159,3 @@ def test_a_missing_topic_is_one_clear_line(deployment: Deployment, command: str,
 
 def _children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -1,6 +1,6 @@
-"""One run from its seed to its findings: chaos, then calm until everything is worked off, then the checks.
+"""One run from its seed to its findings.
 
-chaos (input, faults) -> settling (no more faults) -> idle (panes close) -> leaving -> over
+chaos (input, faults) -> settling (no more faults) -> idle (panes close) -> leaving -> over, and then the checks.
 """
 
 import zlib

@@ -1,8 +1,11 @@
 """The sink port: one transaction, step by step, with everything that can happen between two steps.
 
-begin -> records -> flush -> offsets -> end     COMMITTED
-  +--------+---------+--------+----------+---> abort  ABORTED
-                                         +--->        UNKNOWN, FENCED
+    begin -> records -> flush -> offsets -> end             COMMITTED
+      |         |         |         |        |
+      +---------+---------+---------+--------+--> abort     ABORTED
+                                             +-->           UNKNOWN, FENCED
+
+Each step is a site at which a fault can strike.
 """
 
 from collections.abc import Callable, Mapping, Sequence

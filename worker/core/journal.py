@@ -62,7 +62,7 @@ class Journal:
 
     @property
     def chars(self) -> int:
-        """Length of `encode()`, rounded up."""
+        """Length of the text that `encode_entries` gives."""
         last = len(_varint(self.entries[-1])) if self.entries else 0
         return (self._bytes_before_last + last + 2) // 3 * 4
 

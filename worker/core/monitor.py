@@ -9,7 +9,7 @@ Rule 3: outputs leave in the order of the offsets that caused them.
 """
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -25,7 +25,6 @@ from worker.core.detectors.ensemble import Ensemble
 from worker.core.detectors.refit import RefitPool
 from worker.core.events import (
     AlertEvent,
-    ColumnMetric,
     MaintenanceEvent,
     MetricEvent,
     Output,
@@ -36,12 +35,9 @@ from worker.core.identity import derived_id, derived_seed
 from worker.core.kernels.arrays import F64, I8, I64, Bool
 from worker.core.kernels.event_time import BEHIND, BEHIND_EVENTS, NO_PANE, OLDEST, WATERMARK, assign_panes
 from worker.core.options import EngineOptions
+from worker.core.pane_records import PaneOwner, pane_records
 from worker.core.state import COUNT_MAX, AnyArray, State, by_part, decoded, prefixed, refuse_if
-from worker.core.statistics.pane_metrics import column_metrics
 from worker.core.statistics.panes import PaneCounts, PaneSlots
-
-COLUMNS_BYTES_MAX = 400_000
-"""Encoded columns of one metric record; Kafka's usual limit for a record is a million bytes."""
 
 _STORED = "stored monitor"
 _Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
@@ -238,7 +234,8 @@ class Monitor:
         slot = self._counts.oldest()
         if slot is None:
             raise AssertionError("no pane is open")
-        for metric in _split(self._metric(slot)):
+        owner = PaneOwner(self._model_id, self._model_version, self._shard, self._ensemble.phase, self._labels_untold)
+        for metric in pane_records(owner, self._counts, self._slots, self._columns, slot, self._options.pane_ms):
             self._emit(OutputTopic.METRICS, offset, self._model_id, metric)
             self._counts.part[slot] += 1
         self._labels_untold = 0
@@ -249,33 +246,6 @@ class Monitor:
     def _oldest_pane(self) -> int:
         slot = self._counts.oldest()
         return NO_PANE if slot is None else int(self._counts.index[slot])
-
-    def _metric(self, slot: int) -> MetricEvent:
-        counts, pane_ms = self._counts, self._options.pane_ms
-        start_ms, part = int(counts.index[slot]) * pane_ms, int(counts.part[slot])
-        events, scored, flagged = int(counts.events[slot]), int(counts.scored[slot]), int(counts.flagged[slot])
-        first_offset = int(counts.first_offset[slot])
-        return MetricEvent(
-            metric_id=derived_id("pane", self._model_id, self._shard, start_ms, first_offset, part),
-            model_id=self._model_id,
-            model_version=self._model_version,
-            shard=self._shard,
-            pane_start_ms=start_ms,
-            pane_end_ms=start_ms + pane_ms,
-            part=part,
-            state=self._ensemble.phase,
-            events=events,
-            late_events=int(counts.late[slot]),
-            unknown_features=int(counts.unknown[slot]),
-            labels=self._labels_untold,
-            first_offset=first_offset,
-            last_offset=int(counts.last_offset[slot]),
-            events_per_second=events * 1000.0 / pane_ms,
-            scored_events=scored,
-            flagged_events=flagged,
-            anomaly_rate=flagged / scored if scored else None,
-            columns=column_metrics(self._columns, self._slots.arrays, slot, events),
-        )
 
     def _maintain(self, kind: Any, offset: int, **facts: Any) -> None:  # noqa: ANN401 - fields of the struct below
         record = MaintenanceEvent(
@@ -389,33 +359,3 @@ class Monitor:
         for part, (plain, arrays) in (("live", self.live_state()), ("fitted", self.fitted_state())):
             state |= {part: np.frombuffer(plain, dtype=np.uint8)} | prefixed(part, arrays)
         return state
-
-
-def _split(metric: MetricEvent) -> Iterator[MetricEvent]:
-    """Yield a metric in parts that fit into a record: the first one counts the events, the others only have columns."""
-    parts: list[list[ColumnMetric]] = [[]]
-    size = 0
-    for column in metric.columns:
-        length = len(encode(column))
-        if parts[-1] and size + length > COLUMNS_BYTES_MAX:
-            parts.append([])
-            size = 0
-        parts[-1].append(column)
-        size += length
-    yield msgspec.structs.replace(metric, columns=parts[0])
-    for place, columns in enumerate(parts[1:], start=1):
-        part = metric.part + place
-        yield msgspec.structs.replace(
-            metric,
-            metric_id=derived_id(metric.metric_id, part),
-            part=part,
-            events=0,
-            late_events=0,
-            unknown_features=0,
-            labels=0,
-            events_per_second=0.0,
-            scored_events=0,
-            flagged_events=0,
-            anomaly_rate=None,
-            columns=columns,
-        )

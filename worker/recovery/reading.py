@@ -5,6 +5,7 @@ other things in between, so no restore ever stops the loop.
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from typing import TypeVar
 
 from worker.core.events import InputTopic, RawBatch
@@ -32,6 +33,24 @@ def bounds_of(history: History, topic: InputTopic, partition: int) -> Steps[Boun
             return history.bounds(topic, partition)
         except UnavailableError:
             yield False
+
+
+def live_keys(history: History, partition: int) -> Steps[list[bytes]]:
+    """Return the keys in a partition of `state` whose last committed record is not a deletion."""
+    keys: dict[bytes, None] = {}
+    bounds = yield from bounds_of(history, InputTopic.STATE, partition)
+    if bounds.first >= bounds.end:
+        return []
+    with closing(history.open(InputTopic.STATE, partition, bounds.first, committed=True)) as reader:
+        while reader.position() < bounds.end:
+            batch = _read(reader, STATE_RECORDS_MAX)
+            for key, value in zip(batch.keys, batch.values, strict=True):
+                if value is None:
+                    keys.pop(key or b"", None)
+                else:
+                    keys[key or b""] = None
+            yield bool(batch.offsets)
+    return list(keys)
 
 
 class Chunks:

@@ -10,15 +10,15 @@ Rule 3: whoever drives it can stop between any two steps and forget it (`close`)
 from collections.abc import Generator, Iterable
 from typing import Literal, NamedTuple
 
-from worker.core.cut import FITTED, LIVE, PARTS
 from worker.core.engine import Engine
 from worker.core.events import InputTopic, RawBatch
 from worker.core.journal import Base, Entry, EntryKind, JournalError, Pointer, decode_entries, decode_pointer
-from worker.core.snapshot import SnapshotError, checksum
+from worker.core.snapshot import SnapshotError
 from worker.ports import History, Position
+from worker.recovery.parts import Assembly, read_parts
 from worker.recovery.problems import ProblemKind, StateProblemError
-from worker.recovery.reading import Chunks, Steps, Tape, VanishedError, bounds_of
-from worker.recovery.stored import Kind, Manifest, PartRef, decode_key, decode_link, decode_manifest
+from worker.recovery.reading import Chunks, Steps, Tape, VanishedError, bounds_of, live_keys
+from worker.recovery.stored import Kind, decode_key, decode_link, decode_manifest
 from worker.recovery.track import Anchor, Identity, Track
 
 _FRESH = "decide: --on-missing-state fresh begins with empty state"
@@ -151,22 +151,9 @@ class RestoreJob:
 
     def _has_state(self) -> Steps[bool]:
         """Look for a manifest of this group that has not been deleted."""
-        bounds = yield from bounds_of(self._history, InputTopic.STATE, self.partition)
-        if bounds.first >= bounds.end:
-            return False
-        manifests: dict[bytes, bool] = {}
-        reader = self._history.open(InputTopic.STATE, self.partition, bounds.first, committed=True)
-        try:
-            while reader.position() < bounds.end:
-                batch = reader.read(self._options.records_max, 0)
-                for key, value in zip(batch.keys, batch.values, strict=True):
-                    parsed = decode_key(key or b"")
-                    if parsed is not None and (parsed.group, parsed.kind) == (self._identity.group, Kind.MANIFEST):
-                        manifests[key or b""] = value is not None
-                yield bool(batch.offsets)
-        finally:
-            reader.close()
-        return any(manifests.values())
+        keys = yield from live_keys(self._history, self.partition)
+        manifest_of = (self._identity.group, Kind.MANIFEST)
+        return any((key.group, key.kind) == manifest_of for key in map(decode_key, keys) if key is not None)
 
     # With state.
 
@@ -265,40 +252,13 @@ class RestoreJob:
         if anchor.ref is None:
             return anchor
         manifest = decode_manifest((yield from self._chunks.payload(anchor.ref)))
-        self._check_manifest(manifest, anchor)
-        yield from self._load_monitors(manifest)
-        self._engine.finish_restore(self.partition, manifest.header, list(manifest.models))
-        return anchor._replace(manifest=manifest)
-
-    def _check_manifest(self, manifest: Manifest, anchor: Anchor) -> None:
         expected = (self._identity.group, self.partition, anchor.offset, anchor.label_offset)
         if (manifest.group, manifest.partition, manifest.offset, manifest.label_offset) != expected:
             raise SnapshotError("the manifest is of another shard or position")
-        if any(LIVE not in parts or not parts.keys() <= set(PARTS) for parts in manifest.models.values()):
-            raise SnapshotError("the manifest names parts that cannot be")
-
-    def _load_monitors(self, manifest: Manifest) -> Steps[None]:
-        """Restore each monitor as soon as all of its chunks have come by."""
-        owners = {
-            offset: model_id
-            for model_id, parts in manifest.models.items()
-            for ref in parts.values()
-            for offset in ref.offsets
-        }
-        left = {
-            model_id: sum(len(ref.offsets) for ref in parts.values()) for model_id, parts in manifest.models.items()
-        }
-        found: dict[int, bytes] = {}
-
-        def take(offset: int, value: bytes) -> None:
-            found[offset] = value
-            model_id = owners[offset]
-            left[model_id] -= 1
-            if not left[model_id]:
-                payloads = {part: _payload(found, ref) for part, ref in manifest.models[model_id].items()}
-                self._engine.restore_monitor(self.partition, model_id, payloads[LIVE], payloads.get(FITTED))
-
-        yield from self._chunks.read(owners, take)
+        assembly = Assembly(self._engine, manifest)
+        yield from read_parts(self._chunks, manifest, assembly.take)
+        assembly.finish()
+        return anchor._replace(manifest=manifest)
 
     # The replay.
 
@@ -343,14 +303,6 @@ class RestoreJob:
 
     def _problem(self, kind: ProblemKind, message: str) -> StateProblemError:
         return StateProblemError(kind, f"shard {self.partition}: {message}")
-
-
-def _payload(found: dict[int, bytes], ref: PartRef) -> bytes:
-    """Put the chunks of a part together. Raises SnapshotError if they are not what was written."""
-    payload = b"".join(found.pop(offset) for offset in ref.offsets)
-    if checksum(payload) != ref.checksum:
-        raise SnapshotError(f"what lies at offset {ref.offsets[0]} of the state topic has another checksum")
-    return payload
 
 
 def _follow_entries(track: Track, entries: Iterable[Entry]) -> None:

@@ -1,7 +1,10 @@
 """Brings back the shards that were assigned: a few at a time, in slices, while the others work.
 
-joining -> (committed position) -> restoring -> live
-|-> refused: its state cannot be used, and nobody said to begin anew
+    joining -> (committed position) -> restoring -> live
+                                           |
+                                           +-> refused
+
+Refused is a shard whose state cannot be used, when nobody said to begin anew: it is left alone.
 """
 
 from collections import Counter

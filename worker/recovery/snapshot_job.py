@@ -23,16 +23,21 @@ class SnapshotJob:
         engine: holds the shard.
         track: of the shard; its cut begins here.
         now_ms: the time, for people.
+        whole: store everything, whatever the last snapshot holds; it only tells which slots are taken.
     """
 
-    def __init__(self, engine: Engine, track: Track, now_ms: int) -> None:
+    def __init__(self, engine: Engine, track: Track, now_ms: int, *, whole: bool = False) -> None:
         self._engine = engine
         self._track = track
         self._old = track.anchor.manifest
+        """The snapshot before: where its parts lie, new ones must not go."""
+        kept = None if whole else self._old
+        self._kept = {} if kept is None else kept.models
+        """What of it still holds, unless it is written anew."""
         self._now_ms = now_ms
         self._offset, self._label_offset = track.offset, track.label_offset
         track.cut()
-        stored = {} if self._old is None else self._old.versions(FITTED)
+        stored = {} if kept is None else kept.versions(FITTED)
         self._header = engine.begin_cut(track.partition, stored)
         self._model_ids = engine.model_ids(track.partition)
         self._parts: dict[str, dict[str, PartRef]] = {}
@@ -118,5 +123,4 @@ class SnapshotJob:
         )
 
     def _parts_of(self, model_id: str) -> dict[str, PartRef]:
-        old = {} if self._old is None else self._old.models.get(model_id, {})
-        return {**old, **self._parts.get(model_id, {})}
+        return {**self._kept.get(model_id, {}), **self._parts.get(model_id, {})}

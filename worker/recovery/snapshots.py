@@ -62,10 +62,6 @@ class Snapshots:
         self._cut_ms.pop(partition, None)
         self._due_ms.pop(partition, None)
 
-    def is_running(self, partition: int) -> bool:
-        """Tell whether a snapshot of this shard is being written."""
-        return partition in self._running
-
     def oldest_seconds(self, tracks: Iterable[Track]) -> float:
         """Return the age of the oldest snapshot among shards that have changed since."""
         now_ms = self._clock.monotonic_ms()

@@ -22,6 +22,7 @@ from worker.core.journal import (
     encode_entries,
     encode_pointer,
 )
+from worker.core.snapshot import FORMAT
 from worker.ports import Position
 from worker.recovery.stored import Manifest
 
@@ -129,7 +130,7 @@ class Track:
         self.generation += 1
         entries = [*(self._before.entries if self._before is not None else ()), *self._after.entries]
         pointer = Pointer(
-            modelvigil=1,
+            modelvigil=FORMAT,
             generation=self.generation,
             writer=self.identity.writer,
             base=self.base,

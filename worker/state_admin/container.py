@@ -19,8 +19,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from worker.core.snapshot import SnapshotError
+from worker.recovery.parts import StoredPart, parts_as_stored, proven
 from worker.recovery.stored import Manifest, decode_manifest
-from worker.state_admin.parts import StoredPart, parts_as_stored, proven
 
 FORMAT = 1
 _MAGIC = b"mvexport"

@@ -9,10 +9,10 @@ from worker import __version__
 from worker.core.journal import EntryKind, JournalError, Ref, decode_entries
 from worker.core.snapshot import SnapshotError
 from worker.ports import Position
+from worker.recovery.parts import StoredPart, parts_as_stored, read_parts
 from worker.recovery.reading import Chunks
 from worker.recovery.stored import Manifest, decode_manifest
 from worker.state_admin.container import ExportWriter, Header, PartEntry, ShardEntry, written_at
-from worker.state_admin.parts import StoredPart, parts_as_stored, read_parts
 from worker.state_admin.session import Session, StateAdminError, drive, pointer_of
 from worker.state_admin.table import readable_size
 

@@ -12,21 +12,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from worker.core.cut import FITTED, LIVE, PARTS
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.engine import Engine
 from worker.core.events import InputTopic
 from worker.core.journal import Base, Ref
 from worker.core.shard import Topics
-from worker.core.snapshot import SnapshotError, checksum
+from worker.core.snapshot import SnapshotError
 from worker.edges.kafka import KafkaSink
 from worker.fingerprint import fingerprint
 from worker.ports import Bounds, Position, StateRecord
+from worker.recovery.parts import Assembly
 from worker.recovery.problems import StateProblemError
 from worker.recovery.reading import Steps, bounds_of
 from worker.recovery.restore_job import RestoreJob, RestoreOptions
-from worker.recovery.stored import Key, Kind, Manifest, PartRef, Written, encode_manifest, ref_of, written
-from worker.recovery.track import Track
+from worker.recovery.snapshot_job import SnapshotJob
+from worker.recovery.stored import Kind, Manifest, decode_key
+from worker.recovery.track import Anchor, Track
 from worker.state_admin.container import Export, read_from
 from worker.state_admin.differences import option_differences
 from worker.state_admin.session import Session, StateAdminError, drive, readable_pointer
@@ -132,17 +133,11 @@ def _engine(session: Session) -> Engine:
 
 def _restore(engine: Engine, export: Export, manifest: Manifest) -> None:
     """Give a shard of the file to an engine, which checks everything. Raises SnapshotError."""
-    if any(LIVE not in parts or not parts.keys() <= set(PARTS) for parts in manifest.models.values()):
-        raise SnapshotError(f"the manifest of shard {manifest.partition} names parts that cannot be")
     engine.add_shard(manifest.partition)
-    found: dict[str, dict[str, bytes]] = {}
+    assembly = Assembly(engine, manifest)
     for part, payload in export.parts(manifest):
-        own = found.setdefault(part.model_id, {})
-        own[part.part] = payload
-        if own.keys() == manifest.models[part.model_id].keys():
-            engine.restore_monitor(manifest.partition, part.model_id, own[LIVE], own.get(FITTED))
-            del found[part.model_id]
-    engine.finish_restore(manifest.partition, manifest.header, list(manifest.models))
+        assembly.take(part, payload)
+    assembly.finish()
 
 
 # Where to go on.
@@ -183,94 +178,40 @@ def _label_offset(before: Position, labels: Bounds) -> int:
 def _import_shard(session: Session, sink: KafkaSink, export: Export, arrival: Arrival) -> None:
     """Store one shard and point at it. Raises StateAdminError."""
     partition = arrival.partition
-    old_keys = session.stored_keys(partition)
-    # What is committed now is committed again with each part: so the broker refuses it when somebody has joined. Where
-    # nothing is committed, only the last commit can be guarded like that.
-    fence = {} if arrival.before is None else {partition: arrival.before._replace(label_offset=None)}
-    manifest_ref, new_keys = _store(session, sink, export, arrival, fence)
-    base = Base(arrival.offset, arrival.label_offset, manifest_ref)
+    snapshot, kept = _store(session, sink, export, arrival)
+    # There is nothing before this snapshot to go back to, so no link either.
+    base = Base(arrival.offset, arrival.label_offset, snapshot)
     position = Track(partition, session.identity, base, generation=arrival.generation).position(arrival.trace)
     _prove(session, arrival, position)
-    tombstones = [StateRecord(partition, key, None) for key in old_keys if key not in new_keys]
+    tombstones = [StateRecord(partition, key, None) for key in session.stored_keys(partition) if key not in kept]
     session.commit(sink, {partition: position}, tombstones)
 
 
-class _Stored(NamedTuple):
-    manifest: Ref
-    keys: set[bytes]
-
-
-def _store(session: Session, sink: KafkaSink, export: Export, arrival: Arrival, fence: dict[int, Position]) -> _Stored:
-    """Write parts and manifest, as many transactions as it takes."""
+def _store(session: Session, sink: KafkaSink, export: Export, arrival: Arrival) -> tuple[Ref, set[bytes]]:
+    """Write a snapshot of the shard as a worker does; return where it lies, and under which keys, the link's apart."""
+    engine = _engine(session)
+    _restore(engine, export, arrival.manifest)
     partition = arrival.partition
+    # What is committed now is committed again with each part: so the broker refuses it when somebody has joined. Where
+    # nothing is committed, only the last commit can be guarded like that.
+    fence = {} if arrival.before is None else {partition: arrival.before._replace(label_offset=None)}
     old = session.manifest_in_use(partition, arrival.before)
+    here = Base(arrival.offset, arrival.label_offset)
+    anchor = Anchor(None, here.offset, here.label_offset, old)
+    track = Track(partition, session.identity, here, anchor, generation=arrival.generation)
+    job = SnapshotJob(engine, track, int(time.time() * 1000), whole=True)
     keys: set[bytes] = set()
-    models: dict[str, dict[str, PartRef]] = {model_id: {} for model_id in arrival.manifest.models}
-    for wave in _waves(session, _parts(session, export, arrival.manifest, old)):
-        records = [record for each in wave for record in each.what.records]
-        offsets = session.commit(sink, fence, records)
-        keys.update(record.key for record in records)
-        begin = 0
-        for each in wave:
-            own = offsets[begin : begin + len(each.what.records)]
-            begin += len(own)
-            models[each.what.key.model_id][each.what.key.part] = _ref(each, own)
-    manifest = _manifest(session, arrival, 0 if old is None else 1 - old.slot, models)
-    what = written(partition, Key(manifest.group, Kind.MANIFEST, manifest.slot, 0), encode_manifest(manifest))
-    offsets = session.commit(sink, fence, what.records)
-    keys.update(record.key for record in what.records)
-    return _Stored(ref_of(what, offsets), keys)
+    while not job.done:
+        records = job.next_records(session.settings.worker.snapshot_commit_bytes_max)
+        job.written(session.commit(sink, fence, records))
+        keys.update(record.key for record in records if not _is_link(record.key))
+    assert track.base.snapshot is not None, "a complete snapshot has been adopted"
+    return track.base.snapshot, keys
 
 
-def _manifest(session: Session, arrival: Arrival, slot: int, models: dict[str, dict[str, PartRef]]) -> Manifest:
-    identity = session.identity
-    return Manifest(
-        group=identity.group,
-        partition=arrival.partition,
-        slot=slot,
-        generation=arrival.generation,
-        offset=arrival.offset,
-        label_offset=arrival.label_offset,
-        written_ms=int(time.time() * 1000),
-        fingerprint=identity.fingerprint,
-        environment=identity.environment,
-        options=identity.options,
-        origin=identity.origin,
-        header=arrival.manifest.header,
-        models=models,
-    )
-
-
-class _PartWritten(NamedTuple):
-    what: Written
-    version: int
-
-
-def _parts(session: Session, export: Export, manifest: Manifest, old: Manifest | None) -> Iterator[_PartWritten]:
-    for part, payload in export.parts(manifest):
-        before = None if old is None else old.models.get(part.model_id, {}).get(part.part)
-        slot = 0 if before is None else 1 - before.slot
-        key = Key(session.identity.group, Kind.PART, slot, 0, part.model_id, part.part)
-        yield _PartWritten(written(manifest.partition, key, payload), part.ref.version)
-
-
-def _waves(session: Session, parts: Iterator[_PartWritten]) -> Iterator[list[_PartWritten]]:
-    """Put parts together to transactions of the usual size."""
-    wave: list[_PartWritten] = []
-    size = 0
-    for part in parts:
-        wave.append(part)
-        size += len(part.what.payload)
-        if size >= session.settings.worker.snapshot_commit_bytes_max:
-            yield wave
-            wave, size = [], 0
-    if wave:
-        yield wave
-
-
-def _ref(part: _PartWritten, offsets: Sequence[int]) -> PartRef:
-    what = part.what
-    return PartRef(what.key.slot, part.version, len(what.payload), list(offsets), checksum(what.payload))
+def _is_link(key: bytes) -> bool:
+    known = decode_key(key)
+    return known is not None and known.kind is Kind.LINK
 
 
 def _prove(session: Session, arrival: Arrival, position: Position) -> None:

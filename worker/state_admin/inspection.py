@@ -13,11 +13,11 @@ from worker.core.events import InputTopic
 from worker.core.journal import Base, Entry, EntryKind, JournalError, Pointer, Ref, decode_entries
 from worker.core.snapshot import SnapshotError
 from worker.ports import Position
+from worker.recovery.parts import parts_as_stored, read_parts
 from worker.recovery.problems import ProblemKind
 from worker.recovery.reading import Chunks, bounds_of
 from worker.recovery.stored import Kind, Link, Manifest, decode_key, decode_link, decode_manifest
 from worker.state_admin.differences import option_differences
-from worker.state_admin.parts import parts_as_stored, read_parts
 from worker.state_admin.session import Session, drive, pointer_of
 
 

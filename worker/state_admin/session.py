@@ -10,10 +10,10 @@ from worker.cluster import BrokerUnreachableError, ClusterIdentity, connect, ide
 from worker.core.events import InputTopic
 from worker.core.journal import JournalError, Pointer, decode_pointer
 from worker.core.snapshot import SnapshotError
-from worker.edges.kafka import KafkaConnection, KafkaHistory, KafkaSink
+from worker.edges.kafka import KafkaHistory, KafkaSink
 from worker.edges.kafka.group import KafkaGroup
 from worker.ports import CommitOutcome, Position, StateRecord
-from worker.recovery.reading import STATE_RECORDS_MAX, Chunks, Steps, bounds_of
+from worker.recovery.reading import Chunks, Steps, live_keys
 from worker.recovery.stored import Manifest, decode_key, decode_manifest
 from worker.settings import Settings
 from worker.state_identity import state_identity
@@ -51,15 +51,12 @@ class Session:
         self._connection = connect(settings)
         self.group = KafkaGroup(self._connection, group_id=self.identity.group)
         topics = settings.topics
-        self.history = _history(
-            self._connection,
-            settings,
-            {
-                InputTopic.PREDICTIONS: topics.predictions,
-                InputTopic.LABELS: topics.labels,
-                InputTopic.STATE: topics.state,
-            },
-        )
+        inputs = {
+            InputTopic.PREDICTIONS: topics.predictions,
+            InputTopic.LABELS: topics.labels,
+            InputTopic.STATE: topics.state,
+        }
+        self.history = KafkaHistory(self._connection, group_id=self.identity.group, topics=inputs)
 
     def close(self) -> None:
         """Ask nothing more."""
@@ -108,11 +105,7 @@ class Session:
 
     def stored_keys(self, partition: int) -> list[bytes]:
         """Return the keys under which this group has anything in a partition of the state topic."""
-        # Asked for as an input, the topic is read committed: deletions of an aborted transaction do not count.
-        topics = {InputTopic.PREDICTIONS: self.settings.topics.state}
-        with closing(_history(self._connection, self.settings, topics)) as history:
-            keys = drive(_live_keys(history, InputTopic.PREDICTIONS, partition))
-        parsed = {key: decode_key(key) for key in keys}
+        parsed = {key: decode_key(key) for key in drive(live_keys(self.history, partition))}
         return [key for key, known in parsed.items() if known is not None and known.group == self.identity.group]
 
     @contextmanager
@@ -199,25 +192,5 @@ def readable_pointer(position: Position | None) -> Pointer | None:
         return None
 
 
-def _live_keys(history: KafkaHistory, topic: InputTopic, partition: int) -> Steps[list[bytes]]:
-    """Return the keys of a partition whose last record is not a deletion."""
-    keys: dict[bytes, None] = {}
-    bounds = yield from bounds_of(history, topic, partition)
-    with closing(history.open(topic, partition, bounds.first, committed=True)) as reader:
-        while reader.position() < bounds.end:
-            batch = reader.read(STATE_RECORDS_MAX, 0)
-            for key, value in zip(batch.keys, batch.values, strict=True):
-                if value is None:
-                    keys.pop(key or b"", None)
-                else:
-                    keys[key or b""] = None
-            yield bool(batch.offsets)
-    return list(keys)
-
-
 def _with_labels(position: Position | None, labels: Position | None) -> Position | None:
     return position._replace(label_offset=labels.offset) if position is not None and labels is not None else position
-
-
-def _history(connection: KafkaConnection, settings: Settings, topics: Mapping[InputTopic, str]) -> KafkaHistory:
-    return KafkaHistory(connection, group_id=settings.kafka.group_id, topics=topics)

@@ -12,8 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented there, only not listed in its __all__
@@ -22,21 +21,21 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented t
 )
 
 from tests.e2e.faults.node import Node
+from tests.e2e.faults.running import Running
 from worker.edges.broker import JVM_OPTIONS
 from worker.edges.broker.jars import class_path, java
-from worker.edges.broker.server import LOGGING, PROPERTIES, free_ports
+from worker.edges.broker.server import LOGGING, free_ports
 
 _HEALTHY_MAX_S: Final = 60.0
 _ANSWER_MAX_S: Final = 0.5
 _POLL_S: Final = 0.05
-_INTERNAL_PARTITIONS: Final = int(PROPERTIES["offsets.topic.num.partitions"])
 
 
 def _silent(_message: str) -> None:
     pass
 
 
-class LocalCluster:
+class LocalCluster(Running):
     """Several Kafka nodes. As a context manager it is started on entry; on exit all are killed and their data removed.
 
     Args:
@@ -58,21 +57,12 @@ class LocalCluster:
             for number in range(1, nodes + 1)
         }
 
-    def __enter__(self) -> Self:
-        try:
-            self._prepare()
-            for node in self.nodes.values():
-                node.launch()
-            self.wait_until_healthy()
-        except BaseException:
-            self.end()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.end()
+    def begin(self) -> None:
+        """Start all nodes, and wait until they are one."""
+        self._prepare()
+        for node in self.nodes.values():
+            node.launch()
+        self.wait_until_healthy()
 
     @property
     def bootstrap_servers(self) -> str:
@@ -115,14 +105,6 @@ class LocalCluster:
         """Return the number of the node that leads a partition; -1 while there is none."""
         client = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
         return int(client.list_topics(topic, timeout=10).topics[topic].partitions[partition].leader)
-
-    def group_coordinator(self, group_id: str) -> int:
-        """Return the node that coordinates a consumer group."""
-        return self.leader("__consumer_offsets", _internal_partition(group_id))
-
-    def transaction_coordinator(self, transactional_id: str) -> int:
-        """Return the node that coordinates a transactional id."""
-        return self.leader("__transaction_state", _internal_partition(transactional_id))
 
     def wait_until_healthy(self, seconds_max: float = _HEALTHY_MAX_S) -> None:
         """Wait until each node itself sees all nodes, and all copies of every partition in sync."""
@@ -174,11 +156,3 @@ def _is_whole(metadata: ClusterMetadata, nodes: int) -> bool:
     partitions = [each for topic in metadata.topics.values() for each in topic.partitions.values()]
     in_sync = all(each.leader >= 0 and len(each.isrs) == len(each.replicas) for each in partitions)
     return len(metadata.brokers) == nodes and in_sync
-
-
-def _internal_partition(name: str) -> int:
-    """Return the partition of an internal topic that a group or a transactional id belongs to: Java's `hashCode`."""
-    code = 0
-    for character in name:
-        code = (code * 31 + ord(character)) & 0xFFFF_FFFF
-    return (code & 0x7FFF_FFFF) % _INTERNAL_PARTITIONS

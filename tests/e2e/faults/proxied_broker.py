@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from tests.e2e.faults.node import QUICK_FAILOVER
 from tests.e2e.faults.proxy import Proxy
+from tests.e2e.faults.running import Running
 from worker.edges.broker import LocalBroker
 from worker.edges.broker.server import PROPERTIES, free_ports
 
 _PROTOCOLS: Final = "listener.security.protocol.map"
 
 
-class ProxiedBroker:
+class ProxiedBroker(Running):
     """One `LocalBroker` behind one `Proxy`. As a context manager both are started on entry and ended on exit.
 
     Who connects to `bootstrap_servers` stays behind the proxy, because the broker names the proxy as its address there.
@@ -27,18 +27,9 @@ class ProxiedBroker:
         self.proxy = Proxy(entrance, door)
         self.broker = _TwoDoors(f"127.0.0.1:{door}", self.proxy.address, {**QUICK_FAILOVER, **(properties or {})})
 
-    def __enter__(self) -> Self:
-        try:
-            self.broker.start()
-        except BaseException:
-            self.end()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.end()
+    def begin(self) -> None:
+        """Start the broker; the proxy listens already."""
+        self.broker.start()
 
     @property
     def bootstrap_servers(self) -> str:

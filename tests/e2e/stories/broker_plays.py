@@ -43,14 +43,9 @@ def broker_broken(prefix: str) -> Result:
 
         def run(stage: Stage) -> Tally:
             _begin(stage)
-            broker.kill()
-            time.sleep(3)
-            broker.start()
-            time.sleep(2 * _REST_S)
-            broker.kill()
-            time.sleep(20)
-            broker.start()
-            time.sleep(2 * _REST_S)
+            for seconds in (3, 20):
+                _kill(broker, seconds)
+                time.sleep(2 * _REST_S)
             broker.restart()
             time.sleep(2 * _REST_S)
             for seconds in (3, 12):
@@ -69,9 +64,7 @@ def broker_killed(prefix: str) -> Result:
 
         def run(stage: Stage) -> Tally:
             _begin(stage)
-            broker.kill()
-            time.sleep(2)
-            broker.start()
+            _kill(broker, 2)
             return Tally(1)
 
         return perform(Stage(broker.bootstrap_servers, prefix), run)
@@ -155,6 +148,13 @@ def new_protocol(prefix: str) -> Result:
     with LocalBroker(properties={**QUICK_FAILOVER, **sessions, **beats}) as broker:
         stage = Stage(broker.bootstrap_servers, prefix, environment={"MODELVIGIL_KAFKA_GROUP_PROTOCOL": "consumer"})
         return perform(stage, partial(storm, seconds=30.0, seed=3, workers=3))
+
+
+def _kill(broker: LocalBroker, seconds: float) -> None:
+    """Kill a broker, and bring it back after a while."""
+    broker.kill()
+    time.sleep(seconds)
+    broker.start()
 
 
 def _begin(stage: Stage) -> None:

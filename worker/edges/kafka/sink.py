@@ -25,24 +25,22 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from worker.core.events import Output, OutputTopic
-from worker.edges.kafka import client, oversize
+from worker.edges.kafka import calls, client, oversize
 from worker.edges.kafka.client import Deadline, ErrorWatch, KafkaConnection, blame, error_of
 from worker.ports import Commit, CommitOutcome, Position, SinkError, StateRecord
 
 METADATA_BYTES_MAX = 4_095
 """What a broker takes with a committed offset (`offset.metadata.max.bytes` is 4,096 by default)."""
 
-_RETRY_PAUSE_S = 0.05
 _ASK_AGAIN_MS = 1_000
 _SLOW_COMMIT_S = 0.75
 """librdkafka asks again after `_ASK_AGAIN_MS`, give or take a fifth: whatever was quicker was asked for once."""
-_RECORD_BYTES_MAX = 1_000_000
 _NOT_REPORTED = -1
 _Report = Callable[[KafkaError | None, Message], None]
 _DEFAULTS = {
     "linger.ms": 5,
     "compression.type": "lz4",
-    "message.max.bytes": _RECORD_BYTES_MAX,
+    "message.max.bytes": calls.RECORD_BYTES_MAX,
     "queue.buffering.max.messages": 100_000,
     "queue.buffering.max.kbytes": 262_144,
 }
@@ -121,9 +119,9 @@ class KafkaSink:
             producer.begin_transaction()
             self._deliver(producer, outputs, state, reported, deadline)
             if offsets:
-                _persist(lambda: self._send_offsets(producer, offsets, deadline), deadline)
+                calls.persist(lambda: self._send_offsets(producer, offsets, deadline), deadline)
             begun_s = time.monotonic()
-            _persist(lambda: producer.commit_transaction(deadline.left_s()), deadline)
+            calls.persist(lambda: producer.commit_transaction(deadline.left_s()), deadline)
         except KafkaException as exception:
             return _commit(self._settle(producer, error_of(exception)), reported)
         except client.NotAMemberError as exception:
@@ -164,10 +162,10 @@ class KafkaSink:
         self._discard()
 
     def _start(self, producer: Producer, deadline: Deadline) -> None:
-        _persist(lambda: producer.init_transactions(deadline.left_s()), deadline)
+        calls.persist(lambda: producer.init_transactions(deadline.left_s()), deadline)
         for kind, name in self._topic_names.items():
-            self._partitions[kind] = _partition_count(producer, name, deadline)
-        self._state_partitions = _partition_count(producer, self._state_topic, deadline)
+            self._partitions[kind] = calls.partition_count(producer, name, deadline)
+        self._state_partitions = calls.partition_count(producer, self._state_topic, deadline)
 
     def _forced(self) -> dict[str, object]:
         return {
@@ -214,11 +212,11 @@ class KafkaSink:
             self._produce(producer, output, deadline)
         for index, record in enumerate(state):
             self._produce_state(producer, record, partial(self._on_state_delivery, reported, index), deadline)
-        left = _serving(lambda: producer.flush(deadline.left_s()))
+        left = calls.serving(lambda: producer.flush(deadline.left_s()))
         if self._failed_delivery is not None:
-            raise _failure(*self._failed_delivery)
+            raise calls.failure(*self._failed_delivery)
         if left:
-            raise _timed_out(f"{left} records were not delivered in time")
+            raise calls.timed_out(f"{left} records were not delivered in time")
 
     def _produce(self, producer: Producer, output: Output, deadline: Deadline) -> None:
         try:
@@ -228,8 +226,8 @@ class KafkaSink:
                 raise
             if output.topic is not OutputTopic.DEAD_LETTERS:
                 place = f"topic {self._topic_names[output.topic]} (shard {output.shard}, offset {output.offset})"
-                raise _too_large(f"an output of {oversize.size_of(output)} bytes for {place}") from None
-            limit = int(self._connection.properties.get("message.max.bytes", _RECORD_BYTES_MAX))
+                raise calls.too_large(f"an output of {oversize.size_of(output)} bytes for {place}") from None
+            limit = int(self._connection.properties.get("message.max.bytes", calls.RECORD_BYTES_MAX))
             self._enqueue(producer, oversize.truncated(output, limit), deadline)
 
     def _enqueue(self, producer: Producer, output: Output, deadline: Deadline) -> None:
@@ -246,7 +244,7 @@ class KafkaSink:
             on_delivery=self._on_delivery,
             headers=list(output.headers),
         )
-        _enqueued(producer, send, deadline)
+        calls.enqueued(producer, send, deadline)
 
     def _produce_state(self, producer: Producer, record: StateRecord, report: _Report, deadline: Deadline) -> None:
         """Hand a state record to the producer, for the partition that has the shard's number, or none."""
@@ -259,12 +257,14 @@ class KafkaSink:
         topic = self._state_topic
         send = partial(producer.produce, topic, record.value, record.key, record.partition, on_delivery=report)
         try:
-            _enqueued(producer, send, deadline)
+            calls.enqueued(producer, send, deadline)
         except KafkaException as exception:
             if error_of(exception).code() not in client.TOO_LARGE:
                 raise
             size = len(record.key) + len(record.value or b"")
-            raise _too_large(f"a state record of {size} bytes for topic {topic} (shard {record.partition})") from None
+            raise calls.too_large(
+                f"a state record of {size} bytes for topic {topic} (shard {record.partition})"
+            ) from None
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None and self._failed_delivery is None:
@@ -281,7 +281,7 @@ class KafkaSink:
 
     def _settle(self, producer: Producer, error: KafkaError) -> CommitOutcome:
         """Find out what an error makes of the transaction."""
-        error = _behind(producer, error)
+        error = calls.behind(producer, error)
         code = error.code()
         if code in client.FENCED:
             outcome = self._fenced
@@ -303,7 +303,7 @@ class KafkaSink:
     def _abort(self, producer: Producer) -> CommitOutcome:
         deadline = Deadline(self._commit_timeout_ms)
         try:
-            _persist(lambda: producer.abort_transaction(deadline.left_s()), deadline)
+            calls.persist(lambda: producer.abort_transaction(deadline.left_s()), deadline)
         except KafkaException as exception:
             fenced = error_of(exception).code() in client.FENCED
             return self._fenced if fenced else CommitOutcome.UNKNOWN
@@ -325,79 +325,3 @@ def _commit(outcome: CommitOutcome, reported: Sequence[int]) -> Commit:
 
 def _destroy(holder: list[Producer]) -> None:
     holder.pop().purge(blocking=False)
-
-
-def _persist(call: Callable[[], None], deadline: Deadline) -> None:
-    """Call again what failed in a way that passes, until the deadline."""
-    while True:
-        try:
-            call()
-        except KafkaException as exception:
-            if not error_of(exception).retriable() or deadline.passed():
-                raise
-            time.sleep(_RETRY_PAUSE_S)
-        else:
-            return
-
-
-def _enqueued(producer: Producer, send: Callable[[], None], deadline: Deadline) -> None:
-    """Hand a record to the producer, waiting while its queue is full."""
-    while True:
-        try:
-            send()
-        except BufferError:
-            if deadline.passed():
-                raise _timed_out("the queue of the producer stays full") from None
-            _serving(lambda: producer.poll(_RETRY_PAUSE_S))
-        else:
-            return
-
-
-def _serving(call: Callable[[], int]) -> int:
-    """Make a call that serves callbacks. A fatal error raised in the midst of them comes out wrapped, or is lost."""
-    try:
-        return call()
-    except SystemError as error:
-        if isinstance(error.__cause__, KafkaException):
-            raise error.__cause__ from None
-        raise KafkaException(KafkaError(client.FATAL, f"the client failed: {error}")) from None
-
-
-def _behind(producer: Producer, error: KafkaError) -> KafkaError:
-    """Return the error that ended the producer for good: other calls say `_FATAL`, those of transactions name it."""
-    if error.code() == client.FATAL:
-        try:
-            producer.abort_transaction(_RETRY_PAUSE_S)
-        except KafkaException as exception:
-            return error_of(exception)
-    return error
-
-
-def _timed_out(reason: str) -> KafkaException:
-    return KafkaException(KafkaError(client.TIMED_OUT, reason))
-
-
-def _too_large(what: str) -> SinkError:
-    return SinkError(f"{what} is larger than message.max.bytes: raise it in [kafka.properties] and on the topic")
-
-
-def _failure(error: KafkaError, topic: str) -> Exception:
-    """Say what a failed delivery means: all but three kinds leave the transaction in an unknown state (rule 1)."""
-    if error.code() in client.FENCED:
-        return KafkaException(error)
-    if error.code() in client.TOO_LARGE:
-        return SinkError(
-            f"topic {topic} refuses a record as too large: raise its max.message.bytes to {_RECORD_BYTES_MAX} or more, "
-            "or set message.max.bytes and batch.size in [kafka.properties] to what it takes"
-        )
-    if error.code() in client.FORBIDDEN:
-        return SinkError(str(blame(error, f"topic {topic}")))
-    return _timed_out(f"a record for topic {topic} was not delivered: {error.str()}")
-
-
-def _partition_count(producer: Producer, topic: str, deadline: Deadline) -> int:
-    metadata = producer.list_topics(topic, timeout=deadline.left_s()).topics.get(topic)
-    if metadata is None or metadata.error is not None or not metadata.partitions:
-        why = metadata.error.str() if metadata is not None and metadata.error is not None else "not known"
-        raise SinkError(f"topic {topic} cannot be written ({why}): run `modelvigil topics create`")
-    return len(metadata.partitions)

@@ -1,8 +1,10 @@
-"""Reads all parts of a snapshot in one pass over the topic."""
+"""The parts of a snapshot: read in one pass over the topic, and put together to monitors again."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
+from worker.core.cut import FITTED, LIVE, PARTS
+from worker.core.engine import Engine
 from worker.core.snapshot import SnapshotError, checksum
 from worker.recovery.reading import Chunks, Steps
 from worker.recovery.stored import Manifest, PartRef
@@ -53,3 +55,30 @@ def proven(part: StoredPart, payload: bytes) -> bytes:
     if len(payload) != part.ref.size or checksum(payload) != part.ref.checksum:
         raise SnapshotError(f"part {part.part} of model {part.model_id} has another checksum")
     return payload
+
+
+class Assembly:
+    """Fills a new shard of an engine: each monitor as soon as all of its parts have come, in whatever order.
+
+    Raises SnapshotError, here and in its methods, for what cannot be used; the shard is of no use then.
+    """
+
+    def __init__(self, engine: Engine, manifest: Manifest) -> None:
+        if any(LIVE not in parts or not parts.keys() <= set(PARTS) for parts in manifest.models.values()):
+            raise SnapshotError(f"the manifest of shard {manifest.partition} names parts that cannot be")
+        self._engine = engine
+        self._manifest = manifest
+        self._found: dict[str, dict[str, bytes]] = {}
+
+    def take(self, part: StoredPart, payload: bytes) -> None:
+        """Take a part."""
+        own = self._found.setdefault(part.model_id, {})
+        own[part.part] = payload
+        if own.keys() == self._manifest.models[part.model_id].keys():
+            del self._found[part.model_id]
+            self._engine.restore_monitor(self._manifest.partition, part.model_id, own[LIVE], own.get(FITTED))
+
+    def finish(self) -> None:
+        """All parts have come: bring the monitors into their order."""
+        manifest = self._manifest
+        self._engine.finish_restore(manifest.partition, manifest.header, list(manifest.models))
