@@ -137,7 +137,7 @@ class Driver:
             except PositionUnstableError:
                 return  # a new owner would have to wait, too
             except StateProblemError as problem:
-                if problem.kind not in self._plan.may_refuse:
+                if problem.kind != self._plan.may_refuse:
                     raise
 
     def _settle(self) -> None:

@@ -207,7 +207,7 @@ class Witness(Observer):
             # It reads by a pointer that others have left behind, and does not know yet that it owns nothing any more.
             self._note(self._name, f"refused {partition} as a zombie: {message}")
             self._world.ends["refused as a zombie"] += 1
-        elif kind not in self._world.scenario.may_refuse:
+        elif kind != self._world.scenario.may_refuse:
             raise RefusedError(f"{kind}: {message}")
         else:
             self._world.refused = True

@@ -3,7 +3,8 @@
     cut -> parts ... -> manifest and link -> adopted: the next commit points at it
 
 Rule 1: records go out with the shard's own position, so a worker that has lost the shard cannot write any.
-Rule 2: nothing points at a snapshot before all of it is visible. Until then the old one stands, in the other slots.
+Rule 2: nothing points at a snapshot before all of it is visible. Until then the old one stands, and the one before it:
+        neither lies in the slots that are written.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,18 @@ from worker.core.cut import FITTED, Captured
 from worker.core.engine import Engine
 from worker.core.snapshot import checksum
 from worker.ports import StateRecord
-from worker.recovery.stored import Key, Kind, Manifest, PartRef, Written, encode_link, encode_manifest, ref_of, written
+from worker.recovery.stored import (
+    SLOTS,
+    Key,
+    Kind,
+    Manifest,
+    PartRef,
+    Written,
+    encode_link,
+    encode_manifest,
+    ref_of,
+    written,
+)
 from worker.recovery.track import Track
 
 
@@ -37,6 +49,9 @@ class SnapshotJob:
         self._now_ms = now_ms
         self._offset, self._label_offset = track.offset, track.label_offset
         track.cut()
+        # Behind the one that this builds on lies the newest, if that is damaged: its link is still needed.
+        ahead = 2 if track.damaged else 1
+        self._slot = ((-1 if self._old is None else self._old.slot) + ahead) % SLOTS
         stored = {} if kept is None else kept.versions(FITTED)
         self._header = engine.begin_cut(track.partition, stored)
         self._model_ids = engine.model_ids(track.partition)
@@ -77,19 +92,22 @@ class SnapshotJob:
 
     def _part(self, captured: Captured) -> Written:
         before = self._before(captured)
-        slot = 0 if before is None else 1 - before.slot
+        slot, chunks = (0, 0) if before is None else (before.free_slot, before.chunks[before.free_slot])
         key = Key(self._track.identity.group, Kind.PART, slot, 0, captured.model_id, captured.part)
-        return written(self._track.partition, key, captured.payload, 0 if before is None else before.chunks_other)
+        return written(self._track.partition, key, captured.payload, chunks)
 
     def _ref(self, what: Written, captured: Captured, offsets: Sequence[int]) -> PartRef:
         before = self._before(captured)
+        chunks = [0] * SLOTS if before is None else list(before.chunks)
+        chunks[what.key.slot] = what.chunks
         return PartRef(
             slot=what.key.slot,
             version=captured.version,
             size=len(captured.payload),
             offsets=list(offsets[: what.chunks]),
             checksum=checksum(captured.payload),
-            chunks_other=0 if before is None else len(before.offsets),
+            before=None if before is None else before.slot,
+            chunks=chunks,
         )
 
     def _before(self, captured: Captured) -> PartRef | None:
@@ -102,7 +120,7 @@ class SnapshotJob:
         manifest = Manifest(
             group=identity.group,
             partition=track.partition,
-            slot=0 if self._old is None else 1 - self._old.slot,
+            slot=self._slot,
             generation=track.generation,
             offset=self._offset,
             label_offset=self._label_offset,

@@ -1,11 +1,11 @@
 """What lies in the `state` topic, and under which keys.
 
-    part      a part of one monitor's state, in chunks; written to the slot that the last manifest does not name
+    part      a part of one monitor's state, in chunks
     manifest  what a snapshot consists of: every model in order, and where each of its parts lies
     link      the journal from the previous snapshot to this one
 
-Slots alternate, so that compaction, which keeps the last record of each key, keeps two versions of everything: the
-newest snapshot and the one before it are both complete.
+Compaction keeps the last record of each key. So each thing is written under one of three slots in turn: the newest
+snapshot and the one before it stay complete while a third one is being written.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,8 @@ from worker.ports import StateRecord
 
 MANIFEST_BYTES_MAX = 268_435_456
 _Stored = TypeVar("_Stored", bound=msgspec.Struct)
-Slot = Annotated[int, msgspec.Meta(ge=0, le=1)]
+SLOTS = 3
+Slot = Annotated[int, msgspec.Meta(ge=0, lt=SLOTS)]
 
 
 class Kind(StrEnum):
@@ -52,8 +53,15 @@ class PartRef(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     """Bytes, all chunks together."""
     offsets: list[Offset]
     checksum: bytes
-    chunks_other: int = 0
-    """Chunks that the other slot may hold: what exceeds a shorter new version is deleted with it."""
+    before: Slot | None
+    """Where the version before lies, which the snapshot before may need."""
+    chunks: Annotated[list[int], msgspec.Meta(min_length=SLOTS, max_length=SLOTS)]
+    """Chunks in each slot: what exceeds a shorter new version is deleted with it."""
+
+    @property
+    def free_slot(self) -> int:
+        """Where the next version goes."""
+        return next(slot for slot in range(SLOTS) if slot not in {self.slot, self.before})
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
