@@ -10,6 +10,7 @@ Rule 3: outputs leave in the order of the offsets that caused them.
 
 import zlib
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -25,6 +26,7 @@ from worker.core.detectors.ensemble import Ensemble
 from worker.core.detectors.refit import RefitPool
 from worker.core.events import (
     AlertEvent,
+    LabelEvent,
     MaintenanceEvent,
     MetricEvent,
     Output,
@@ -36,10 +38,14 @@ from worker.core.kernels.arrays import F64, I8, I64, Bool
 from worker.core.kernels.event_time import BEHIND, BEHIND_EVENTS, NO_PANE, OLDEST, WATERMARK, assign_panes
 from worker.core.options import EngineOptions
 from worker.core.pane_records import PaneOwner, pane_records
+from worker.core.performance import storing
+from worker.core.performance.monitoring import Arrived, PerformanceMonitor
+from worker.core.performance.telling import Owner, Told
 from worker.core.state import COUNT_MAX, AnyArray, State, by_part, decoded, prefixed, refuse_if
 from worker.core.statistics.panes import PaneCounts, PaneSlots
 
 _STORED = "stored monitor"
+_OFFSET = attrgetter("offset")
 _Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 _Checksum = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 
@@ -61,6 +67,9 @@ class _Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     behind: Annotated[int, msgspec.Meta(ge=0, lt=BEHIND_EVENTS)]
     columns: list[StoredColumn]
     incident: OpenIncident | None
+    closed_pane: int
+    labels_at_tick: _Count
+    performance: storing.StoredPerformance
 
 
 class _Fitted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,8 +110,12 @@ class Monitor:
         self._slots = PaneSlots(options.buckets_max, options.categories_max + 1)
         self._counts = PaneCounts()
         self._ensemble = Ensemble(options, refits, derived_seed("monitor", options.seed, model_id, shard))
+        self._owner = Owner(model_id, shard, topic)
+        self._performance = PerformanceMonitor(self._owner, options)
+        self._closed_pane = -1
+        self._labels_at_tick = 0
         self._desk = IncidentDesk(options.incident, Origin(model_id, shard, topic, options.alert_rate))
-        self._out: list[Output] = []
+        self._told: list[Told] = []
 
     def process(self, events: Sequence[PredictionEvent], offsets: I64, times_ms: I64) -> list[Output]:
         """Process events (n) in stream order; offsets and times (ms) are n long."""
@@ -161,6 +174,9 @@ class Monitor:
         self._seen += end - begin
         if self._seen == self._ensemble.barrier():
             self._cross_barrier(int(rows.offsets[end - 1]))
+        arrived = Arrived(rows.events[part], rows.offsets[part], rows.times_ms[part], rows.watermarks_ms[part])
+        self._told += self._performance.predicted(arrived)
+        self._owner.model_version = self._model_version
 
     def _add_invalid(self, invalid: I64, begin: int, end: int, slot: I8) -> None:
         if len(invalid):
@@ -206,11 +222,14 @@ class Monitor:
         """Close panes that are over by the clock, and resolve a quiet incident, if this model has been idle.
 
         Idle is: no event since the last tick. `now_ms` comes from a journalled tick; `offset` is that of the last
-        record of the shard.
+        record of the shard. What labels have changed is published when they, too, have been idle.
         """
         idle, self._seen_at_tick = self._seen == self._seen_at_tick, self._seen
+        idle_labels, self._labels_at_tick = self._labels == self._labels_at_tick, self._labels
         if not idle:
             return []
+        if idle_labels and self._performance.has_news:
+            self._told += self._performance.flush(None, offset)
         while (slot := self._counts.oldest()) is not None:
             end_ms = (int(self._counts.index[slot]) + 1) * self._options.pane_ms
             if now_ms < end_ms + self._options.pane_grace_ms:
@@ -223,12 +242,20 @@ class Monitor:
     @property
     def wants_tick(self) -> bool:
         """Whether a tick could do anything: there were events since the last one, or something is open."""
-        return self._seen != self._seen_at_tick or self._counts.oldest() is not None or self._desk.is_open
+        return (
+            self._seen != self._seen_at_tick
+            or self._labels != self._labels_at_tick
+            or self._counts.oldest() is not None
+            or self._desk.is_open
+            or self._performance.has_news
+        )
 
-    def count_labels(self, count: int) -> None:
-        """Count labels that arrived for this model; its next metric record tells them."""
-        self._labels += count
-        self._labels_untold += count
+    def label(self, events: Sequence[LabelEvent], offsets: I64, times_ms: I64) -> list[Output]:
+        """Take in labels (n) in stream order; return the outputs they cause. The next metric record counts them."""
+        self._labels += len(events)
+        self._labels_untold += len(events)
+        self._told += self._performance.label(events, offsets, times_ms)
+        return self._take_output()
 
     def _close_oldest(self, offset: int) -> None:
         slot = self._counts.oldest()
@@ -239,9 +266,14 @@ class Monitor:
             self._emit(OutputTopic.METRICS, offset, self._model_id, metric)
             self._counts.part[slot] += 1
         self._labels_untold = 0
+        closed = (int(self._counts.index[slot]) + 1) * self._options.pane_ms // self._options.performance.pane_ms
         self._counts.clear(slot)
         self._slots.clear(slot)
         self._clock[OLDEST] = self._oldest_pane()
+        self._performance.pane_closed()
+        if closed != self._closed_pane:
+            self._closed_pane = closed
+            self._told += self._performance.flush(closed - 1, offset)
 
     def _oldest_pane(self) -> int:
         slot = self._counts.oldest()
@@ -270,13 +302,19 @@ class Monitor:
     def _emit(
         self, topic: OutputTopic, offset: int, key: str, record: AlertEvent | MetricEvent | MaintenanceEvent
     ) -> None:
-        value = encode(record)
-        # Two steps, so that the value need not be copied.
-        self._outputs_checksum = zlib.crc32(value, zlib.crc32(f"{topic} {offset} ".encode(), self._outputs_checksum))
-        self._out.append(Output(topic, self._shard, offset, key.encode(), value))
+        self._told.append(Told(topic, offset, key, record))
 
     def _take_output(self) -> list[Output]:
-        out, self._out = self._out, []
+        """Encode what was told, in the order of offsets; what one record caused stays in its order."""
+        self._told.sort(key=_OFFSET)
+        out = []
+        for topic, offset, key, record in self._told:
+            value = encode(record)
+            # Two steps, so that the value need not be copied.
+            seen = zlib.crc32(f"{topic} {offset} ".encode(), self._outputs_checksum)
+            self._outputs_checksum = zlib.crc32(value, seen)
+            out.append(Output(topic, self._shard, offset, key.encode(), value))
+        self._told = []
         return out
 
     # Storing and restoring.
@@ -309,8 +347,12 @@ class Monitor:
             behind=int(self._clock[BEHIND]),
             columns=self._columns.state(),
             incident=self._desk.state(),
+            closed_pane=self._closed_pane,
+            labels_at_tick=self._labels_at_tick,
+            performance=storing.plain_state(self._performance),
         )
         arrays = prefixed("panes", self._slots.arrays) | prefixed("counts", self._counts.state())
+        arrays |= prefixed("performance", storing.arrays_state(self._performance))
         return State(msgspec.msgpack.encode(plain), arrays | prefixed("ensemble", self._ensemble.live()))
 
     def fitted_state(self) -> State:
@@ -326,7 +368,7 @@ class Monitor:
         fitted = self.fitted_state() if fitted is None else fitted
         plain, fitted_plain = decoded(live.plain, _Live), decoded(fitted.plain, _Fitted)
         self._check(plain, fitted_plain)
-        parts = by_part(_STORED, live.arrays, ("panes", "counts", "ensemble"))
+        parts = by_part(_STORED, live.arrays, ("panes", "counts", "ensemble", "performance"))
         self._columns.restore(plain.columns, frozen=plain.seen >= self._options.warmup_events)
         self._slots.restore(len(self._columns), parts["panes"])
         self._counts.restore(plain.watermark_ms // self._options.pane_ms, parts["counts"])
@@ -334,6 +376,9 @@ class Monitor:
         refuse_if(_STORED, {"its fitted part is of another version": self.fitted_version != plain.fitted_version})
         if plain.incident is not None:
             self._desk.restore(plain.incident, plain.seen, len(self._columns) - 1)
+        storing.restore(self._performance, plain.performance, parts["performance"])
+        self._closed_pane, self._labels_at_tick = plain.closed_pane, plain.labels_at_tick
+        self._owner.model_version = plain.model_version
         self._model_version = plain.model_version
         self._seen, self._seen_at_tick = plain.seen, plain.seen_at_tick
         self._labels, self._labels_untold = plain.labels, plain.labels_untold

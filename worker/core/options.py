@@ -4,8 +4,10 @@ The edges read TOML and the environment (`worker.settings`); the core only ever 
 Defaults are meant to be right for a stream nobody has described: point the worker at a topic and go.
 """
 
-from typing import Annotated
+from fnmatch import fnmatchcase
+from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
 Count = Annotated[int, Meta(ge=1)]
@@ -66,6 +68,112 @@ class IncidentOptions(Struct, frozen=True, forbid_unknown_fields=True):
     burst_flagged_min: Annotated[float, Meta(gt=1.0, lt=100.0)] = 5.0
 
 
+class LimitOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a performance metric must keep to; an alert fires only when its interval excludes the limit.
+
+    `minimum` and `maximum` are absolute. `drop` is how far a metric of which more is better may fall below its
+    reference, in the metric's own unit; `rise` how far one of which less is better may exceed it, as a share.
+    """
+
+    metric: Annotated[str, Meta(min_length=1, max_length=64)]
+    minimum: float | None = None
+    maximum: float | None = None
+    drop: Annotated[float, Meta(ge=0.0)] | None = None
+    rise: Annotated[float, Meta(ge=0.0)] | None = None
+
+
+class ReportOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """One figure of the report of a model's training or validation, as a reference instead of its first labels."""
+
+    metric: Annotated[str, Meta(min_length=1, max_length=64)]
+    value: float
+    support: Annotated[float, Meta(gt=0.0)] | None = None
+    """Labelled rows it rests on, for a metric that is a share; without it the value is taken as exact."""
+
+
+class ModelPerformanceOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is known of the models whose id fits `model`, a shell pattern. The first that fits counts."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    task: Literal["auto", "binary", "multiclass", "regression"] = "auto"
+    classes: tuple[str, ...] = ()
+    """All classes there are; a label that is none of them is `unknown_class`."""
+    positive: str | None = None
+    """Of a binary task; otherwise `true`, `1`, or the last in the order of the alphabet."""
+    threshold: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.5
+    """From which a numeric prediction of a binary task means the positive class."""
+    segments: tuple[str, ...] = ()
+    limits: tuple[LimitOptions, ...] | None = None
+    report: tuple[ReportOptions, ...] = ()
+
+
+class ConceptDriftOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """Drift of a model's error (0 or 1 for a class, |e| / (|e| + usual |e|) for a number)."""
+
+    detector: Literal["off", "adwin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w"] = "adwin"
+    effect_min: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.05
+    """The least rise of the mean error that is an alarm."""
+    rest_labels: Count = 1_000
+    """After an alarm the detector is not heard for so many labels."""
+
+
+DEFAULT_LIMITS = (
+    LimitOptions("accuracy", drop=0.01),
+    LimitOptions("f1", drop=0.02),
+    LimitOptions("f1_macro", drop=0.02),
+    LimitOptions("mae", rise=0.05),
+    LimitOptions("label_coverage", drop=0.05),
+    LimitOptions("label_lag_median", rise=1.0),
+)
+
+
+class PerformanceOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """Joining labels, and what is made of them."""
+
+    enabled: bool = True
+    label_wait_max_ms: Annotated[int, Meta(ge=0, le=400 * 86_400_000)] = 86_400_000
+    """How long a prediction waits for its label, or a label for its prediction, in event time."""
+    join_events_max: Annotated[int, Meta(ge=1, le=50_000_000)] = 50_000
+    """Predictions kept for labels and corrections, for each model; 0.1 kB each."""
+    early_labels_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
+    pane_ms: Annotated[int, Meta(ge=100)] = 900_000
+    panes_max: Annotated[int, Meta(ge=3, le=10_000)] = 100
+    windows_ms: tuple[Annotated[int, Meta(ge=100)], ...] = (3_600_000, 86_400_000)
+    """Lengths of the sliding windows, as merges of panes."""
+    block_labels: Annotated[int, Meta(ge=10, le=100_000)] = 100
+    """Labels after which limits are looked at."""
+    blocks_max: Annotated[int, Meta(ge=4, le=1_024)] = 64
+    half_life_labels: Count = 1_000
+    """Of the decayed window."""
+    task_labels: Annotated[int, Meta(ge=2, le=1_000)] = 30
+    """Labelled events from which a task is inferred."""
+    reference_labels: Annotated[int, Meta(ge=20, le=10_000_000)] = 3_000
+    """The first ones, from which the reference is taken if they are stable."""
+    support_min: Annotated[int, Meta(ge=10)] = 200
+    """Labelled events that an alert rests on at least."""
+    alert_confidence: Annotated[float, Meta(ge=0.9, lt=1.0)] = 0.9999
+    """Of the intervals that alerts rest on; those that are published are of 95 %."""
+    classes_max: Annotated[int, Meta(ge=2, le=200)] = 64
+    segments: tuple[str, ...] = ()
+    """Names of the segments by which metrics are split."""
+    segments_max: Annotated[int, Meta(ge=1, le=1_000)] = 16
+    segment_idle_events: Count = 10_000
+    """A segment that had none of the last so many events gives way to a new one."""
+    limits: tuple[LimitOptions, ...] = DEFAULT_LIMITS
+    drift: ConceptDriftOptions = ConceptDriftOptions()
+    models: tuple[ModelPerformanceOptions, ...] = ()
+
+    def of_model(self, model_id: str) -> ModelPerformanceOptions:
+        """Return what is known of a model, with the common segments and limits where it has none of its own."""
+        found = next((each for each in self.models if fnmatchcase(model_id, each.model)), None)
+        found = ModelPerformanceOptions(model_id) if found is None else found
+        return msgspec.structs.replace(
+            found,
+            segments=found.segments or self.segments,
+            limits=self.limits if found.limits is None else found.limits,
+        )
+
+
 class EngineOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """All options of the core. Two workers with equal options and equal input give equal bytes."""
 
@@ -84,6 +192,7 @@ class EngineOptions(Struct, frozen=True, forbid_unknown_fields=True):
     forest: ForestOptions = ForestOptions()
     calibration: CalibrationOptions = CalibrationOptions()
     incident: IncidentOptions = IncidentOptions()
+    performance: PerformanceOptions = PerformanceOptions()
 
 
 def contradictions(options: EngineOptions) -> list[str]:

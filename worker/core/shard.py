@@ -93,9 +93,14 @@ class Shard:
     def _labels(self, batch: RawBatch) -> tuple[list[Output], list[Reject]]:
         options = self._options
         decoded = decode_labels(batch, record_bytes_max=options.record_bytes_max, future_max_ms=options.future_max_ms)
-        for model_id, places in self._route(decoded).items():
-            self._to_change(model_id).count_labels(len(places))
-        return [], decoded.rejects
+        groups = self._route(decoded)
+        offsets, times = np.array(batch.offsets, dtype=np.int64), np.array(decoded.timestamps_ms, dtype=np.int64)
+        offsets = offsets[decoded.rows]
+        out: list[Output] = []
+        for model_id, places in groups.items():
+            events = [decoded.events[place] for place in places]
+            out += self._to_change(model_id).label(events, offsets[places], times[places])
+        return out, decoded.rejects
 
     def _route(self, decoded: DecodedBatch | DecodedLabels) -> dict[str, list[int]]:
         """Group the places of events by model, in order of first appearance; reject what is beyond `models_max`."""

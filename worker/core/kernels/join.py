@@ -1,0 +1,319 @@
+"""The join of predictions and labels: rings of rows with an index by key, in compact arrays.
+
+A ring holds rows in the order in which they came: row number `r` is in slot r modulo capacity. The index is open
+addressing with linear probing over at least twice as many places; a row that leaves is taken out by shifting back what
+follows it (Knuth, TAOCP 3, 6.4, algorithm R), so nothing ever has to be rebuilt but when a ring grows.
+
+Rule 1: what happens at a row depends on the rows before it, never on how they were cut into calls.
+Rule 2: the latest label wins, by its own timestamp; of two of one timestamp, the one that came later.
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from worker.core.kernels.arrays import F64, I8, I32, I64, U64, Bool
+
+HEAD, TAIL, DUE, WATERMARK = 0, 1, 2, 3
+"""Places in `meta`: the first row, one behind the last, the first that was not yet asked for its label in time."""
+
+UNLABELLED_LATE, UNLABELLED_SIZE, LABEL_LATE, LABEL_SIZE, DUPLICATE_PREDICTIONS = 0, 1, 2, 3, 4
+DUPLICATE_LABELS, OUTDATED_LABELS, CORRECTIONS = 5, 6, 7
+COUNTERS = 8
+
+NO_LABEL = -1
+NOTHING, JOINED, CORRECTED = 0, 1, 2
+
+
+class Ring(NamedTuple):
+    """Rows with a key: keys u64[C, 2], index i32[2 C] (slot + 1; 0: free), meta i64[4], alive bool[C]."""
+
+    keys: U64
+    index: I32
+    meta: I64
+    alive: Bool
+
+
+class Known(NamedTuple):
+    """What the join knows of the rows of a ring: label (C), its kind (NO_LABEL: none), its time; time of the row."""
+
+    label: F64
+    kind: I8
+    label_ms: I64
+    time_ms: I64
+
+
+class Outcome(NamedTuple):
+    """What became of each row of a call (n): NOTHING, JOINED or CORRECTED; its slot; the label replaced; what holds now.
+
+    A prediction that is labelled in a call can have left at its end, and another can be in its slot.
+    """
+
+    what: I8
+    slot: I64
+    old_label: F64
+    old_kind: I8
+    time_ms: I64
+    label_ms: I64
+    label: F64
+    kind: I8
+
+
+@numba.njit(cache=True, nogil=True)
+def find(ring: Ring, k0: np.uint64, k1: np.uint64) -> int:
+    """Return the slot of a key, or -1. O(1)."""
+    mask = ring.index.shape[0] - 1
+    place = np.int64(k0 & np.uint64(mask))
+    while ring.index[place] != 0:
+        slot = np.int64(ring.index[place]) - 1
+        if ring.keys[slot, 0] == k0 and ring.keys[slot, 1] == k1:
+            return slot
+        place = (place + 1) & mask
+    return -1
+
+
+@numba.njit(cache=True, nogil=True)
+def append(ring: Ring, k0: np.uint64, k1: np.uint64) -> int:
+    """Append a row whose key is not there, to a ring that is not full; return its slot. O(1)."""
+    slot = ring.meta[TAIL] & (ring.keys.shape[0] - 1)
+    ring.meta[TAIL] += 1
+    ring.keys[slot, 0] = k0
+    ring.keys[slot, 1] = k1
+    ring.alive[slot] = True
+    mask = ring.index.shape[0] - 1
+    place = np.int64(k0 & np.uint64(mask))
+    while ring.index[place] != 0:
+        place = (place + 1) & mask
+    ring.index[place] = slot + 1
+    return slot
+
+
+@numba.njit(cache=True, nogil=True)
+def remove(ring: Ring, slot: int) -> None:
+    """Take a row out of the index; its slot is free when the head has passed it. O(1)."""
+    mask = ring.index.shape[0] - 1
+    place = np.int64(ring.keys[slot, 0] & np.uint64(mask))
+    while ring.index[place] != slot + 1:
+        place = (place + 1) & mask
+    ring.alive[slot] = False
+    free = place
+    while True:
+        place = (place + 1) & mask
+        if ring.index[place] == 0:
+            break
+        home = np.int64(ring.keys[np.int64(ring.index[place]) - 1, 0] & np.uint64(mask))
+        # What stands at `place` may move to `free` unless its home lies between the two.
+        if ((place - home) & mask) >= ((place - free) & mask):
+            ring.index[free] = ring.index[place]
+            free = place
+    ring.index[free] = 0
+
+
+@numba.njit(cache=True, nogil=True)
+def build_index(ring: Ring) -> None:
+    """Enter all rows of a ring whose index is empty. O(C)."""
+    mask = ring.index.shape[0] - 1
+    for row in range(ring.meta[HEAD], ring.meta[TAIL]):
+        slot = row & (ring.keys.shape[0] - 1)
+        if ring.alive[slot]:
+            place = np.int64(ring.keys[slot, 0] & np.uint64(mask))
+            while ring.index[place] != 0:
+                place = (place + 1) & mask
+            ring.index[place] = slot + 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _drop_head(ring: Ring) -> int:
+    """Drop the first row; return its slot."""
+    slot = ring.meta[HEAD] & (ring.keys.shape[0] - 1)
+    if ring.alive[slot]:
+        remove(ring, slot)
+    ring.meta[HEAD] += 1
+    return slot
+
+
+@numba.njit(cache=True, nogil=True)
+def _leave(waiting: Ring, known: Known, counters: I64, reason: int) -> None:
+    slot = _drop_head(waiting)
+    if known.kind[slot] == NO_LABEL:
+        counters[reason] += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _pass_time(
+    waiting: Ring,
+    known: Known,
+    early: Ring,
+    early_known: Known,
+    now_ms: int,
+    wait_ms: int,
+    due_ms: int,
+    counters: I64,
+    due: I32,
+) -> None:
+    """Look at labels that are due, and let go what has waited for more than `wait_ms`. O(rows that leave)."""
+    mask = waiting.keys.shape[0] - 1
+    while waiting.meta[DUE] < waiting.meta[TAIL]:
+        slot = waiting.meta[DUE] & mask
+        if known.time_ms[slot] + due_ms >= now_ms:
+            break
+        due[0] += 1
+        due[1] += known.kind[slot] != NO_LABEL
+        waiting.meta[DUE] += 1
+    while waiting.meta[HEAD] < waiting.meta[TAIL]:
+        if known.time_ms[waiting.meta[HEAD] & mask] + wait_ms >= now_ms:
+            break
+        _leave(waiting, known, counters, UNLABELLED_LATE)
+        waiting.meta[DUE] = max(waiting.meta[DUE], waiting.meta[HEAD])
+    mask = early.keys.shape[0] - 1
+    while early.meta[HEAD] < early.meta[TAIL]:
+        slot = early.meta[HEAD] & mask
+        if early.alive[slot]:
+            if early_known.label_ms[slot] + wait_ms >= now_ms:
+                break
+            counters[LABEL_LATE] += 1
+        _drop_head(early)
+
+
+@numba.njit(cache=True, nogil=True)
+def _tell(known: Known, slot: int, outcome: Outcome, row: int) -> None:
+    outcome.time_ms[row] = known.time_ms[slot]
+    outcome.label_ms[row] = known.label_ms[slot]
+    outcome.label[row] = known.label[slot]
+    outcome.kind[row] = known.kind[slot]
+
+
+@numba.njit(cache=True, nogil=True)
+def _relabel(
+    known: Known, slot: int, label: float, kind: int, time_ms: int, counters: I64, outcome: Outcome, row: int
+) -> int:
+    """Give a row its label; return what that is."""
+    before = known.kind[slot]
+    same = before == kind and known.label[slot] == label
+    if before != NO_LABEL and time_ms < known.label_ms[slot]:
+        counters[DUPLICATE_LABELS if same else OUTDATED_LABELS] += 1
+        return NOTHING
+    if same:
+        known.label_ms[slot] = time_ms
+        counters[DUPLICATE_LABELS] += 1
+        return NOTHING
+    outcome.old_label[row] = known.label[slot]
+    outcome.old_kind[row] = before
+    known.label[slot] = label
+    known.kind[slot] = kind
+    known.label_ms[slot] = time_ms
+    _tell(known, slot, outcome, row)
+    if before == NO_LABEL:
+        return JOINED
+    counters[CORRECTIONS] += 1
+    return CORRECTED
+
+
+@numba.njit(cache=True, nogil=True)
+def join_predictions(
+    waiting: Ring,
+    known: Known,
+    early: Ring,
+    early_known: Known,
+    keys: U64,
+    times_ms: I64,
+    watermarks_ms: I64,
+    labels: F64,
+    kinds: I8,
+    behind_ms: int,
+    wait_ms: int,
+    due_ms: int,
+    rows_max: int,
+    counters: I64,
+    due: I32,
+    inserted: I64,
+    outcome: Outcome,
+) -> None:
+    """Take in predictions (n): keys, times, watermarks, and labels that came with them (kind NO_LABEL: none). O(n).
+
+    `rows_max` rows are kept at most, and the capacity is at least that, or at least all rows there and these. The
+    clock of the horizon is the watermark as it was before a row: one wrong timestamp lets nothing go. While events
+    are more than `behind_ms` behind the watermark it is in doubt, and nothing is let go either.
+
+    `inserted` i64[n]: the slot of each new row, -1 for an event that is there already, which may bring a label all
+    the same. `due` i32[n, 2] counts, at each row, predictions older than `due_ms`, and those of them that have a label.
+    """
+    for row in range(keys.shape[0]):
+        before, now = waiting.meta[WATERMARK], watermarks_ms[row]
+        waiting.meta[WATERMARK] = now
+        if times_ms[row] + behind_ms >= now:
+            _pass_time(waiting, known, early, early_known, min(before, now), wait_ms, due_ms, counters, due[row])
+        outcome.what[row] = NOTHING
+        inserted[row] = -1
+        again = find(waiting, keys[row, 0], keys[row, 1])
+        if again >= 0:
+            counters[DUPLICATE_PREDICTIONS] += 1
+            if kinds[row] != NO_LABEL:
+                # Sent again, now with its label.
+                outcome.slot[row] = again
+                outcome.what[row] = _relabel(
+                    known, again, labels[row], kinds[row], times_ms[row], counters, outcome, row
+                )
+            continue
+        if waiting.meta[TAIL] - waiting.meta[HEAD] >= rows_max:
+            _leave(waiting, known, counters, UNLABELLED_SIZE)
+            waiting.meta[DUE] = max(waiting.meta[DUE], waiting.meta[HEAD])
+        slot = append(waiting, keys[row, 0], keys[row, 1])
+        known.time_ms[slot] = times_ms[row]
+        known.label[slot] = labels[row]
+        known.kind[slot] = kinds[row]
+        known.label_ms[slot] = times_ms[row]
+        found = find(early, keys[row, 0], keys[row, 1])
+        if found >= 0:
+            # A label inside the prediction is as old as the prediction.
+            if kinds[row] == NO_LABEL or early_known.label_ms[found] >= times_ms[row]:
+                known.label[slot] = early_known.label[found]
+                known.kind[slot] = early_known.kind[found]
+                known.label_ms[slot] = early_known.label_ms[found]
+            remove(early, found)
+        inserted[row] = slot
+        outcome.slot[row] = slot
+        if known.kind[slot] != NO_LABEL:
+            outcome.what[row] = JOINED
+            _tell(known, slot, outcome, row)
+
+
+@numba.njit(cache=True, nogil=True)
+def join_labels(
+    waiting: Ring,
+    known: Known,
+    early: Ring,
+    early_known: Known,
+    keys: U64,
+    labels: F64,
+    kinds: I8,
+    times_ms: I64,
+    early_max: int,
+    counters: I64,
+    outcome: Outcome,
+) -> None:
+    """Take in labels (n). Those without a prediction wait in `early`, at most `early_max` of them. O(n)."""
+    for row in range(keys.shape[0]):
+        outcome.what[row] = NOTHING
+        outcome.slot[row] = -1
+        slot = find(waiting, keys[row, 0], keys[row, 1])
+        if slot >= 0:
+            outcome.slot[row] = slot
+            outcome.what[row] = _relabel(known, slot, labels[row], kinds[row], times_ms[row], counters, outcome, row)
+            continue
+        slot = find(early, keys[row, 0], keys[row, 1])
+        if slot >= 0:
+            _relabel(early_known, slot, labels[row], kinds[row], times_ms[row], counters, outcome, row)
+            continue
+        mask = early.keys.shape[0] - 1
+        while early.meta[HEAD] < early.meta[TAIL] and not early.alive[early.meta[HEAD] & mask]:
+            _drop_head(early)
+        if early.meta[TAIL] - early.meta[HEAD] >= early_max:
+            counters[LABEL_SIZE] += 1
+            _drop_head(early)
+        slot = append(early, keys[row, 0], keys[row, 1])
+        early_known.label[slot] = labels[row]
+        early_known.kind[slot] = kinds[row]
+        early_known.label_ms[slot] = times_ms[row]
+        early_known.time_ms[slot] = 0

@@ -1,0 +1,108 @@
+"""Tallies to estimates: one place that knows which formulas belong to a task, and its metrics by name."""
+
+from collections.abc import Collection, Mapping
+from math import sqrt
+
+import numpy as np
+
+from worker.core.kernels.arrays import F64
+from worker.core.performance.classification import ClassificationFigures, class_metrics, classification_metrics
+from worker.core.performance.intervals import Estimate
+from worker.core.performance.layout import (
+    LAG_MIDDLES,
+    Layout,
+    Tally,
+    classification_figures,
+    lag_counts,
+    labelled,
+    regression_figures,
+)
+from worker.core.performance.regression import regression_metrics
+from worker.core.performance.task import Classes, Task
+
+LAG_METRICS = ("label_lag_median", "label_lag_p95")
+COVERAGE = "label_coverage"
+CLASSIFICATION_METRICS = frozenset(
+    {
+        "accuracy",
+        "balanced_accuracy",
+        "precision_macro",
+        "recall_macro",
+        "f1_macro",
+        "precision_weighted",
+        "recall_weighted",
+        "f1_weighted",
+        "precision_micro",
+        "recall_micro",
+        "f1_micro",
+        "matthews",
+        "log_loss",
+        "brier",
+        "expected_calibration_error",
+        "roc_auc",
+        "average_precision",
+    }
+)
+BINARY_METRICS = CLASSIFICATION_METRICS | {"precision", "recall", "f1"}
+REGRESSION_METRICS = frozenset({"mse", "rmse", "mae", "median_absolute_error", "r2", "bias", "mape"})
+LESS_IS_BETTER = frozenset(
+    {"log_loss", "brier", "expected_calibration_error", "mse", "rmse", "mae", "median_absolute_error", "mape"}
+) | set(LAG_METRICS)
+MORE_IS_BETTER = (BINARY_METRICS | REGRESSION_METRICS | {COVERAGE}) - LESS_IS_BETTER - {"bias"}
+ALL_METRICS = BINARY_METRICS | REGRESSION_METRICS | {COVERAGE, *LAG_METRICS}
+
+
+class Formulas:
+    """The metrics of one task."""
+
+    def __init__(self, task: Task, classes: Classes | None) -> None:
+        self._task = task
+        self._classes = classes
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The metrics there are for the task, without those of labels themselves."""
+        return {"binary": BINARY_METRICS, "multiclass": CLASSIFICATION_METRICS, "regression": REGRESSION_METRICS}[
+            self._task.name
+        ]
+
+    def estimates(
+        self, tally: Tally, layout: Layout, z: float, names: Collection[str] | None = None
+    ) -> dict[str, Estimate]:
+        """Return the metrics of a tally, or some of them, with intervals of z standard errors."""
+        if self._classes is None:
+            return regression_metrics(regression_figures(tally, layout, self._task), z, names=names)
+        return classification_metrics(self._figures(tally, layout), z, names=names)
+
+    def by_class(self, tally: Tally, layout: Layout, z: float) -> Mapping[str, Mapping[str, Estimate]]:
+        """Return precision, recall and F1 of each class; nothing for a regression."""
+        return {} if self._classes is None else class_metrics(self._figures(tally, layout), z)
+
+    def _figures(self, tally: Tally, layout: Layout) -> ClassificationFigures:
+        if self._classes is None:
+            raise AssertionError("a regression has no classes")
+        return classification_figures(tally, layout, list(self._classes.table.names), self._classes.positive)
+
+
+def lag_estimates(tally: Tally, z: float) -> dict[str, Estimate]:
+    """Return median and 95 % quantile of the lags (ms), with intervals by order statistics (Hahn, Meeker 1991, 5.2).
+
+    A bucket's middle stands for what is in it, so the relative error is at most 1/16.
+    """
+    return {
+        name: quantile_estimate(lag_counts(tally), LAG_MIDDLES, share, z, labelled(tally))
+        for name, share in zip(LAG_METRICS, (0.5, 0.95), strict=True)
+    }
+
+
+def quantile_estimate(counts: F64, middles: F64, share: float, z: float, n: float) -> Estimate:
+    """Return a quantile of a histogram; its interval are the values at the ranks n q -+ z sqrt(n q (1 - q))."""
+    total = float(counts.sum())
+    if total <= 0.0:
+        return Estimate(None, None, None, n)
+    cumulated = np.cumsum(counts)
+    spread = z * sqrt(total * share * (1.0 - share))
+    ranks = [share * total, share * total - spread, share * total + spread]
+    places = [int(np.searchsorted(cumulated, min(max(rank, 1e-9), total))) for rank in ranks]
+    value, low, high = (float(middles[min(place, len(middles) - 1)]) for place in places)
+    return Estimate(value, low, high, n)

@@ -1,0 +1,334 @@
+"""Predictions that wait for their labels, labels that wait for their predictions, and labelled ones for corrections.
+
+    prediction --label--> joined --a later, other label--> corrected --...
+        | no label within `label_wait_max_ms`, or `join_events_max` newer ones
+        v
+    left without a label (counted)
+
+A waiting prediction is a row in arrays: `BYTES_PER_ROW` and eight for each class with a probability; its id is part of
+that, as a key of 128 bits (`kernels.event_keys`).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from worker.core.kernels import join as k
+from worker.core.kernels.arrays import F64, I8, I16, I32, I64, U64
+from worker.core.kernels.tally import LAG_BUCKETS
+from worker.core.options import PerformanceOptions
+from worker.core.state import COUNT_MAX, AnyArray, Arrays, blank, by_part, check_like, outside, prefixed, refuse_if
+
+_CAPACITY_MIN = 64
+_ROOM_MIN = 256
+"""Rows that one call can always take, in a ring that is full."""
+
+_STORED = "stored join"
+NO_BLOCK = -1
+
+BYTES_PER_ROW = 16 + 8 + 1 + 8 + 1 + 8 + 8 + 8 + 8 + 1 + 2 + 4
+"""Key, its places in the index, alive; label, its kind and time; time, offset; prediction and its kind; lag, block. Eight
+more for each segment by which metrics are split."""
+
+
+class Joined(NamedTuple):
+    """Labelled events (n) in the order in which that was found out, with all that their contributions depend on."""
+
+    rows: I64
+    """Place of each in the call's batch."""
+    slots: I64
+    corrected: I8
+    """1: the label before must be taken back."""
+    times_ms: I64
+    label_ms: I64
+    labels: F64
+    label_kinds: I8
+    old_labels: F64
+    old_kinds: I8
+
+
+class Columns:
+    """What waits beside the key and the label: rows of arrays that grow together."""
+
+    def __init__(self, segments: int) -> None:
+        self.offset: I64 = np.zeros(0, dtype=np.int64)
+        self.prediction: F64 = np.zeros(0)
+        self.prediction_kind: I8 = np.zeros(0, dtype=np.int8)
+        self.lag_bucket: I16 = np.zeros(0, dtype=np.int16)
+        self.probabilities: F64 = np.zeros((0, 0))
+        self.segments: I32 = np.zeros((0, segments), dtype=np.int32)
+        self.blocks: I32 = np.zeros((0, 1 + segments), dtype=np.int32)
+
+    def widen(self, columns: int) -> None:
+        """Make room for probabilities of more classes; rows that had some give a new class 0."""
+        had = self.probabilities.shape[1]
+        if columns > had:
+            more = np.zeros((len(self.probabilities), columns - had))
+            if had == 0:
+                more[:] = np.nan
+            else:
+                more[np.isnan(self.probabilities[:, 0])] = np.nan
+            self.probabilities = np.concatenate([self.probabilities, more], axis=1)
+
+    def moved(self, places: I64, capacity: int) -> None:
+        """Move the rows at `places` to the beginning of arrays of a new capacity."""
+        for name, old in vars(self).items():
+            new = np.zeros((capacity, *old.shape[1:]), dtype=old.dtype)
+            new[: len(places)] = old[places]
+            setattr(self, name, new)
+
+
+def _capacity(rows: int) -> int:
+    return max(_CAPACITY_MIN, 1 << max(rows - 1, 0).bit_length())
+
+
+def _ring(capacity: int) -> k.Ring:
+    return k.Ring(
+        np.zeros((capacity, 2), dtype=np.uint64),
+        np.zeros(2 * capacity, dtype=np.int32),
+        np.zeros(4, dtype=np.int64),
+        np.zeros(capacity, dtype=np.bool),
+    )
+
+
+def _known(capacity: int) -> k.Known:
+    return k.Known(
+        np.zeros(capacity),
+        np.zeros(capacity, dtype=np.int8),
+        np.zeros(capacity, dtype=np.int64),
+        np.zeros(capacity, dtype=np.int64),
+    )
+
+
+def _grown(ring: k.Ring, known: k.Known, capacity: int) -> tuple[k.Ring, k.Known, I64]:
+    """Return the same rows in arrays of another capacity, first row first, and where they were."""
+    head, tail = int(ring.meta[k.HEAD]), int(ring.meta[k.TAIL])
+    places = np.arange(head, tail) & (len(ring.keys) - 1)
+    new, new_known = _ring(capacity), _known(capacity)
+    for old_array, new_array in zip(known, new_known, strict=True):
+        new_array[: len(places)] = old_array[places]
+    new.keys[: len(places)] = ring.keys[places]
+    new.alive[: len(places)] = ring.alive[places]
+    new.meta[:] = 0, len(places), max(int(ring.meta[k.DUE]) - head, 0), ring.meta[k.WATERMARK]
+    k.build_index(new)
+    return new, new_known, places
+
+
+class LabelJoin:
+    """The two rings of one model."""
+
+    def __init__(self, options: PerformanceOptions, behind_ms: int, segments: int) -> None:
+        self._options = options
+        self._behind_ms = behind_ms
+        self._waiting, self._known = _ring(_CAPACITY_MIN), _known(_CAPACITY_MIN)
+        self._early, self._early_known = _ring(_CAPACITY_MIN), _known(_CAPACITY_MIN)
+        self.columns = Columns(segments)
+        self.columns.moved(np.zeros(0, dtype=np.int64), _CAPACITY_MIN)
+        self.counters: I64 = np.zeros(k.COUNTERS, dtype=np.int64)
+
+    @property
+    def waiting(self) -> int:
+        """Predictions kept, with and without a label."""
+        return int(self._waiting.meta[k.TAIL] - self._waiting.meta[k.HEAD])
+
+    @property
+    def early(self) -> int:
+        """Labels that wait for their prediction."""
+        return int(self._early.alive.sum())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all arrays."""
+        arrays = [*self._waiting, *self._known, *self._early, *self._early_known, *vars(self.columns).values()]
+        return sum(array.nbytes for array in arrays)
+
+    def room(self, count: int) -> int:
+        """Return how many of so many predictions one call can take, at least one, and make room for them.
+
+        No slot is used twice within a call, so what is looked up after it is still there.
+        """
+        limit = _capacity(self._options.join_events_max + _ROOM_MIN)
+        wanted = self.waiting + count
+        if wanted > len(self._waiting.keys) and len(self._waiting.keys) < limit:
+            self._waiting, self._known, places = _grown(self._waiting, self._known, min(_capacity(wanted), limit))
+            self.columns.moved(places, len(self._waiting.keys))
+        return min(count, len(self._waiting.keys) - self.waiting)
+
+    def largest_text(self) -> float:
+        """Return the largest code of a text among the labels, 0 if there is none."""
+        texts = [known.label[known.kind == 2] for known in (self._known, self._early_known)]
+        return float(max((each.max() for each in texts if len(each)), default=0.0))
+
+    def find(self, key: tuple[int, int]) -> int:
+        """Return the slot of an event, -1 if it is not here."""
+        return int(k.find(self._waiting, np.uint64(key[0]), np.uint64(key[1])))
+
+    def key(self, slot: int) -> tuple[int, int]:
+        """Return the key of the event in a slot."""
+        first, second = self._waiting.keys[slot].tolist()
+        return first, second
+
+    def predictions(
+        self, keys: U64, times_ms: I64, watermarks_ms: I64, labels: F64, kinds: I8, due_ms: int
+    ) -> tuple[Joined, I64, I32]:
+        """Take in predictions (n); return those that are labelled now, the slot of each (-1: a duplicate), and `due`.
+
+        There must be `room` for them. The caller fills `columns` at these slots. `due` i32[n, 2]: `kernels.join.join_predictions`.
+        """
+        count, rows_max = len(keys), self._options.join_events_max
+        outcome, due = _outcome(count), np.zeros((count, 2), dtype=np.int32)
+        inserted = np.empty(count, dtype=np.int64)
+        k.join_predictions(
+            self._waiting,
+            self._known,
+            self._early,
+            self._early_known,
+            keys,
+            times_ms,
+            watermarks_ms,
+            labels,
+            kinds,
+            self._behind_ms,
+            self._options.label_wait_max_ms,
+            due_ms,
+            rows_max,
+            self.counters,
+            due,
+            inserted,
+            outcome,
+        )
+        return self._joined(outcome), inserted, due
+
+    def labels(self, keys: U64, labels: F64, kinds: I8, times_ms: I64) -> Joined:
+        """Take in labels (n); return the predictions that are labelled, or corrected, by them."""
+        wanted = int(self._early.meta[k.TAIL] - self._early.meta[k.HEAD]) + len(keys)
+        early_max = self._options.early_labels_max
+        if wanted > len(self._early.keys) and len(self._early.keys) < early_max:
+            capacity = _capacity(min(wanted, early_max))
+            self._early, self._early_known, _ = _grown(self._early, self._early_known, capacity)
+        outcome = _outcome(len(keys))
+        k.join_labels(
+            self._waiting,
+            self._known,
+            self._early,
+            self._early_known,
+            keys,
+            labels,
+            kinds,
+            times_ms,
+            early_max,
+            self.counters,
+            outcome,
+        )
+        return self._joined(outcome)
+
+    def _joined(self, outcome: k.Outcome) -> Joined:
+        rows = np.flatnonzero(outcome.what)
+        slots = outcome.slot[rows]
+        return Joined(
+            rows,
+            slots,
+            (outcome.what[rows] == k.CORRECTED).astype(np.int8),
+            outcome.time_ms[rows],
+            outcome.label_ms[rows],
+            outcome.label[rows],
+            outcome.kind[rows],
+            outcome.old_label[rows],
+            outcome.old_kind[rows],
+        )
+
+    # Storing and restoring.
+
+    def state(self) -> dict[str, AnyArray]:
+        """Return the rows in the order in which they came, and the counters: capacity and index are not state."""
+        waiting, early = self._places(self._waiting), self._places(self._early)
+        meta = self._waiting.meta
+        due = max(int(meta[k.DUE]) - int(meta[k.HEAD]), 0)
+        arrays = {
+            "counters": self.counters,
+            "clock": np.array([due, meta[k.WATERMARK]], dtype=np.int64),
+            **prefixed("waiting", _rows(self._waiting, self._known, waiting)),
+            **prefixed("columns", {name: array[waiting] for name, array in vars(self.columns).items()}),
+            **prefixed("early", _rows(self._early, self._early_known, early)),
+        }
+        return dict(arrays)
+
+    def restore(self, arrays: Arrays, probabilities: int) -> None:
+        """Take over what `state` gave, with so many columns of probabilities; ValueError for what cannot be."""
+        own = {name: arrays[name] for name in ("counters", "clock") if name in arrays}
+        check_like(_STORED, own, {"counters": self.counters, "clock": blank(np.int64, 2)})
+        rest = {name: array for name, array in arrays.items() if name not in own}
+        parts = by_part(_STORED, rest, ("waiting", "columns", "early"))
+        options = self._options
+        self._waiting, self._known = _restored(parts["waiting"], options.join_events_max)
+        self._early, self._early_known = _restored(parts["early"], options.early_labels_max)
+        self.columns.widen(probabilities)
+        count = self.waiting
+        like = {name: blank(array.dtype.type, count, *array.shape[1:]) for name, array in vars(self.columns).items()}
+        check_like(_STORED, parts["columns"], like)
+        due, watermark = own["clock"].tolist()
+        refuse_if(
+            _STORED,
+            {
+                "a counter is out of range": outside(own["counters"], 0, COUNT_MAX),
+                "its clock is out of range": not (0 <= due <= count and 0 <= watermark <= COUNT_MAX),
+                "a prediction left the middle of the row": not self._waiting.alive[:count].all(),
+                "a kind of a prediction is unknown": outside(parts["columns"]["prediction_kind"], 0, 2),
+                "a lag is out of range": outside(parts["columns"]["lag_bucket"], 0, LAG_BUCKETS - 1),
+            },
+        )
+        capacity = len(self._waiting.keys)
+        self.columns.moved(np.zeros(0, dtype=np.int64), capacity)
+        for name, array in vars(self.columns).items():
+            array[:count] = parts["columns"][name]
+        self._waiting.meta[[k.DUE, k.WATERMARK]] = due, watermark
+        self.counters[:] = own["counters"]
+
+    @staticmethod
+    def _places(ring: k.Ring) -> I64:
+        return np.arange(ring.meta[k.HEAD], ring.meta[k.TAIL]) & (len(ring.keys) - 1)
+
+
+def _outcome(count: int) -> k.Outcome:
+    return k.Outcome(
+        np.empty(count, np.int8),
+        np.empty(count, np.int64),
+        np.zeros(count),
+        np.zeros(count, np.int8),
+        np.zeros(count, np.int64),
+        np.zeros(count, np.int64),
+        np.zeros(count),
+        np.zeros(count, np.int8),
+    )
+
+
+def _rows(ring: k.Ring, known: k.Known, places: I64) -> dict[str, AnyArray]:
+    rows: dict[str, AnyArray] = {"keys": ring.keys[places], "alive": ring.alive[places]}
+    return rows | {name: array[places] for name, array in known._asdict().items()}
+
+
+def _restored(arrays: Arrays, rows_max: int) -> tuple[k.Ring, k.Known]:
+    """Return a ring with these rows; ValueError for what cannot be."""
+    count = len(arrays["keys"]) if "keys" in arrays and arrays["keys"].ndim else 0
+    refuse_if(_STORED, {"there are too many rows": count > rows_max})
+    capacity = _capacity(count + _ROOM_MIN)
+    ring, known = _ring(capacity), _known(capacity)
+    like = {"keys": blank(np.uint64, count, 2), "alive": blank(np.bool, count)}
+    check_like(_STORED, arrays, like | {name: blank(each.dtype.type, count) for name, each in known._asdict().items()})
+    keys = arrays["keys"][arrays["alive"]]
+    times = ("label_ms", "time_ms")
+    refuse_if(
+        _STORED,
+        {
+            "an event is there twice": len(np.unique(keys, axis=0)) < len(keys),
+            "a kind of a label is unknown": outside(arrays["kind"], k.NO_LABEL, 2),
+            "a label is not finite": not np.isfinite(arrays["label"]).all(),
+            "a time is out of range": any(outside(arrays[name], 0, COUNT_MAX) for name in times),
+        },
+    )
+    ring.keys[:count], ring.alive[:count] = arrays["keys"], arrays["alive"]
+    for name, array in known._asdict().items():
+        array[:count] = arrays[name]
+    ring.meta[k.TAIL] = count
+    k.build_index(ring)
+    return ring, known

@@ -1,0 +1,534 @@
+"""The books of one model, once its task is known: series, limits, coverage, drift, and what labels did not fit."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from worker.core.events import AlertEvent, SegmentName
+from worker.core.kernels import join as j
+from worker.core.kernels.arrays import F64, I8, I16, I32, I64, Bool
+from worker.core.kernels.tally import CLIPPED
+from worker.core.options import ModelPerformanceOptions, PerformanceOptions
+from worker.core.performance.alerts import Facts, Subject, drift_alert, limit_alert
+from worker.core.performance.batch import Labelled
+from worker.core.performance.concept import ConceptWatch, DriftStep
+from worker.core.performance.confidence import Confidences, confidence_bins
+from worker.core.performance.coverage import Coverage
+from worker.core.performance.formulas import COVERAGE, LAG_METRICS, Formulas, lag_estimates
+from worker.core.performance.label_join import NO_BLOCK
+from worker.core.performance.layout import Layout, Tally, confusion, exact_values, labelled
+from worker.core.performance.limits import Step, conditions
+from worker.core.performance.records import Extent, Source, Z95, performance_record
+from worker.core.performance.reference import Look, Reference
+from worker.core.performance.segments import OTHER, Segments
+from worker.core.performance.series import Addition
+from worker.core.performance.tallies import Rows
+from worker.core.performance.task import Classes, Pairs, Quality, Task
+from worker.core.performance.telling import Owner, Told
+from worker.core.performance.values import NUMBER, Names
+from worker.core.performance.watched import WRONG_MAX, Happening, Watched
+
+ARCHIVED = -1
+"""Key of predictions whose pane is gone already."""
+
+_CLASSES_TOLD = 3
+
+Key = tuple[int, int]
+"""Place of a segment among the declared ones, and id of its value."""
+
+
+class _Sides(NamedTuple):
+    """Labels, labels before and predictions of labelled events (n) as classes or numbers, and which are usable.
+
+    `old_predictions`: the predictions as they stand against the labels before.
+    """
+
+    labels: F64 | I16
+    label_ok: Bool
+    old_labels: F64 | I16
+    old_ok: Bool
+    predictions: F64 | I16
+    old_predictions: F64 | I16
+    prediction_ok: Bool
+
+
+class Ledger:
+    """Everything that depends on the task."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        options: PerformanceOptions,
+        known: ModelPerformanceOptions,
+        task: Task,
+        segments: Segments,
+        texts: Names,
+        columns: Names,
+        class_names: Sequence[str] = (),
+    ) -> None:
+        self._owner = owner
+        self._options = options
+        self._known = known
+        self._segments = segments
+        self._z = NormalDist().inv_cdf(0.5 + options.alert_confidence / 2.0)
+        self.task = task
+        self.classes = None if task.is_regression else Classes(task, known, options.classes_max, texts, class_names)
+        if self.classes is not None:
+            self.classes.learn(texts, columns)
+        self._formulas = Formulas(task, self.classes)
+        self._look = Look(self._formulas, self._z)
+        self.layout = self._wanted_layout(has_scores=False)
+        self.whole = self._new_watched({*self._formulas.names, *LAG_METRICS}, self._known)
+        self.by_segment: dict[Key, Watched] = {}
+        self.coverage = Coverage(options, conditions(known.limits, (COVERAGE,)), self._z)
+        self.concept = ConceptWatch(options.drift, options.support_min)
+        self.quality: I64 = np.zeros(len(Quality), dtype=np.int64)
+        self.usual_error = 1.0
+        self.revision = 0
+
+    def _wanted_layout(self, *, has_scores: bool) -> Layout:
+        classes = 0 if self.classes is None else len(self.classes.table)
+        return Layout.of(self.task, classes, has_scores=has_scores and self.classes is not None)
+
+    def _new_watched(self, metrics: set[str], known: ModelPerformanceOptions) -> Watched:
+        options = self._options
+        blocks = -(-options.reference_labels // options.block_labels)
+        found = conditions(known.limits, metrics)
+        return Watched(options, self.task, self.layout, found, Reference(blocks, known.report, self._z))
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes known so far."""
+        return [] if self.classes is None else list(self.classes.table.names)
+
+    def usual(self, pairs: Pairs) -> None:
+        """Learn from the first labelled events how large an error of a regression usually is."""
+        fits = (pairs.label_kinds == NUMBER) & (pairs.prediction_kinds == NUMBER)
+        if self.task.is_regression and fits.any():
+            errors = np.sort(np.abs(pairs.predictions[fits] - pairs.labels[fits]))
+            self.usual_error = max(float(errors[len(errors) // 2]), self.task.unit * 1e-6)
+
+    # Predictions.
+
+    def take_predictions(self, early: Mapping[int, Mapping[int, int]]) -> None:
+        """Count the predictions from before the task was known (`series_code` -> pane -> predictions)."""
+        for code, panes in sorted(early.items()):
+            key = series_key(code, len(self._segments.all))
+            watched = self.whole if key is None else self.of_segment(key)
+            for pane, count in sorted(panes.items()):
+                watched.series.predicted(np.full(1, pane), np.full(1, count))
+
+    def predicted(self, panes: I64, ids: I32) -> None:
+        """Count predictions (n) in the panes of their series; `ids` are n x segments."""
+        self.whole.series.predicted(*_counted(panes))
+        for place in range(ids.shape[1]):
+            for value_id in np.unique(ids[:, place]).tolist():
+                series = self.of_segment((place, value_id)).series
+                series.predicted(*_counted(panes[ids[:, place] == value_id]))
+
+    def due(self, due: I32, times_ms: I64, offsets: I64) -> list[Told]:
+        """Count predictions that are old enough to have a label."""
+        told = []
+        for row, steps in self.coverage.process(due, times_ms, offsets):
+            facts = Facts(int(times_ms[row]), int(offsets[row]), self._options.alert_confidence, 0, [], [])
+            for step in steps:
+                counted = facts._replace(labels=int(step.estimate.support))
+                told.append(self._owner.alert(limit_alert(self._subject(None), step, counted), facts.offset))
+        return told
+
+    def of_segment(self, key: Key) -> Watched:
+        """Return the series of a value of a segment, a new one if it has none."""
+        watched = self.by_segment.get(key)
+        if watched is None:
+            watched = self.by_segment[key] = self._new_watched(set(self._formulas.names), self._known)
+        return watched
+
+    def all_series(self) -> list[tuple[Key | None, Watched]]:
+        """Return all series: the whole first, then segments in order."""
+        return [(None, self.whole), *sorted(self.by_segment.items())]
+
+    def restore_layout(self, *, has_scores: bool) -> None:
+        """Take the layout that goes with the classes, in a ledger without any figures."""
+        self.layout = self._wanted_layout(has_scores=has_scores)
+        self.whole.change_layout(self.layout)
+
+    def drop_segment(self, place: int, value_id: int) -> None:
+        """Forget a value of a segment that gave way to another."""
+        self.by_segment.pop((place, value_id), None)
+
+    # Labels.
+
+    def labelled(self, batch: Labelled, texts: Names, columns: Names, confidences: Confidences) -> list[Told]:
+        """Take in labelled events (n); `batch.blocks` is filled in with the blocks of new contributions."""
+        told: list[Told] = []
+        begin = 0
+        while begin < batch.size:
+            end = batch.size
+            if self.classes is not None:
+                self.classes.learn(texts, columns)
+                rest = batch.part(slice(begin + 1, end))
+                values = np.stack([rest.labels, rest.predictions], axis=1).ravel()
+                kinds = np.stack([rest.label_kinds, rest.prediction_kinds], axis=1).ravel()
+                found = self.classes.first_new(values, kinds)
+                end = end if found is None else begin + 1 + found // 2
+                end = begin + self._until_another(batch.part(slice(begin, end)))
+            told += self._labelled(batch.part(slice(begin, end)), columns, confidences)
+            begin = end
+        return told
+
+    def _until_another(self, batch: Labelled) -> int:
+        """Return how many events there are up to the first one, after the very first, that needs `ANOTHER` at last."""
+        if self.classes is None or self.classes.has_another:
+            return batch.size
+        labels, _ = self.classes.codes(batch.labels, batch.label_kinds)
+        predictions, _ = self.classes.prediction_codes(batch.predictions, batch.prediction_kinds)
+        if not (predictions == 0).any():
+            return batch.size
+        old_labels, _ = self._old_codes(batch)
+        apart = (labels == 0) & (batch.labels != batch.predictions)
+        apart |= (batch.corrected == 1) & (old_labels == 0) & (batch.old_labels != batch.predictions)
+        found = np.flatnonzero(apart & (predictions == 0))
+        return max(int(found[0]), 1) if len(found) else batch.size
+
+    def _labelled(self, batch: Labelled, columns: Names, confidences: Confidences) -> list[Told]:
+        sides = self._sides(batch)
+        old_ok, new_ok = sides.old_ok & sides.prediction_ok, sides.label_ok & sides.prediction_ok
+        self._note_quality(batch, sides)
+        probabilities = self._probabilities(batch, columns)
+        rows = np.repeat(np.arange(batch.size), 2)
+        used = np.stack([old_ok, new_ok], axis=1).ravel()
+        rows = rows[used]
+        signs = np.tile(np.array([-1, 1], dtype=np.int8), batch.size)[used]
+        labels = np.stack([sides.old_labels, sides.labels], axis=1).ravel()[used]
+        predictions = np.stack([sides.old_predictions, sides.predictions], axis=1).ravel()[used]
+        contributions = Rows(signs, batch.lag_buckets[rows], labels, predictions, probabilities[rows])
+        fresh = (signs > 0) & (batch.blocks[rows, 0] == NO_BLOCK)
+        wrong = self._is_wrong(contributions)
+        drifted = self._note_drift(batch, rows[fresh], wrong[fresh])
+        told = self._add_to_series(batch, rows, contributions, fresh & wrong) + drifted
+        self._note_confidences(batch, rows, probabilities, labels == predictions, signs, confidences)
+        # Stable: what one record causes stays in its order, and records are in theirs.
+        told.sort(key=lambda each: each.offset)
+        return told
+
+    def _sides(self, batch: Labelled) -> _Sides:
+        corrected = batch.corrected == 1
+        if self.classes is None:
+            return _Sides(
+                batch.labels,
+                batch.label_kinds == NUMBER,
+                batch.old_labels,
+                corrected & (batch.old_kinds == NUMBER),
+                batch.predictions,
+                batch.predictions,
+                batch.prediction_kinds == NUMBER,
+            )
+        labels, label_ok = self.classes.codes(batch.labels, batch.label_kinds)
+        old_labels, old_ok = self._old_codes(batch)
+        predictions, prediction_ok = self.classes.prediction_codes(batch.predictions, batch.prediction_kinds)
+        return _Sides(
+            labels,
+            label_ok,
+            old_labels,
+            old_ok,
+            self._apart(predictions, (labels == 0) & (batch.labels != batch.predictions)),
+            self._apart(predictions, old_ok & (old_labels == 0) & (batch.old_labels != batch.predictions)),
+            prediction_ok,
+        )
+
+    def _old_codes(self, batch: Labelled) -> tuple[I16, Bool]:
+        """Return the class codes of the labels before, and whether there was one that could be a class."""
+        codes, usable = np.zeros(batch.size, dtype=np.int16), np.zeros(batch.size, dtype=np.bool)
+        rows = np.flatnonzero(batch.corrected)
+        if self.classes is not None and len(rows):
+            codes[rows], usable[rows] = self.classes.codes(batch.old_labels[rows], batch.old_kinds[rows])
+        return codes, usable
+
+    def _apart(self, codes: I16, differs: Bool) -> I16:
+        """Return the codes of predictions, with those told apart that are no class, and differ from such a label."""
+        apart = (codes == 0) & differs
+        if self.classes is None or not apart.any():
+            return codes
+        return np.where(apart, self.classes.another(), codes).astype(np.int16)
+
+    def _note_quality(self, batch: Labelled, sides: "_Sides") -> None:
+        self.quality[Quality.LABEL_KIND] += np.count_nonzero(~sides.label_ok)
+        self.quality[Quality.PREDICTION_KIND] += np.count_nonzero(~sides.prediction_ok)
+        if self.classes is not None:
+            self.quality[Quality.UNKNOWN_CLASS] += np.count_nonzero(sides.label_ok & (sides.labels == 0))
+
+    def _probabilities(self, batch: Labelled, columns: Names) -> F64:
+        if self.classes is None:
+            return np.zeros((batch.size, 0))
+        width = max(self._wanted_layout(has_scores=False).classes, 2)
+        found, bad = self.classes.probabilities(
+            width, batch.probabilities, columns, batch.predictions, batch.prediction_kinds
+        )
+        self.quality[Quality.PROBABILITIES] += np.count_nonzero(bad)
+        wanted = self._wanted_layout(has_scores=self.layout.has_scores or not np.isnan(found[:, 0]).all())
+        if wanted != self.layout:
+            self.layout = wanted
+            for watched in (self.whole, *self.by_segment.values()):
+                watched.change_layout(wanted)
+        return found
+
+    def _add_to_series(self, batch: Labelled, rows: I64, contributions: Rows, wrong: Bool) -> list[Told]:
+        panes = batch.times_ms[rows] // self._options.pane_ms
+        places = np.stack([batch.offsets[rows], batch.times_ms[rows]], axis=1)
+        causes, arrived = batch.causes[rows], batch.arrived_ms[rows]
+        told: list[Told] = []
+        for key, chosen in self._targets(batch, rows):
+            watched = self.whole if key is None else self.of_segment(key)
+            column = 0 if key is None else 1 + key[0]
+            addition = Addition(
+                contributions.part(chosen), panes[chosen], batch.blocks[rows[chosen], column], arrived[chosen]
+            )
+            # The second row of a correction goes where the first one went; only new ones get a block.
+            for each in watched.add(addition, causes[chosen], wrong[chosen], places[chosen], self._look):
+                told += self._tell(key, watched, each, causes[chosen], arrived[chosen])
+            batch.blocks[rows[chosen], column] = addition.blocks
+        return told
+
+    def _targets(self, batch: Labelled, rows: I64) -> Iterator[tuple[Key | None, I64]]:
+        """Yield each series that gets contributions, and which: the whole first, then segments in order."""
+        yield None, np.arange(len(rows))
+        for place in range(batch.segments.shape[1]):
+            ids = batch.segments[rows, place]
+            for value_id in np.unique(ids).tolist():
+                if value_id == OTHER or self._segments.is_live(place, value_id):
+                    yield (place, value_id), np.flatnonzero(ids == value_id)
+
+    def _is_wrong(self, contributions: Rows) -> Bool:
+        if self.classes is not None:
+            return contributions.labels != contributions.predictions
+        return self._bounded_errors(contributions.predictions, contributions.labels) > _WRONG_FROM
+
+    def _bounded_errors(self, predictions: F64, labels: F64) -> F64:
+        with np.errstate(over="ignore"):
+            errors = np.minimum(np.abs(predictions - labels), 1e300)
+            return errors / (errors + self.usual_error)
+
+    def _note_confidences(
+        self, batch: Labelled, rows: I64, probabilities: F64, right: Bool, signs: I8, confidences: Confidences
+    ) -> None:
+        if self.layout.has_scores:
+            cells = batch.probabilities if batch.probabilities.shape[1] else probabilities[:, :2]
+            bins = confidence_bins(cells)[rows]
+            confidences.labelled(bins, right.astype(np.int64), signs.astype(np.int64))
+
+    def _note_drift(self, batch: Labelled, chosen: I64, wrong: Bool) -> list[Told]:
+        """Feed the errors of new labelled events (rows `chosen`) to the drift detector, before they are counted."""
+        if len(chosen) == 0:
+            return []
+        if self.classes is None:
+            errors = self._bounded_errors(batch.predictions[chosen], batch.labels[chosen])
+        else:
+            errors = wrong.astype(np.float64)
+        told = []
+        for step in self.concept.process(errors, batch.arrived_ms[chosen], batch.causes[chosen]):
+            seen = chosen[: step.row + 1][wrong[: step.row + 1]]
+            places = zip(batch.offsets[seen].tolist(), batch.times_ms[seen].tolist(), strict=True)
+            facts = Facts(
+                int(batch.arrived_ms[chosen[step.row]]),
+                int(batch.causes[chosen[step.row]]),
+                _DRIFT_CONFIDENCE,
+                self.whole.series.labels + step.row + 1,
+                [],
+                [*self.whole.wrong, *places][-WRONG_MAX:],
+            )
+            told.append(self._tell_drift(step, facts))
+        return told
+
+    # Telling.
+
+    def _subject(self, key: Key | None) -> Subject:
+        owner = self._owner
+        return Subject(owner.model_id, owner.model_version, owner.shard, owner.topic, self._segment(key))
+
+    def _segment(self, key: Key | None) -> SegmentName | None:
+        if key is None:
+            return None
+        return SegmentName(self._segments.all[key[0]].name, self._segments.name(*key))
+
+    def _source(self) -> Source:
+        owner = self._owner
+        return Source(owner.model_id, owner.model_version, owner.shard, self.task, self.classes, self._formulas)
+
+    def _tell(self, key: Key | None, watched: Watched, what: Happening, causes: I64, arrived: I64) -> list[Told]:
+        offset, now_ms = int(causes[what.row]), int(arrived[what.row])
+        if what.arrival is not None:
+            return [self._tell_arrival(key, watched, what.arrival, offset)]
+        told = []
+        if what.reference_taken:
+            segment = self._segment(key)
+            name = None if segment is None else f"{segment.name} = {segment.value}"
+            told.append(self._owner.reference_taken(name, watched.reference.labels, offset))
+            if key is None and watched.reference.tally is not None:
+                lag = lag_estimates(watched.reference.tally, Z95)["label_lag_p95"].value
+                self.coverage.learn(lag or 0.0)
+        for step in what.steps:
+            told.append(self._owner.alert(self._limit_alert(key, watched, step, now_ms, offset), offset))
+        return told
+
+    def _limit_alert(self, key: Key | None, watched: Watched, step: Step, now_ms: int, offset: int) -> AlertEvent:
+        tally = watched.series.blocks.merged(watched.series.window(step.blocks))
+        facts = Facts(
+            now_ms,
+            offset,
+            self._options.alert_confidence,
+            int(labelled(tally)),
+            watched.worst_classes(step.blocks, self.class_names, _CLASSES_TOLD),
+            list(watched.wrong),
+        )
+        return limit_alert(self._subject(key), step, facts)
+
+    def _tell_drift(self, step: DriftStep, facts: Facts) -> Told:
+        options = self._options.drift
+        record = drift_alert(self._subject(None), step, facts, options.detector, options.effect_min)
+        return self._owner.alert(record, facts.offset)
+
+    def _tell_arrival(self, key: Key | None, watched: Watched, tally: Tally, offset: int) -> Told:
+        series, pane_ms = watched.series, self._options.pane_ms
+        start_ms = series.arrival * pane_ms
+        extent = Extent(
+            self._segment(key),
+            "label_arrival",
+            "pane",
+            start_ms,
+            start_ms + pane_ms,
+            series.arrival_revision,
+            offset,
+            None,
+        )
+        return self._owner.metric(performance_record(self._source(), extent, tally, self.layout))
+
+    @property
+    def has_news(self) -> bool:
+        """Whether a pane has changed since it was published."""
+        return any(pane.changed for pane in self.whole.series.known.values()) or self.whole.series.arrival_changed
+
+    def flush(self, newest_pane: int | None, offset: int, confidences: Confidences, counters: I64) -> Iterator[Told]:
+        """Yield the metrics of all panes that changed, up to `newest_pane` (None: all), and of the windows."""
+        for key, watched in self.all_series():
+            yield from self._flush(key, watched, newest_pane, offset, confidences, counters)
+        self.revision += 1
+
+    def _flush(
+        self,
+        key: Key | None,
+        watched: Watched,
+        newest_pane: int | None,
+        offset: int,
+        confidences: Confidences,
+        counters: I64,
+    ) -> Iterator[Told]:
+        series, pane_ms, source = watched.series, self._options.pane_ms, self._source()
+        segment = self._segment(key)
+        changed = [
+            pane
+            for pane, known in sorted(series.known.items())
+            if known.changed and (newest_pane is None or pane <= newest_pane)
+        ]
+        for pane in changed:
+            known = series.known[pane]
+            tally = series.panes.merged([pane])
+            start_ms = pane * pane_ms
+            extent = Extent(
+                segment,
+                "prediction_time",
+                "pane",
+                start_ms,
+                start_ms + pane_ms,
+                known.revision,
+                offset,
+                known.predictions,
+            )
+            record = performance_record(source, extent, tally, self.layout)
+            if key is None and self.classes is not None:
+                right = float(np.trace(confusion(tally, self.layout)))
+                estimate = confidences.estimate(pane, Z95, right, labelled(tally))
+                record = msgspec.structs.replace(record, estimate=estimate)
+            yield self._owner.metric(record)
+            known.revision += 1
+            known.changed = False
+        if newest_pane is None and series.arrival_changed:
+            yield self._tell_arrival(key, watched, series.by_arrival.merged([series.arrival]), offset)
+            series.arrival_told()
+        if changed:
+            yield from self._windows(segment, watched, offset, counters if key is None else None)
+
+    def _windows(
+        self, segment: SegmentName | None, watched: Watched, offset: int, counters: I64 | None
+    ) -> Iterator[Told]:
+        series, pane_ms, source = watched.series, self._options.pane_ms, self._source()
+        newest = max(series.known)
+        end_ms = (newest + 1) * pane_ms
+        for length_ms in self._options.windows_ms:
+            panes = range(newest + 1 - max(length_ms // pane_ms, 1), newest + 1)
+            predictions = sum(series.known[pane].predictions for pane in panes if pane in series.known)
+            extent = Extent(
+                segment,
+                "prediction_time",
+                "sliding",
+                panes.start * pane_ms,
+                end_ms,
+                self.revision,
+                offset,
+                predictions,
+            )
+            yield self._owner.metric(performance_record(source, extent, series.panes.merged(panes), self.layout))
+        extent = Extent(segment, "label_arrival", "decayed", None, None, self.revision, offset, None)
+        yield self._owner.metric(
+            performance_record(source, extent, series.blocks.weighted(series.weights), self.layout)
+        )
+        (counts, sums), predictions = series.lifetime
+        tally = Tally(counts.astype(np.float64), exact_values(sums))
+        extent = Extent(segment, "prediction_time", "lifetime", None, None, self.revision, offset, predictions)
+        record = performance_record(source, extent, tally, self.layout)
+        if counters is not None:
+            record = msgspec.structs.replace(record, label_facts=self._label_facts(counters, tally))
+        yield self._owner.metric(record)
+
+    def _label_facts(self, counters: I64, tally: Tally) -> dict[str, int]:
+        facts = {name: int(counters[place]) for name, place in _FACTS.items()}
+        quality = {each.name.lower(): int(self.quality[each]) for each in Quality}
+        if self.task.is_regression:
+            quality[Quality.CLIPPED.name.lower()] = int(tally.counts[self.layout.at[CLIPPED]])
+        return facts | quality
+
+
+def series_code(key: Key | None, segments: int) -> int:
+    """Return a series as one number: 0 is the whole model."""
+    return 0 if key is None else 1 + key[0] + segments * key[1]
+
+
+def series_key(code: int, segments: int) -> Key | None:
+    """Undo `series_code`."""
+    if code == 0:
+        return None
+    value_id, place = divmod(code - 1, segments)
+    return place, value_id
+
+
+def _counted(panes: I64) -> tuple[I64, I64]:
+    return np.unique(panes, return_counts=True)
+
+
+_WRONG_FROM = 0.9
+"""Of the error on the scale of 0 to 1: nine times the usual one."""
+_DRIFT_CONFIDENCE = 0.998
+"""Of ADWIN: its delta is 0.002."""
+_FACTS = {
+    "unlabelled_in_time": j.UNLABELLED_LATE,
+    "unlabelled_no_room": j.UNLABELLED_SIZE,
+    "label_without_prediction": j.LABEL_LATE,
+    "label_no_room": j.LABEL_SIZE,
+    "duplicate_predictions": j.DUPLICATE_PREDICTIONS,
+    "duplicate_labels": j.DUPLICATE_LABELS,
+    "outdated_labels": j.OUTDATED_LABELS,
+    "corrections": j.CORRECTIONS,
+}
+"""What became of labels and predictions, by the name under which it is told."""

@@ -1,0 +1,346 @@
+"""All that labels say of one model: joins them, infers the task, feeds the series, and tells what is worth telling.
+
+    prediction, label -> join -> task -> contributions -> series (whole, segments) -> limits, drift -> alerts
+                                                             '-> panes, windows, lifetime -> metrics
+
+Rule 1: what happens at a record depends on the records before it. A batch is cut where a name, a class or a segment is
+        new, and everything that is told is told at the offset that caused it.
+Rule 2: statistics are integers. A correction takes away exactly what was added.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from worker.core.events import LabelEvent, PredictionEvent
+from worker.core.kernels.arrays import F64, I8, I32, I64, U64, Bool
+from worker.core.kernels.event_keys import event_keys
+from worker.core.options import EngineOptions
+from worker.core.performance.batch import Labelled, Pending, labelled
+from worker.core.performance.confidence import Confidences, confidence_bins
+from worker.core.performance.label_join import NO_BLOCK, LabelJoin
+from worker.core.performance.ledger import ARCHIVED, Ledger, series_code
+from worker.core.performance.segments import OTHER, Segments
+from worker.core.performance.task import Pairs, Task, infer_task
+from worker.core.performance.telling import Owner, Told
+from worker.core.performance.values import NUMBER, Names, encode_probabilities, encode_values
+
+
+class Arrived(NamedTuple):
+    """Predictions (n) as the monitor has them."""
+
+    events: Sequence[PredictionEvent]
+    offsets: I64
+    times_ms: I64
+    watermarks_ms: I64
+
+
+class PerformanceMonitor:
+    """Performance of one model inside one shard. Every method returns what is to be told, by offset."""
+
+    def __init__(self, owner: Owner, options: EngineOptions) -> None:
+        self._owner = owner
+        self.options = options.performance
+        self._seed = options.seed
+        self._known = options.performance.of_model(owner.model_id)
+        self.texts = Names(self.options.classes_max)
+        self.columns = Names(self.options.classes_max)
+        self.segments = Segments(self._known.segments, self.options.segments_max, self.options.segment_idle_events)
+        self.join = LabelJoin(self.options, options.future_max_ms, len(self._known.segments))
+        self.confidences = Confidences(self.options.panes_max, self.options.reference_labels)
+        self.pending: list[Pending] = []
+        self.ledger: Ledger | None = None
+        self.early_predictions: dict[int, dict[int, int]] = {}
+        self.seen = 0
+        self._ids: I32 = np.zeros((0, len(self._known.segments)), dtype=np.int32)
+
+    # Predictions.
+
+    def predicted(self, arrived: Arrived) -> list[Told]:
+        """Take in predictions (n) in stream order."""
+        if not self.options.enabled:
+            return []
+        events = arrived.events
+        keys = event_keys([event.event_id for event in events], self._seed)
+        told: list[Told] = []
+        begin = 0
+        while begin < len(events):
+            end = begin + self.join.room(self._until_new(events, begin))
+            end, more = self._assign_segments(arrived, begin, end)
+            told += more
+            part = Arrived(events[begin:end], *(column[begin:end] for column in arrived[1:]))
+            told += self._as_of_versions(self._predicted(part, keys[begin:end]), part)
+            begin = end
+        return told
+
+    @staticmethod
+    def _as_of_versions(told: list[Told], part: Arrived) -> list[Told]:
+        """Give what is told the version of the model that the event at its offset has."""
+        if not told:
+            return told
+        versions = dict(zip(part.offsets.tolist(), (event.model_version for event in part.events), strict=True))
+        return [Owner.of_version(each, versions.get(each.offset)) for each in told]
+
+    def _until_new(self, events: Sequence[PredictionEvent], begin: int) -> int:
+        """Return how many events there are up to the next one, after the first, that brings a new name.
+
+        Before the task is known, also no more than could make it known at the last of them.
+        """
+        if self.ledger is None and (self.join.early or any(event.label is not None for event in events[begin:])):
+            events = events[: begin + max(self.options.task_labels - len(self.pending), 1)]
+        rest = events[begin + 1 :]
+        texts = [each if isinstance(each, str) else None for event in rest for each in (event.prediction, event.label)]
+        found = self.texts.first_new(texts)
+        count = len(events) - begin if found is None else 1 + found // 2
+        if all(event.probabilities is None for event in rest[: count - 1]):
+            return count
+        known = self.columns
+        for place, event in enumerate(rest[: count - 1]):
+            if event.probabilities is not None and known.first_new(event.probabilities) is not None:
+                return 1 + place
+        return count
+
+    def _assign_segments(self, arrived: Arrived, begin: int, end: int) -> tuple[int, list[Told]]:
+        """Give the events their segments; return where to stop, and what is told of segments that gave way."""
+        self._ids = np.zeros((end - begin, len(self._known.segments)), dtype=np.int32)
+        if not self._known.segments:
+            self.seen += end - begin
+            return end, []
+        names = self._known.segments
+        values = [
+            [None if event.segment is None else event.segment.get(name) for name in names]
+            for event in arrived.events[begin:end]
+        ]
+        ids, evicted = self.segments.ids(values, self.seen)
+        self._ids = np.array(ids, dtype=np.int32).reshape(len(ids), len(names))
+        self.seen += len(ids)
+        told = []
+        for each in evicted:
+            self.early_predictions.pop(series_code((each.place, each.value.id), len(names)), None)
+            if self.ledger is not None:
+                self.ledger.drop_segment(each.place, each.value.id)
+            told.append(self._owner.segment_evicted(names[each.place], each.value.name, int(arrived.offsets[begin])))
+        return begin + len(ids), told
+
+    def _predicted(self, part: Arrived, keys: U64) -> list[Told]:
+        events = part.events
+        predictions, kinds = encode_values([event.prediction for event in events], self.texts)
+        labels, label_kinds = encode_values([event.label for event in events], self.texts)
+        probabilities = self._probabilities(events)
+        panes = part.times_ms // self.options.pane_ms
+        ledger = self.ledger
+        due_ms = self.options.label_wait_max_ms if ledger is None else ledger.coverage.due_ms
+        joined, slots, due = self.join.predictions(keys, part.times_ms, part.watermarks_ms, labels, label_kinds, due_ms)
+        used = slots >= 0
+        self._fill_columns(slots, used, part, predictions, kinds, probabilities)
+        self._count_predictions(panes, used)
+        self.confidences.predicted(panes[used], self._confidence_bins(predictions, kinds, probabilities)[used])
+        told = [] if ledger is None else ledger.due(due, part.times_ms, part.offsets)
+        return told + self._pass_on(labelled(joined, self.join.columns, part.offsets))
+
+    def _probabilities(self, events: Sequence[PredictionEvent]) -> F64:
+        rows = [event.probabilities for event in events]
+        if not len(self.columns) and all(row is None for row in rows):
+            return np.zeros((len(rows), 0))
+        cells = encode_probabilities(rows, self.columns)
+        self.join.columns.widen(len(self.columns))
+        return cells
+
+    def _fill_columns(  # noqa: PLR0913 - a row's parts, once
+        self,
+        slots: I64,
+        used: Bool,
+        part: Arrived,
+        predictions: F64,
+        kinds: I8,
+        probabilities: F64,
+    ) -> None:
+        columns, places = self.join.columns, slots[used]
+        columns.offset[places] = part.offsets[used]
+        columns.prediction[places] = predictions[used]
+        columns.prediction_kind[places] = kinds[used]
+        columns.lag_bucket[places] = 0
+        columns.segments[places] = self._ids[used]
+        columns.blocks[places] = NO_BLOCK
+        if probabilities.shape[1]:
+            columns.probabilities[places] = probabilities[used]
+
+    def _count_predictions(self, panes: I64, used: Bool) -> None:
+        if self.ledger is not None:
+            self.ledger.predicted(panes[used], self._ids[used])
+            return
+        segments = self._ids.shape[1]
+        self._count_early(series_code(None, segments), panes[used])
+        for place in range(segments):
+            ids = self._ids[used, place]
+            for value_id in np.unique(ids).tolist():
+                self._count_early(series_code((place, value_id), segments), panes[used][ids == value_id])
+
+    def _count_early(self, code: int, panes: I64) -> None:
+        early = self.early_predictions.setdefault(code, {})
+        keys, counts = np.unique(panes, return_counts=True)
+        for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
+            early[key] = early.get(key, 0) + count
+        # One more than panes, for those that are gone.
+        while len(early) > self.options.panes_max + 1:
+            oldest = min(key for key in early if key != ARCHIVED)
+            early[ARCHIVED] = early.get(ARCHIVED, 0) + early.pop(oldest)
+
+    def _confidence_bins(self, predictions: F64, kinds: I8, probabilities: F64) -> I64:
+        """Return the bin of each confidence, which may be the prediction itself; -1 for none."""
+        if probabilities.shape[1] == 0 and self.ledger is not None and self.ledger.task.mode in ("score", "text_score"):
+            inside = (kinds == NUMBER) & (predictions >= 0.0) & (predictions <= 1.0)
+            probabilities = np.where(inside, predictions, np.nan)[:, np.newaxis]
+        return confidence_bins(probabilities)
+
+    # Labels.
+
+    def label(self, events: Sequence[LabelEvent], offsets: I64, times_ms: I64) -> list[Told]:
+        """Take in labels (n) in stream order."""
+        if not self.options.enabled:
+            return []
+        keys = event_keys([event.event_id for event in events], self._seed)
+        told: list[Told] = []
+        begin = 0
+        while begin < len(events):
+            texts = [event.label if isinstance(event.label, str) else None for event in events[begin + 1 :]]
+            found = self.texts.first_new(texts)
+            end = len(events) if found is None else begin + 1 + found
+            part = slice(begin, end)
+            values, kinds = encode_values([event.label for event in events[part]], self.texts)
+            joined = self.join.labels(keys[part], values, kinds, times_ms[part])
+            told += self._pass_on(labelled(joined, self.join.columns, offsets[part]))
+            begin = end
+        return told
+
+    def _pass_on(self, batch: Labelled) -> list[Told]:
+        """Pass labelled events on, cut before a correction of an event that was labelled in the same batch."""
+        told: list[Told] = []
+        begin, met = 0, set[int]()
+        for row, (slot, corrected) in enumerate(zip(batch.slots.tolist(), batch.corrected.tolist(), strict=True)):
+            if corrected and slot in met:
+                told += self._labelled(batch.part(slice(begin, row)))
+                begin, met = row, set()
+            met.add(slot)
+        return told + (self._labelled(batch.part(slice(begin, batch.size))) if begin < batch.size else [])
+
+    def _labelled(self, batch: Labelled) -> list[Told]:
+        """Pass labelled events on, or keep them until there are enough to tell the task by."""
+        if self.ledger is None:
+            taken = self._pend(batch)
+            if len(self.pending) < self.options.task_labels:
+                return []
+            told = self._begin_ledger(int(batch.causes[taken - 1]))
+            return told + (self._labelled(batch.part(slice(taken, batch.size))) if taken < batch.size else [])
+        blocks = self.join.columns.blocks[batch.slots]
+        told = self.ledger.labelled(batch._replace(blocks=blocks), self.texts, self.columns, self.confidences)
+        self.join.columns.blocks[batch.slots] = blocks
+        return told
+
+    def _pend(self, batch: Labelled) -> int:
+        """Keep labelled events for later, up to as many as are needed; return how many were looked at."""
+        for row in range(batch.size):
+            if len(self.pending) >= self.options.task_labels:
+                return row
+            key = self.join.key(int(batch.slots[row]))
+            if batch.corrected[row]:
+                for each in self.pending:
+                    if each.key == key:
+                        each.label, each.label_kind = float(batch.labels[row]), int(batch.label_kinds[row])
+                continue
+            cells = batch.probabilities[row].tolist()
+            self.pending.append(
+                Pending(
+                    key=key,
+                    time_ms=int(batch.times_ms[row]),
+                    arrived_ms=int(batch.arrived_ms[row]),
+                    label=float(batch.labels[row]),
+                    label_kind=int(batch.label_kinds[row]),
+                    prediction=float(batch.predictions[row]),
+                    prediction_kind=int(batch.prediction_kinds[row]),
+                    probabilities=[None if np.isnan(cell) else cell for cell in cells],
+                    offset=int(batch.offsets[row]),
+                    lag_bucket=int(batch.lag_buckets[row]),
+                    segments=batch.segments[row].tolist(),
+                    cause=int(batch.causes[row]),
+                )
+            )
+        return batch.size
+
+    def _begin_ledger(self, offset: int) -> list[Told]:
+        """The first labelled events are here: tell the task, and count them."""
+        pending = self.pending
+        pairs = Pairs(
+            np.array([each.label for each in pending]),
+            np.array([each.label_kind for each in pending], dtype=np.int8),
+            np.array([each.prediction for each in pending]),
+            np.array([each.prediction_kind for each in pending], dtype=np.int8),
+        )
+        task = infer_task(pairs, self.texts, self.columns, self._known)
+        self.ledger = self.new_ledger(task)
+        self.ledger.usual(pairs)
+        self.ledger.take_predictions(self.early_predictions)
+        self.early_predictions = {}
+        told = [self._owner.task_inferred(self.ledger.task, self.ledger.class_names, len(pending), offset)]
+        batch = self._batch_of_pending(offset)
+        self.pending = []
+        blocks = batch.blocks
+        told += self.ledger.labelled(batch, self.texts, self.columns, self.confidences)
+        here = batch.slots >= 0
+        self.join.columns.blocks[batch.slots[here]] = blocks[here]
+        return told
+
+    def new_ledger(self, task: Task, classes: Sequence[str] = ()) -> Ledger:
+        """Return empty books for a task."""
+        return Ledger(self._owner, self.options, self._known, task, self.segments, self.texts, self.columns, classes)
+
+    def _batch_of_pending(self, offset: int) -> Labelled:
+        """Return what was kept, as if it came now. Events may have left the join meanwhile: slot -1."""
+        pending, count = self.pending, len(self.pending)
+        width = len(self.columns)
+        cells = np.full((count, width), np.nan)
+        for row, each in enumerate(pending):
+            if each.probabilities and each.probabilities[0] is not None:
+                cells[row] = [*each.probabilities, *[0.0] * (width - len(each.probabilities))]
+        live = {(place, value.id) for place, each in enumerate(self.segments.all) for value in each.values.values()}
+        segments = [
+            [each_id if (place, each_id) in live else OTHER for place, each_id in enumerate(each.segments)]
+            for each in pending
+        ]
+        zeros = np.zeros(count, dtype=np.int8)
+        return Labelled(
+            slots=np.array([self.join.find(each.key) for each in pending], dtype=np.int64),
+            corrected=zeros,
+            times_ms=np.array([each.time_ms for each in pending], dtype=np.int64),
+            arrived_ms=np.array([each.arrived_ms for each in pending], dtype=np.int64),
+            labels=np.array([each.label for each in pending]),
+            label_kinds=np.array([each.label_kind for each in pending], dtype=np.int8),
+            old_labels=np.zeros(count),
+            old_kinds=zeros,
+            predictions=np.array([each.prediction for each in pending]),
+            prediction_kinds=np.array([each.prediction_kind for each in pending], dtype=np.int8),
+            probabilities=cells,
+            offsets=np.array([each.offset for each in pending], dtype=np.int64),
+            lag_buckets=np.array([each.lag_bucket for each in pending], dtype=np.int16),
+            segments=np.array(segments, dtype=np.int32).reshape(count, len(self._known.segments)),
+            blocks=np.full((count, 1 + len(self._known.segments)), NO_BLOCK, dtype=np.int32),
+            causes=np.full(count, offset, dtype=np.int64),
+        )
+
+    # Time.
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something that was not published yet."""
+        return self.ledger is not None and self.ledger.has_news
+
+    def pane_closed(self) -> None:
+        """A pane of the monitor is closed: this is between two events, wherever batches are cut."""
+        if self.ledger is not None:
+            self.ledger.coverage.pane_closed()
+
+    def flush(self, newest_pane: int | None, offset: int) -> Iterator[Told]:
+        """Yield the metrics of all panes that changed, up to `newest_pane` (None: all), and of the windows."""
+        if self.ledger is not None:
+            yield from self.ledger.flush(newest_pane, offset, self.confidences, self.join.counters)

@@ -1,0 +1,282 @@
+"""One series of labelled events, of a whole model or of one of its segments, in two orders.
+
+By prediction time: panes, corrected whenever a label comes, published again with a higher revision; what leaves them
+is in the archive, so the lifetime is all of it. By arrival: one open pane of labels as they came, and blocks of equally
+many labels, from which windows for limits and the decayed window are made.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, NamedTuple
+
+import numpy as np
+from msgspec import Meta, Struct
+
+from worker.core.kernels.arrays import I32, I64, Bool
+from worker.core.options import PerformanceOptions
+from worker.core.performance.label_join import NO_BLOCK
+from worker.core.performance.layout import Layout
+from worker.core.performance.tallies import Rows, Tallies, nothing, plus
+from worker.core.performance.task import Task
+from worker.core.state import COUNT_MAX, AnyArray, Arrays, blank, by_part, check_like, outside, prefixed, refuse_if
+
+_Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
+_STORED = "stored series"
+
+
+class StoredPane(Struct, array_like=True, forbid_unknown_fields=True):
+    """What is known of a pane beside its tally: its predictions, how often it was told, whether it changed since."""
+
+    predictions: _Count = 0
+    revision: _Count = 0
+    changed: bool = False
+
+
+class StoredSeries(Struct, frozen=True, forbid_unknown_fields=True):
+    """The plain part of a series."""
+
+    panes: dict[int, StoredPane]
+    archived_predictions: _Count
+    block: _Count
+    fill: _Count
+    arrival: int
+    arrival_revision: _Count
+    arrival_changed: bool
+    labels: _Count
+
+
+class Addition(NamedTuple):
+    """Contributions (n) to a series, in order: what is added or taken away, in which pane and block."""
+
+    rows: Rows
+    panes: I64
+    blocks: I32
+    """NO_BLOCK for an event that had no label before; these get their block here."""
+    arrived_ms: I64
+
+
+class Series:
+    """The statistics of one series. `add` stops wherever something is due, so that the caller acts at that row."""
+
+    def __init__(self, options: PerformanceOptions, task: Task, layout: Layout) -> None:
+        self._options = options
+        self._task = task
+        self.panes = Tallies(layout)
+        self.blocks = Tallies(layout)
+        self.by_arrival = Tallies(layout)
+        self.known: dict[int, StoredPane] = {}
+        self._archive = nothing(layout)
+        self._archived_predictions = 0
+        self.block = 0
+        self._fill = 0
+        self._block_begins: dict[int, int] = {}
+        self.arrival = -1
+        self.arrival_revision = 0
+        self.arrival_changed = False
+        self.labels = 0
+
+    @property
+    def layout(self) -> Layout:
+        """Where the parts of its tallies lie."""
+        return self.panes.layout
+
+    def change_layout(self, layout: Layout) -> None:
+        """Move all tallies to another layout."""
+        counts, sums = self._archive
+        more = np.zeros((layout.sums, layout.lanes), dtype=np.int64)
+        more[: len(sums)] = sums
+        self._archive = layout.moved(counts, self.layout), more
+        for each in (self.panes, self.blocks, self.by_arrival):
+            each.change_layout(layout)
+
+    def predicted(self, panes: I64, counts: I64) -> None:
+        """Count so many predictions in each of some panes; a negative one is long gone."""
+        for key, count in zip(panes.tolist(), counts.tolist(), strict=True):
+            pane = self._pane(key) if key >= 0 else StoredPane()
+            if key in self.known:
+                pane.predictions += count
+                pane.changed = True
+            else:
+                self._archived_predictions += count
+
+    def add(self, addition: Addition) -> Iterator[tuple[str, int]]:
+        """Add contributions; yield ("arrival", row) before a row that begins a new arrival pane, whose former one is
+        complete, and ("block", row) after a row that completes a block.
+        """
+        count = len(addition.panes)
+        fresh = addition.blocks == NO_BLOCK
+        arrivals = np.maximum.accumulate(np.where(fresh, addition.arrived_ms // self._options.pane_ms, -1))
+        begin = 0
+        while begin < count:
+            if fresh[begin] and arrivals[begin] > self.arrival:
+                if self.arrival_changed:
+                    yield "arrival", begin
+                self.take_arrival()
+                self.arrival = int(arrivals[begin])
+            end = self._end(fresh, arrivals, begin)
+            self._add(addition, fresh, begin, end)
+            begin = end
+            if self._fill == self._options.block_labels:
+                yield "block", end - 1
+                self._next_block()
+
+    def _end(self, fresh: Bool, arrivals: I64, begin: int) -> int:
+        """Return where the next thing is due."""
+        filled = np.searchsorted(np.cumsum(fresh[begin:]), self._options.block_labels - self._fill)
+        later = np.searchsorted(arrivals, max(self.arrival, int(arrivals[begin])), side="right")
+        return int(min(begin + int(filled) + 1, max(int(later), begin + 1), len(fresh)))
+
+    def _add(self, addition: Addition, fresh: Bool, begin: int, end: int) -> None:
+        part = slice(begin, end)
+        rows, new = addition.rows.part(part), fresh[part]
+        addition.blocks[part][new] = self.block
+        news = int(new.sum())
+        if news:
+            if self._fill == 0:
+                self._block_begins[self.block] = int(addition.arrived_ms[begin + int(np.argmax(new))])
+            self._fill += news
+            self.labels += news
+            self.arrival_changed = True
+            slot = self.by_arrival.slot(self.arrival)
+            self.by_arrival.add(np.where(new, slot, -1), rows, self._task)
+            self.blocks.slot(self.block)
+        self.blocks.add(self.blocks.slots(addition.blocks[part].astype(np.int64)), rows, self._task)
+        for key in np.unique(addition.panes[part]).tolist():
+            self._pane(key).changed = True
+            if key in self.known:
+                self.panes.slot(key)
+        slots = self.panes.slots(addition.panes[part])
+        self.panes.add(slots, rows, self._task)
+        if (slots < 0).any():
+            self._add_to_archive(slots, rows)
+
+    def _add_to_archive(self, slots: I64, rows: Rows) -> None:
+        """Panes that are gone: what is added to them is in the lifetime all the same."""
+        aside = Tallies(self.layout)
+        slot = aside.slot(0)
+        aside.add(np.where(slots < 0, slot, -1), rows, self._task)
+        self._archive = plus(self._archive, aside.take(0))
+
+    def _pane(self, key: int) -> StoredPane:
+        """Return what is known of a pane; the oldest one gives way to a new one, or this one is older than all."""
+        pane = self.known.get(key)
+        if pane is None:
+            pane = StoredPane()
+            if len(self.known) >= self._options.panes_max:
+                oldest = min(self.known)
+                if key < oldest:
+                    return pane
+                self._archive_pane(oldest)
+            self.known[key] = pane
+        return pane
+
+    def _archive_pane(self, key: int) -> None:
+        self._archived_predictions += self.known.pop(key).predictions
+        if key in self.panes:
+            self._archive = plus(self._archive, self.panes.take(key))
+
+    def _next_block(self) -> None:
+        self.block += 1
+        self._fill = 0
+        for key in self.blocks.keys:
+            if key <= self.block - self._options.blocks_max:
+                self.blocks.take(key)
+                self._block_begins.pop(key, None)
+
+    def take_arrival(self) -> None:
+        """Forget the pane of labels as they came: it is complete, and told."""
+        if self.arrival in self.by_arrival:
+            self.by_arrival.take(self.arrival)
+        self.arrival_revision, self.arrival_changed = 0, False
+
+    def arrival_told(self) -> None:
+        """The pane of labels as they came is told; more may come."""
+        self.arrival_revision += 1
+        self.arrival_changed = False
+
+    def begins(self) -> dict[int, int]:
+        """Return the sizes of the windows that end with the block just completed, and when each of them began (ms)."""
+        sizes = [1 << power for power in range(self._options.blocks_max.bit_length())]
+        firsts = {size: self.block + 1 - size for size in sizes}
+        return {size: self._block_begins[first] for size, first in firsts.items() if first in self._block_begins}
+
+    def window(self, size: int) -> range:
+        """Return the blocks of the window of so many that ends with the block just completed."""
+        return range(self.block + 1 - size, self.block + 1)
+
+    @property
+    def weights(self) -> dict[int, float]:
+        """Weights of the blocks in the decayed window: half for each `half_life_labels` that came later."""
+        share = self._options.block_labels / self._options.half_life_labels
+        return {key: 2.0 ** ((key - self.block) * share) for key in self.blocks.keys}
+
+    @property
+    def lifetime(self) -> tuple[tuple[I64, I64], int]:
+        """The exact tally of everything, and how many predictions there were."""
+        total = plus(self._archive, self.panes.exact(self.panes.keys))
+        return total, self._archived_predictions + sum(pane.predictions for pane in self.known.values())
+
+    # Storing and restoring.
+
+    def plain(self) -> StoredSeries:
+        """Return the plain part of the state."""
+        return StoredSeries(
+            self.known,
+            self._archived_predictions,
+            self.block,
+            self._fill,
+            self.arrival,
+            self.arrival_revision,
+            self.arrival_changed,
+            self.labels,
+        )
+
+    def arrays(self) -> dict[str, AnyArray]:
+        """Return the arrays of the state."""
+        begins = np.array(sorted(self._block_begins.items()), dtype=np.int64).reshape(-1, 2)
+        return {
+            "begins": begins,
+            "archive_counts": self._archive[0],
+            "archive_sums": self._archive[1],
+            **prefixed("panes", self.panes.state()),
+            **prefixed("blocks", self.blocks.state()),
+            **prefixed("arrival", self.by_arrival.state()),
+        }
+
+    def restore(self, plain: StoredSeries, arrays: Arrays) -> None:
+        """Take over what `plain` and `arrays` gave; ValueError for what cannot be."""
+        own = {name: array for name, array in arrays.items() if "." not in name}
+        parts = by_part(
+            _STORED, {name: array for name, array in arrays.items() if "." in name}, ("panes", "blocks", "arrival")
+        )
+        begins = own.get("begins", np.zeros((0, 2), dtype=np.int64))
+        refuse_if(_STORED, {"there are too many blocks": begins.ndim == 0 or len(begins) > self._options.blocks_max})
+        like = {
+            "begins": blank(np.int64, len(begins), 2),
+            "archive_counts": self._archive[0],
+            "archive_sums": self._archive[1],
+        }
+        check_like(_STORED, own, like)
+        options = self._options
+        self.panes.restore(parts["panes"], options.panes_max)
+        self.blocks.restore(parts["blocks"], options.blocks_max)
+        self.by_arrival.restore(parts["arrival"], 1)
+        refuse_if(
+            _STORED,
+            {
+                "there are too many panes": len(plain.panes) > options.panes_max,
+                "a pane is not known": not set(self.panes.keys) <= plain.panes.keys(),
+                "a pane is out of range": any(not 0 <= key <= COUNT_MAX for key in plain.panes),
+                "a block is too full": plain.fill >= options.block_labels,
+                "a block is ahead": any(key > plain.block for key in self.blocks.keys),
+                "a block begins out of range": outside(begins, 0, COUNT_MAX),
+                "its arrival pane is out of range": not -1 <= plain.arrival <= COUNT_MAX,
+                "a count of the archive is negative": outside(own["archive_counts"], 0, COUNT_MAX),
+                "a sum of the archive is out of range": outside(own["archive_sums"], -COUNT_MAX, COUNT_MAX),
+            },
+        )
+        self.known = dict(plain.panes)
+        self._archive = own["archive_counts"].copy(), own["archive_sums"].copy()
+        self._archived_predictions, self.block, self._fill = plain.archived_predictions, plain.block, plain.fill
+        self._block_begins = {int(key): int(begin) for key, begin in begins}
+        self.arrival, self.labels = plain.arrival, plain.labels
+        self.arrival_revision, self.arrival_changed = plain.arrival_revision, plain.arrival_changed

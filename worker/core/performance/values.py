@@ -1,0 +1,112 @@
+"""Predictions, labels and probabilities as numbers in arrays: what waits for a label takes no Python object.
+
+A value is a float64 and a kind: a number itself, 0 or 1 for a boolean, the code of a text (beyond the bound: a hash,
+negative).
+"""
+
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
+
+import numpy as np
+
+from worker.core.events import PredictionValue
+from worker.core.identity import derived_seed
+from worker.core.kernels.arrays import F64, I8
+from worker.core.kernels.join import NO_LABEL
+
+NUMBER, BOOLEAN, TEXT = 0, 1, 2
+"""Kinds of values; NO_LABEL (-1) is the fourth."""
+
+OTHER = 0
+"""Code of every name beyond the bound."""
+
+NAME_CHARS_MAX = 128
+"""Names that are longer are the same if they begin alike: they are published with every record."""
+
+
+class Names:
+    """A bounded table of names: codes 1, 2, ... in the order of their first appearance, then OTHER."""
+
+    def __init__(self, names_max: int, names: Iterable[str] = ()) -> None:
+        self._names_max = names_max
+        self.names: list[str] = []
+        self._codes: dict[str, int] = {}
+        for name in names:
+            self.add(name)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def find(self, name: str) -> int:
+        """Return the code of a name, OTHER if it has none."""
+        return self._codes.get(name[:NAME_CHARS_MAX], OTHER)
+
+    def add(self, name: str) -> int:
+        """Return the code of a name, which is new if there is room."""
+        name = name[:NAME_CHARS_MAX]
+        code = self._codes.get(name)
+        if code is None:
+            if len(self.names) >= self._names_max:
+                return OTHER
+            self.names.append(name)
+            code = self._codes[name] = len(self.names)
+        return code
+
+    def reserve(self, name: str) -> int:
+        """Return the code of a name that is there whatever the bound."""
+        if name not in self._codes:
+            self.names.append(name)
+            self._codes[name] = len(self.names)
+            self._names_max += 1
+        return self._codes[name]
+
+    def first_new(self, names: Iterable[str | None]) -> int | None:
+        """Return the place of the first name that would get a new code; None if there is none."""
+        if len(self.names) >= self._names_max:
+            return None
+        known = self._codes.keys()
+        return next(
+            (n for n, name in enumerate(names) if name is not None and name[:NAME_CHARS_MAX] not in known), None
+        )
+
+
+def encode_values(values: Sequence[PredictionValue | None], texts: Names) -> tuple[F64, I8]:
+    """Return values (n) and kinds (n); None becomes NO_LABEL. New texts get codes in the order of the rows."""
+    types = set(map(type, values))
+    count = len(values)
+    if types <= {float, int}:
+        return np.array(values, dtype=np.float64), np.zeros(count, dtype=np.int8)
+    if types == {bool}:
+        return np.array(values, dtype=np.float64), np.full(count, BOOLEAN, dtype=np.int8)
+    if types == {type(None)}:
+        return np.zeros(count), np.full(count, NO_LABEL, dtype=np.int8)
+    numbers, kinds = np.zeros(count), np.empty(count, dtype=np.int8)
+    for row, value in enumerate(values):
+        if isinstance(value, str):
+            code = texts.add(value)
+            # Beyond the bound texts can still be told apart, though they have no name any more.
+            numbers[row], kinds[row] = code if code != OTHER else -1 - derived_seed("text", value), TEXT
+        elif isinstance(value, bool):
+            numbers[row], kinds[row] = value, BOOLEAN
+        elif value is None:
+            kinds[row] = NO_LABEL
+        else:
+            numbers[row], kinds[row] = value, NUMBER
+    return numbers, kinds
+
+
+def encode_probabilities(rows: Sequence[dict[str, float] | None], columns: Names) -> F64:
+    """Return probabilities (n x columns); NaN in a row without any, 0 for a class that a row leaves out."""
+    for row in rows:
+        if row is not None and not row.keys() <= columns._codes.keys():  # noqa: SLF001 - its own module's class
+            for name in row:
+                columns.add(name)
+    names = columns.names
+    try:
+        # The usual case: every row has every class.
+        cells = np.array(list(map(itemgetter(*names), rows)), dtype=np.float64)  # type: ignore[arg-type]  # None raises
+        return cells.reshape(len(rows), len(names))
+    except (KeyError, TypeError):
+        missing = [np.nan] * len(names)
+        cells = [missing if not row else [row.get(name, 0.0) for name in names] for row in rows]  # type: ignore[assignment]  # a list, made an array below
+        return np.array(cells, dtype=np.float64).reshape(len(rows), len(names))

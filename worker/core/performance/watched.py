@@ -1,0 +1,152 @@
+"""One series with what it is measured against and the limits it must keep to."""
+
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from worker.core.kernels.arrays import F64, I64, Bool
+from worker.core.options import PerformanceOptions
+from worker.core.performance.formulas import LAG_METRICS, lag_estimates
+from worker.core.performance.intervals import Estimate
+from worker.core.performance.layout import Layout, Tally, confusion
+from worker.core.performance.limits import Breach, Condition, Moment, Step, Watch
+from worker.core.performance.reference import Look, Reference
+from worker.core.performance.series import Addition, Series, StoredSeries
+from worker.core.performance.task import Task
+from worker.core.state import AnyArray, Arrays, blank, by_part, check_like, outside, prefixed, refuse_if
+
+_STORED = "stored series"
+WRONG_MAX = 10
+"""Latest wrong answers that are kept as evidence."""
+
+
+class StoredWatched(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The plain part of a watched series."""
+
+    series: StoredSeries
+    breaches: list[Breach]
+
+
+class Happening(NamedTuple):
+    """Something at a row: an arrival pane that is complete before it, or a completed block with what it changed."""
+
+    row: int
+    arrival: Tally | None
+    steps: list[Step]
+    reference_taken: bool
+
+
+class Watched:
+    """A series whose limits are looked at whenever a block of labels is complete."""
+
+    def __init__(
+        self, options: PerformanceOptions, task: Task, layout: Layout, found: list[Condition], reference: Reference
+    ) -> None:
+        self.series = Series(options, task, layout)
+        self.watch = Watch(found, options.support_min)
+        self.reference = reference
+        self.wrong: deque[tuple[int, int]] = deque(maxlen=WRONG_MAX)
+
+    def add(self, addition: Addition, offsets: I64, wrong: Bool, places: I64, look: Look) -> Iterator[Happening]:
+        """Add contributions (n); yield what happens, in the order of the rows.
+
+        Args:
+            addition: what is added or taken away.
+            offsets: of the records that caused it (n).
+            wrong: whether a row is a new wrong answer (n).
+            places: offset and time (ms) of the prediction of each row (n x 2).
+            look: the formulas.
+        """
+        seen = 0
+        for what, row in self.series.add(addition):
+            self._note_wrong(wrong, places, seen, row + (what == "block"))
+            seen = row + (what == "block")
+            if what == "arrival":
+                tally = self.series.by_arrival.merged([self.series.arrival])
+                yield Happening(row, tally, [], reference_taken=False)
+                continue
+            taken = self.reference.look(self.series, self.watch.metrics - set(LAG_METRICS), look)
+            moment = Moment(int(addition.arrived_ms[row]), int(offsets[row]), self.series.begins())
+            steps = [] if taken else self._look(moment, look)
+            yield Happening(row, None, steps, taken)
+        self._note_wrong(wrong, places, seen, len(wrong))
+
+    def _note_wrong(self, wrong: Bool, places: I64, begin: int, end: int) -> None:
+        for row in (np.flatnonzero(wrong[begin:end])[-WRONG_MAX:] + begin).tolist():
+            self.wrong.append((int(places[row, 0]), int(places[row, 1])))
+
+    def _look(self, moment: Moment, look: Look) -> list[Step]:
+        if not self.watch.conditions:
+            return []
+        series = self.series
+
+        def figures(size: int, names: Collection[str]) -> Mapping[str, Estimate]:
+            tally = series.blocks.merged(series.window(size))
+            return estimates_of(tally, series.layout, look, names)
+
+        known = dict(self.reference.estimates(self.watch.metrics - set(LAG_METRICS), series.layout, look))
+        tally = self.reference.tally
+        if tally is not None and not self.watch.metrics.isdisjoint(LAG_METRICS):
+            known |= lag_estimates(tally, look.z)
+        return self.watch.look(series.block + 1, self.reference.since(series.block), figures, known, moment)
+
+    def worst_classes(self, size: int, names: list[str], count_max: int) -> list[str]:
+        """Return the classes whose recall in a window is furthest under that of the reference, or of 1, worst first."""
+        layout = self.series.layout
+        if not layout.classes:
+            return []
+        now = _recalls(confusion(self.series.blocks.merged(self.series.window(size)), layout))
+        tally = self.reference.tally
+        before = np.ones(len(now)) if tally is None else np.nan_to_num(_recalls(confusion(tally, layout)), nan=1.0)
+        lost = np.nan_to_num(before - now, nan=-1.0)
+        order = np.argsort(-lost, kind="stable")[:count_max].tolist()
+        return [("(other)", *names)[code] for code in order if lost[code] > 0.0 and code <= len(names)]
+
+    def change_layout(self, layout: Layout) -> None:
+        """Move all tallies to another layout."""
+        old = self.series.layout
+        self.series.change_layout(layout)
+        self.reference.change_layout(self.series, old)
+
+    # Storing and restoring.
+
+    def plain(self) -> StoredWatched:
+        """Return the plain part of the state."""
+        return StoredWatched(self.series.plain(), list(self.watch.open.values()))
+
+    def arrays(self) -> dict[str, AnyArray]:
+        """Return the arrays of the state."""
+        return {
+            "wrong": np.array(list(self.wrong), dtype=np.int64).reshape(-1, 2),
+            **prefixed("series", self.series.arrays()),
+            **prefixed("reference", self.reference.arrays()),
+        }
+
+    def restore(self, plain: StoredWatched, arrays: Arrays) -> None:
+        """Take over what `plain` and `arrays` gave; ValueError for what cannot be."""
+        wrong = arrays.get("wrong", np.zeros((0, 2), dtype=np.int64))
+        rows = len(wrong) if wrong.ndim else 0
+        check_like(_STORED, {"wrong": wrong}, {"wrong": blank(np.int64, rows, 2)})
+        refuse_if(_STORED, {"there is too much evidence": rows > WRONG_MAX, "evidence": outside(wrong, 0, 2**62)})
+        rest = {name: array for name, array in arrays.items() if name != "wrong"}
+        parts = by_part(_STORED, rest, ("series", "reference"))
+        self.series.restore(plain.series, parts["series"])
+        self.reference.restore(parts["reference"], self.series)
+        self.watch.restore(plain.breaches)
+        self.wrong.extend((int(offset), int(time_ms)) for offset, time_ms in wrong)
+
+
+def estimates_of(tally: Tally, layout: Layout, look: Look, names: Collection[str]) -> Mapping[str, Estimate]:
+    """Return estimates of metrics of a task and of lags."""
+    lags = {} if set(names).isdisjoint(LAG_METRICS) else lag_estimates(tally, look.z)
+    others = set(names) - set(LAG_METRICS)
+    return lags | (look.formulas.estimates(tally, layout, look.z, others) if others else {})
+
+
+def _recalls(matrix: F64) -> F64:
+    with np.errstate(invalid="ignore"):
+        recalls: F64 = np.diagonal(matrix) / matrix.sum(axis=1)
+    return recalls
