@@ -11,46 +11,10 @@ from tests.streams import SMALL, START_MS, Record, batch
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.engine import Engine
 from worker.core.events import InputTopic, Output, RawBatch
-from worker.core.options import (
-    ConceptDriftOptions,
-    EngineOptions,
-    LimitOptions,
-    ModelPerformanceOptions,
-    PerformanceOptions,
-)
+from worker.core.options import EngineOptions
 from worker.core.shard import Topics
 
-PERFORMANCE = PerformanceOptions(
-    label_wait_max_ms=20_000,
-    join_events_max=150,
-    early_labels_max=20,
-    pane_ms=2_000,
-    panes_max=14,
-    windows_ms=(4_000, 8_000),
-    block_labels=10,
-    blocks_max=8,
-    half_life_labels=20,
-    task_labels=8,
-    reference_labels=40,
-    support_min=20,
-    alert_confidence=0.9,
-    classes_max=4,
-    segments=("region", "device"),
-    segments_max=3,
-    segment_idle_events=40,
-    limits=(
-        LimitOptions("accuracy", drop=0.0),
-        LimitOptions("f1", minimum=0.6),
-        LimitOptions("f1_macro", drop=0.0),
-        LimitOptions("mae", rise=0.1),
-        LimitOptions("r2", minimum=0.5),
-        LimitOptions("label_coverage", drop=0.05),
-        LimitOptions("label_lag_median", rise=0.2),
-    ),
-    drift=ConceptDriftOptions(effect_min=0.02, rest_labels=30),
-    models=(ModelPerformanceOptions("declared-*", task="multiclass", classes=("a", "b", "c"), segments=("region",)),),
-)
-LABELLED = msgspec.structs.replace(SMALL, models_max=8, performance=PERFORMANCE)
+LABELLED = msgspec.structs.replace(SMALL, models_max=8)
 """Options under which a few hundred labels go through everything."""
 
 
@@ -75,9 +39,9 @@ def items(seed: int, count: int, tasks: Sequence[str] = TASKS) -> list[Item]:
         truth, event = _event(rng, task, now, degraded=number > 0.7 * count)
         event |= {"event_id": f"e{number}", "model_id": task}
         inside = rng.random() < 0.05
-        out.append((now, Item(False, (json.dumps(event | ({"label": truth} if inside else {})).encode(), now))))
+        out.append((now, Item(is_label=False, record=(json.dumps(event | ({"label": truth} if inside else {})).encode(), now))))
         if rng.random() < 0.02:
-            out.append((now + 5, Item(False, (json.dumps(event | {"label": truth}).encode(), now + 5))))
+            out.append((now + 5, Item(is_label=False, record=(json.dumps(event | {"label": truth}).encode(), now + 5))))
         out += _labels(rng, task, event["event_id"], truth, now)
     out.sort(key=lambda each: each[0])
     return [item for _, item in out]
@@ -128,7 +92,7 @@ def _labels(rng: random.Random, task: str, event_id: str, truth: Any, now: int) 
 
 def _label(task: str, event_id: str, label: Any, stamp: int) -> Item:  # noqa: ANN401 - any label
     value = {"event_id": event_id, "model_id": task, "label": label, "timestamp": stamp}
-    return Item(True, (json.dumps(value).encode(), stamp))
+    return Item(is_label=True, record=(json.dumps(value).encode(), stamp))
 
 
 def batches(stream: Sequence[Item], cuts: Sequence[int] = (), partition: int = 0) -> list[RawBatch]:

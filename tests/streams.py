@@ -10,12 +10,53 @@ from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.detectors.refit import RefitPool
 from worker.core.engine import Engine
 from worker.core.events import Output, RawBatch
-from worker.core.options import CalibrationOptions, EngineOptions, ForestOptions, HalfSpaceOptions, IncidentOptions
+from worker.core.options import (
+    CalibrationOptions,
+    ConceptDriftOptions,
+    EngineOptions,
+    ForestOptions,
+    HalfSpaceOptions,
+    IncidentOptions,
+    LimitOptions,
+    ModelPerformanceOptions,
+    PerformanceOptions,
+)
 from worker.core.shard import Topics
 
 START_MS = 1_767_225_600_000
 FAR_MS = 253_402_300_799_999
 TOPIC = "predictions"
+
+PERFORMANCE = PerformanceOptions(
+    label_wait_max_ms=20_000,
+    join_events_max=150,
+    early_labels_max=20,
+    pane_ms=2_000,
+    panes_max=14,
+    windows_ms=(4_000, 8_000),
+    block_labels=10,
+    blocks_max=8,
+    half_life_labels=20,
+    task_labels=8,
+    reference_labels=40,
+    support_min=20,
+    alert_confidence=0.9,
+    classes_max=4,
+    segments=("region", "device"),
+    segments_max=3,
+    segment_idle_events=40,
+    limits=(
+        LimitOptions("accuracy", drop=0.0),
+        LimitOptions("f1", minimum=0.6),
+        LimitOptions("f1_macro", drop=0.0),
+        LimitOptions("mae", rise=0.1),
+        LimitOptions("r2", minimum=0.5),
+        LimitOptions("label_coverage", drop=0.05),
+        LimitOptions("label_lag_median", rise=0.2),
+    ),
+    drift=ConceptDriftOptions(effect_min=0.02, rest_labels=30),
+    models=(ModelPerformanceOptions("declared-*", task="multiclass", classes=("a", "b", "c"), segments=("region",)),),
+)
 
 SMALL = EngineOptions(
     alert_rate=0.02,
@@ -39,8 +80,9 @@ SMALL = EngineOptions(
     ),
     calibration=CalibrationOptions(scores_max=64, memory_events=200, detector_events_min=20, verdict_events_min=30),
     incident=IncidentOptions(quiet_ms=500, quiet_events=10, update_ms=200, evidence_max=3, features_max=3),
+    performance=PERFORMANCE,
 )
-"""Options under which a few hundred events go through everything: warm-up, refits, panes, incidents, bounds."""
+"""Options under which a few hundred events and labels go through everything: warm-up, refits, incidents, bounds."""
 
 Record = tuple[bytes | None, int]
 

@@ -35,6 +35,7 @@ class World:
         self.hidden_success = False
         self.replaced = 0
         self.closed: list[str] = []
+        self.paused: set[int] = set()
 
     # What a test does.
 
@@ -68,6 +69,12 @@ class World:
     def detach(self, partitions: Sequence[int]) -> None:
         for partition in partitions:
             self.attached.pop(partition, None)
+
+    def pause_labels(self, partition: int, *, paused: bool) -> None:
+        if paused:
+            self.paused.add(partition)
+        else:
+            self.paused.discard(partition)
 
     def fetch(self, records_max: int, wait_ms: int) -> list[RawBatch]:
         self.now_ms += max(wait_ms, 1)

@@ -145,6 +145,7 @@ def _loop_options(settings: Settings, partitions: int) -> LoopOptions:
         outputs_max=worker.outputs_max,
         idle_close_ms=worker.idle_close_ms,
         handover_ms=worker.handover_ms,
+        label_hold_ms=worker.label_hold_ms,
         restores=RestoresOptions(
             job=job, on_missing_state=worker.on_missing_state, jobs_max=worker.restores_max, partitions=partitions
         ),

@@ -12,8 +12,9 @@ Rule 5: what is taken in which order is noted in the shard's track as it happens
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from worker.alignment import Alignment
 from worker.core.engine import Engine
-from worker.core.events import Output, RawBatch
+from worker.core.events import InputTopic, Output, RawBatch
 from worker.observer import Observer, Shards
 from worker.ports import (
     Clock,
@@ -48,6 +49,9 @@ class LoopOptions(NamedTuple):
     """For records of live shards, while restores wait for Kafka."""
     retry_pause_ms: int = 100
     wait_ms: int = 50
+    label_hold_ms: int = 0
+    """Labels wait for predictions as long as any have come in this time; 0: they do not (`Alignment`)."""
+    held_labels_max: int = 50_000
     restores: RestoresOptions = RestoresOptions()
     snapshots: SnapshotOptions = SnapshotOptions()
 
@@ -106,6 +110,8 @@ class Loop:
         self._tracks: dict[int, Track] = {}
         self._ticked_ms: dict[int, int] = {}
         self._pending = _Pending()
+        self._alignment = Alignment(options.label_hold_ms, options.held_labels_max)
+        self._paused: set[int] = set()
         self._snapshots = Snapshots(engine, self._clock, options.snapshots, self._observer)
         self._restores = Restores(
             engine, self._membership, history, self._clock, identity, options.restores, self._observer
@@ -153,6 +159,7 @@ class Loop:
             self._tracks[track.partition] = track
             self._ticked_ms[track.partition] = self._clock.monotonic_ms()
             self._snapshots.add(track)
+            self._alignment.begin(track.partition, self._clock.monotonic_ms())
             self._source.attach(track.partition, track.offset, track.label_offset)
             # Where a new shard begins is committed at once: after a crash, "latest" must not mean a later now.
             self._pending.moved.add(track.partition)
@@ -163,13 +170,36 @@ class Loop:
         started_ms = self._clock.monotonic_ms()
         batches = self._source.fetch(self._options.fetch_records_max, wait_ms)
         self._observer.fetched(batches, (self._clock.monotonic_ms() - started_ms) / 1000)
+        held = self._options.label_hold_ms > 0
         for batch in batches:
-            track = self._tracks.get(batch.partition)
-            if track is not None and track.full:
-                self._store_now(track)
-            # Storing polls the group: the shard may have gone meanwhile.
+            if held and batch.topic is InputTopic.LABELS:
+                if batch.partition in self._tracks:
+                    self._alignment.hold(batch)
+                continue
+            self._take(batch)
             if batch.partition in self._tracks:
-                self._handle(batch)
+                self._alignment.predictions_taken(batch, self._clock.monotonic_ms())
+        if held:
+            for batch in self._alignment.release(self._clock.monotonic_ms()):
+                self._take(batch)
+            self._pause_labels()
+
+    def _take(self, batch: RawBatch) -> None:
+        """Process a batch, if its shard is here and its journal has room; or make room before."""
+        track = self._tracks.get(batch.partition)
+        if track is not None and track.full:
+            self._store_now(track)
+        # Storing polls the group: the shard may have gone meanwhile.
+        if batch.partition in self._tracks:
+            self._handle(batch)
+
+    def _pause_labels(self) -> None:
+        """Fetch no more labels of a shard while enough of them wait."""
+        for partition in self._alignment.partitions:
+            full = self._alignment.is_full(partition)
+            if full != (partition in self._paused):
+                self._source.pause_labels(partition, paused=full)
+                self._paused ^= {partition}
 
     def _handle(self, batch: RawBatch) -> None:
         started_ms = self._clock.monotonic_ms()
@@ -334,6 +364,8 @@ class Loop:
         """Drop the state of partitions and whatever of them was not committed."""
         self._restores.forget(partitions)
         self._source.detach(partitions)
+        self._alignment.forget(partitions)
+        self._paused -= set(partitions)
         for partition in partitions:
             self._snapshots.forget(partition)
             self._ticked_ms.pop(partition, None)

@@ -154,6 +154,10 @@ class Source(Protocol):
         """Stop reading partitions; nothing of them is delivered afterwards."""
         ...
 
+    def pause_labels(self, partition: int, *, paused: bool) -> None:
+        """Deliver no labels of an attached partition for now, or go on with them where they stopped."""
+        ...
+
     def fetch(self, records_max: int, wait_ms: int) -> list[RawBatch]:
         """Return what is there, waiting at most `wait_ms` when there is nothing.
 

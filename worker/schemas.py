@@ -20,24 +20,26 @@ import msgspec
 from worker.core import events
 from worker.core.events import (
     AlertEvent,
+    InputTopic,
     LabelEvent,
     MaintenanceEvent,
     MetricEvent,
     OutputTopic,
+    PerformanceEvent,
     PredictionEvent,
     RawBatch,
     RejectCode,
 )
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-STRUCTS: dict[str, type[msgspec.Struct]] = {
-    "predictions": PredictionEvent,
-    "labels": LabelEvent,
-    "alerts": AlertEvent,
-    "metrics": MetricEvent,
-    "maintenance": MaintenanceEvent,
+STRUCTS: dict[str, tuple[type[msgspec.Struct], ...]] = {
+    "predictions": (PredictionEvent,),
+    "labels": (LabelEvent,),
+    "alerts": (AlertEvent,),
+    "metrics": (MetricEvent, PerformanceEvent),
+    "maintenance": (MaintenanceEvent,),
 }
-"""The topics whose records are JSON, and the struct of each."""
+"""The topics whose records are JSON, and the structs of each, which differ in `kind`."""
 
 _DEAD_LETTERS = "dead-letters"
 _DEAD_LETTER_HEADERS = {
@@ -54,7 +56,45 @@ def render() -> dict[str, bytes]:
     """Return every file under `schemas/` by its relative path."""
     files = {f"{topic}.schema.json": _text(schema(topic)) for topic in (*STRUCTS, _DEAD_LETTERS)}
     files |= {f"examples/{topic}.json": _text(records) for topic, records in examples().items()}
-    return files
+    return files | {"metrics.md": _definitions()}
+
+
+def _definitions() -> bytes:
+    """Return the definition of each performance metric, as a page for people."""
+    from worker.core.performance import classification, regression  # noqa: PLC0415 - heavy, and needed here only
+    from worker.core.performance.facts import MEANINGS  # noqa: PLC0415 - as above
+
+    parts = [
+        ("Performance metrics", None),
+        ("Classification", classification.DEFINITIONS),
+        ("Regression", regression.DEFINITIONS),
+        ("Labels", LABEL_DEFINITIONS),
+        ("`label_facts`: what is in no metric", MEANINGS),
+    ]
+    lines: list[str] = []
+    for title, definitions in parts:
+        lines += [f"{'#' if definitions is None else '##'} {title}", ""]
+        if definitions is None:
+            lines += [_METRICS_INTRODUCTION, ""]
+        else:
+            lines += ["| name | definition |", "|---|---|"]
+            lines += [f"| `{name}` | {text.replace('|', chr(92) + '|')} |" for name, text in definitions.items()]
+            lines.append("")
+    return "\n".join(lines).rstrip().encode() + b"\n"
+
+
+_METRICS_INTRODUCTION = (
+    "Written by `modelvigil schemas` from the code. Each value comes with a 95 % interval and its support; null means "
+    "that there is not enough data, or that the metric is not defined there. TP, FP, FN, TN: true and false positives "
+    "and negatives of the positive class; n: labelled events; K: classes."
+)
+LABEL_DEFINITIONS = {
+    "label_coverage": "Labelled share of the predictions of a window. Wilson interval. In alerts: of the predictions "
+    "that are older than twice the 95 % quantile of the lag of the reference, so that they should have a label.",
+    "label_lag_median": "Median of the time from a prediction to its first label, ms; from a histogram with eight "
+    "buckets to an octave, so within 1/16. Interval: order statistics at the ranks n/2 -+ z sqrt(n)/2.",
+    "label_lag_p95": "95 % quantile of the same, likewise.",
+}
 
 
 def write(folder: Path) -> list[Path]:
@@ -72,12 +112,15 @@ def schema(topic: str) -> dict[str, Any]:
     """Return the schema of one record of a topic."""
     if topic == _DEAD_LETTERS:
         return _dead_letter_schema()
-    struct = STRUCTS[topic]
-    _, parts = msgspec.json.schema_components([struct], ref_template="#/$defs/{name}")
+    structs = STRUCTS[topic]
+    _, parts = msgspec.json.schema_components(structs, ref_template="#/$defs/{name}")
     for name, part in parts.items():
         _document(part, name)
-    title = f"One record of the topic `{topic}`"
-    top = {"$schema": DRAFT, "title": title, **_without_title(parts.pop(struct.__name__))}
+    top: dict[str, Any] = {"$schema": DRAFT, "title": f"One record of the topic `{topic}`"}
+    if len(structs) == 1:
+        top |= _without_title(parts.pop(structs[0].__name__))
+    else:
+        top["oneOf"] = [{"$ref": f"#/$defs/{struct.__name__}"} for struct in structs]
     definitions = {name: _without_title(part) for name, part in parts.items()}
     whole: dict[str, Any] = _joined_types(top | ({"$defs": definitions} if definitions else {}))
     return whole
@@ -153,7 +196,10 @@ _EVENTS = 2_500
 _FAULT = range(2_100, 2_160)
 _EVENT_MS = 60
 _PSI_PER_BAR = 14.504
+_WORSE_FROM = 1_500
+"""From this event on the model's answers are further off."""
 _NOT_AN_EVENT = b'{"event_id":"p-02500","model_id":"pump-service","features":{"inlet_c":NaN}}'
+_SERVICE_MS = 20 * 3_600_000
 _DIGITS = 4
 _FLAT_LIST = re.compile(r"\[\n[^\[\]{}]*\]")
 _LINE_CHARS_MAX = 100
@@ -167,9 +213,12 @@ def examples() -> dict[str, list[Any]]:
     alerts = [msgspec.json.decode(value) for value, _ in outputs[OutputTopic.ALERTS]]
     incident = next(alert["incident_id"] for alert in alerts if alert["severity"] == "critical")
     metrics = [msgspec.json.decode(value) for value, _ in outputs[OutputTopic.METRICS]]
-    found["alerts"] = [alert for alert in alerts if alert["incident_id"] == incident]
-    found["metrics"] = metrics[1:2]
-    found["maintenance"] = [msgspec.json.decode(value) for value, _ in outputs[OutputTopic.MAINTENANCE][:2]]
+    drop = next(alert for alert in alerts if alert["kind"] == "performance.drop")
+    found["alerts"] = [*(alert for alert in alerts if alert["incident_id"] == incident), drop]
+    performance = next(metric for metric in metrics if metric["kind"] == "performance")
+    found["metrics"] = [*metrics[1:2], performance]
+    maintenance = [msgspec.json.decode(value) for value, _ in outputs[OutputTopic.MAINTENANCE]]
+    found["maintenance"] = list({each["kind"]: each for each in reversed(maintenance)}.values())[::-1]
     found[_DEAD_LETTERS] = [headers for _, headers in outputs[OutputTopic.DEAD_LETTERS]]
     return {topic: _rounded(records) for topic, records in found.items()}
 
@@ -179,17 +228,32 @@ def _outputs_of(inputs: list[dict[str, Any]]) -> dict[OutputTopic, list[tuple[by
     # The engine brings compilers and scikit-learn along; only this command needs them.
     from worker.core.detectors.forest_fit import InlineRefits  # noqa: PLC0415 - heavy, and needed here only
     from worker.core.engine import Engine  # noqa: PLC0415 - heavy, and needed here only
-    from worker.core.options import EngineOptions, IncidentOptions  # noqa: PLC0415 - heavy, and needed here only
+    from worker.core.options import (  # noqa: PLC0415 - as above
+        EngineOptions,
+        IncidentOptions,
+        LimitOptions,
+        PerformanceOptions,
+    )
     from worker.core.shard import Topics  # noqa: PLC0415 - heavy, and needed here only
 
-    engine = Engine(EngineOptions(incident=IncidentOptions(quiet_ms=5_000)), Topics(), InlineRefits())
+    limits = (LimitOptions("mae", rise=0.05),)
+    performance = PerformanceOptions(pane_ms=60_000, panes_max=2_000, reference_labels=500, limits=limits)
+    options = EngineOptions(incident=IncidentOptions(quiet_ms=5_000), performance=performance)
+    engine = Engine(options, Topics(), InlineRefits())
     engine.add_shard(0)
     values = [*map(msgspec.json.encode, inputs), _NOT_AN_EVENT]
     count = len(values)
     times = [_START_MS + place * _EVENT_MS for place in range(count)]
-    handled = engine.handle(RawBatch(0, range(count), times, values, [b"pump-service"] * count, [None] * count))
+    keys, none = [b"pump-service"] * count, [None] * count
+    found = engine.handle(RawBatch(0, range(count), times, values, keys, none)).outputs
+    labels = [msgspec.json.encode(_label(event)) for event in inputs]
+    arrived = [_START_MS + _SERVICE_MS + place * _EVENT_MS for place in range(len(labels))]
+    raw = RawBatch(0, range(len(labels)), arrived, labels, keys[1:], none[1:], InputTopic.LABELS)
+    found += engine.handle(raw).outputs
+    for _ in range(3):
+        found += engine.tick(0, arrived[-1])
     outputs: dict[OutputTopic, list[tuple[bytes, dict[str, str]]]] = {topic: [] for topic in OutputTopic}
-    for output in handled.outputs:
+    for output in found:
         headers = {name: (value or b"").decode() for name, value in output.headers}
         outputs[output.topic].append((output.value or b"", headers))
     return outputs
@@ -217,8 +281,12 @@ def _bell(random: Random, low: float, high: float) -> float:
 
 
 def _label(event: dict[str, Any]) -> dict[str, Any]:
-    serviced_ms = event["timestamp"] + 34 * 86_400_000
-    return {"event_id": event["event_id"], "model_id": event["model_id"], "timestamp": serviced_ms, "label": 34.0}
+    """Return what was measured later: about what was predicted, at first."""
+    place = int(event["event_id"].removeprefix("p-"))
+    error = Random(f"label {place}").gauss(0.0, 2.0 if place < _WORSE_FROM else 3.0)  # noqa: S311 - repeatable
+    label = round(event["prediction"] + error, 1)
+    later_ms = event["timestamp"] + _SERVICE_MS
+    return {"event_id": event["event_id"], "model_id": event["model_id"], "timestamp": later_ms, "label": label}
 
 
 def _rounded(node: Any) -> Any:  # noqa: ANN401 - any part of a JSON document

@@ -532,3 +532,56 @@ def test_a_revocation_cancels_a_restore(world: World) -> None:
         if not other._tracks:
             other.step()
     assert digest_of(other) == before
+
+
+def stamped(part: list[Record], *stamps: int) -> list[Record]:
+    """Return records with these Kafka timestamps (ms after the beginning)."""
+    return [(value, START_MS + stamp) for (value, _), stamp in zip(part, stamps, strict=True)]
+
+
+def test_labels_wait_for_the_predictions_of_their_time(world: World) -> None:
+    """In a backlog labels are taken when the predictions have come as far; a held one is not taken at all."""
+    loop = live(world, loop_of(world, LoopOptions(label_hold_ms=2_000)))
+    world.give(0, stamped(labels(3), 500, 5_000, 90_000), InputTopic.LABELS)
+    world.give(0, stamped(good(2), 0, 100))
+    loop.step()
+    assert journal_of(world) == [(EntryKind.PREDICTIONS, 2), (EntryKind.LABELS, 1)]
+    world.give(0, stamped(good(1), 4_500))
+    loop.step()
+    assert journal_of(world)[2:] == [(EntryKind.PREDICTIONS, 1), (EntryKind.LABELS, 1)]
+
+
+def test_labels_wait_no_longer_than_predictions_come(world: World) -> None:
+    """When no prediction has come for `label_hold_ms`, the rest of the labels is taken."""
+    loop = live(world, loop_of(world, LoopOptions(label_hold_ms=2_000)))
+    world.give(0, stamped(good(1), 0))
+    world.give(0, stamped(labels(2), 50_000, 60_000), InputTopic.LABELS)
+    loop.step()
+    assert journal_of(world) == [(EntryKind.PREDICTIONS, 1)]
+    world.now_ms += 2_000
+    loop.step()
+    assert journal_of(world) == [(EntryKind.PREDICTIONS, 1), (EntryKind.LABELS, 2)]
+
+
+def test_no_more_labels_are_fetched_than_may_wait(world: World) -> None:
+    """More than `held_labels_max` held labels pause their partition, until the predictions have come."""
+    loop = live(world, loop_of(world, LoopOptions(label_hold_ms=60_000, held_labels_max=2)))
+    world.give(0, stamped(good(1), 0))
+    world.give(0, stamped(labels(3), 50_000, 50_001, 50_002), InputTopic.LABELS)
+    loop.step()
+    assert world.paused == {0}
+    world.give(0, stamped(good(1), 50_000))
+    loop.step()
+    assert world.paused == set()
+    assert journal_of(world)[-1] == (EntryKind.LABELS, 3)
+
+
+def test_held_labels_go_with_their_shard(world: World) -> None:
+    """A partition that is given up leaves its held labels to the next owner, who reads them again."""
+    loop = live(world, loop_of(world, LoopOptions(label_hold_ms=60_000)))
+    world.give(0, stamped(good(1), 0))
+    world.give(0, stamped(labels(2), 50_000, 50_001), InputTopic.LABELS)
+    loop.step()
+    world.group = [("revoked", [0])]
+    loop.step()
+    assert decode_pointer(world.stored[0].metadata).label_offset == 0

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,9 +20,16 @@ QUICK_PANES = (
     "engine.pane_ms=1000",
     "engine.pane_grace_ms=200",
     "engine.incident.quiet_ms=1000",
+    "engine.performance.pane_ms=2000",
+    "engine.performance.label_wait_max_ms=60000",
+    "engine.performance.windows_ms=[4000, 20000]",
+    "engine.performance.block_labels=20",
+    "engine.performance.reference_labels=200",
+    "engine.performance.support_min=40",
+    "worker.label_hold_ms=300",
     "worker.idle_close_ms=500",
 )
-"""So that the last events are in the metrics two seconds after they came."""
+"""So that the last events are in the metrics two seconds after they came, and labels reach their limits in a test."""
 
 
 class Deployment:
@@ -48,7 +56,10 @@ class Deployment:
     def settings(self) -> Settings:
         """Return the settings that the commands below amount to."""
         named = {f"topics.{name}": topic for name, topic in self.topics.items()}
-        quick = {name: int(value) for name, value in (each.split("=") for each in QUICK_PANES)}
+        quick = {
+            name: tomllib.loads(f"value = {value}")["value"]
+            for name, value in (each.split("=") for each in QUICK_PANES)
+        }
         return load_settings(None, {}, {**named, **quick, "kafka.bootstrap_servers": self.servers})
 
     def command(self, *arguments: str) -> list[str]:
@@ -138,7 +149,7 @@ class Deployment:
 
     def events_in_metrics(self) -> int:
         """Return how many events the metric records count, all parts of all panes together."""
-        return sum(parsed(message)["events"] for message in self.read("metrics"))
+        return sum(parsed(message).get("events", 0) for message in self.read("metrics"))
 
 
 def is_alive(pid: int) -> bool:

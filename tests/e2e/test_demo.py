@@ -196,6 +196,7 @@ def result(alerts: list[AlertEvent], *, seconds: float = 30.0, counted: int = 10
         fault=FAULT,
         started_ms=STARTED_MS,
         criticals=alerts,
+        label_alerts=[],
         asked_in_fault=50,
         right_in_fault=5,
         accuracy=0.9,

@@ -107,3 +107,31 @@ def test_records_of_aborted_transactions_are_passed_over(cluster: Cluster) -> No
     batches = fetched(source, 2)
     assert [offset for batch in batches for offset in batch.offsets] == [0, 4]
     assert [value for batch in batches for value in batch.values] == [b"0", b"2"]
+
+
+def test_paused_labels_go_on_where_they_stopped(cluster: Cluster) -> None:
+    """While labels are paused predictions come alone; afterwards every label comes, once, in order."""
+    values = [b"%d" % n for n in range(3000)]
+    cluster.fill({0: values})
+    cluster.fill({0: values}, InputTopic.LABELS)
+    source = cluster.source()
+    source.attach(0, 0, 0)
+    labels: list[int] = []
+    predictions = 0
+    while len(labels) < 500:
+        for batch in source.fetch(100, 1000):
+            if batch.topic is InputTopic.LABELS:
+                labels += batch.offsets
+            else:
+                predictions += len(batch.offsets)
+    source.pause_labels(0, paused=True)
+    while predictions < 3000:
+        for batch in source.fetch(100, 1000):
+            assert batch.topic is InputTopic.PREDICTIONS
+            predictions += len(batch.offsets)
+    assert source.fetch(100, 300) == []
+    source.pause_labels(0, paused=False)
+    while len(labels) < 3000:
+        for batch in source.fetch(100, 1000):
+            labels += batch.offsets
+    assert labels == list(range(3000))

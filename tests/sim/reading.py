@@ -36,6 +36,7 @@ class SimSource:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._positions: dict[tuple[InputTopic, int], int] = {}
+        self._paused: set[int] = set()
 
     def attach(self, partition: int, offset: int, label_offset: int) -> None:
         """Start reading both topics."""
@@ -50,6 +51,15 @@ class SimSource:
         for topic in INPUTS:
             for partition in partitions:
                 self._positions.pop((topic, partition), None)
+        self._paused.difference_update(partitions)
+
+    def pause_labels(self, partition: int, *, paused: bool) -> None:
+        """Deliver no labels of a partition for now, or go on."""
+        assert (InputTopic.LABELS, partition) in self._positions, f"partition {partition} is not attached"
+        if paused:
+            self._paused.add(partition)
+        else:
+            self._paused.discard(partition)
 
     def fetch(self, records_max: int, wait_ms: int) -> list[RawBatch]:
         """Return some of what is there; wait when there is nothing."""
@@ -69,6 +79,7 @@ class SimSource:
     def _take(self, records_max: int) -> list[RawBatch]:
         rng, log = self._host.rng, self._host.broker.log
         places = [place for place, offset in self._positions.items() if offset != log(*place).stable_end]
+        places = [(topic, part) for topic, part in places if topic is not InputTopic.LABELS or part not in self._paused]
         rng.shuffle(places)
         batches = []
         for topic, partition in places:

@@ -131,6 +131,8 @@ def _loop_options(rng: random.Random, journal_chars_max: int) -> LoopOptions:
         commit_attempts_max=rng.choice((3, 10)),
         retry_pause_ms=rng.choice((10, 100)),
         wait_ms=rng.choice((20, 200)),
+        label_hold_ms=rng.choice((0, 100, 1_000)),
+        held_labels_max=rng.choice((3, 1_000)),
         restores=RestoresOptions(
             job=RestoreOptions(
                 start_at="latest" if rng.random() < 0.1 else "earliest", records_max=rng.choice((3, 50, 2_000))

@@ -14,7 +14,16 @@ from typing import Any, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar
 import msgspec
 import orjson
 
-from worker.core.events import LabelEvent, Output, OutputTopic, PredictionEvent, RawBatch, RejectCode
+from worker.core.events import (
+    LabelEvent,
+    MetricEvent,
+    Output,
+    OutputTopic,
+    PerformanceEvent,
+    PredictionEvent,
+    RawBatch,
+    RejectCode,
+)
 
 TIMESTAMP_MS_MAX = 253_402_300_799_999
 """The last millisecond of the year 9999."""
@@ -196,6 +205,16 @@ def _has_surrogate(parsed: Any) -> bool:  # noqa: ANN401 - any JSON value
 def encode(record: msgspec.Struct) -> bytes:
     """Encode an output record as JSON; NaN becomes null. Field order is the struct's."""
     return orjson.dumps(record, default=msgspec.structs.asdict, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+class _Kind(msgspec.Struct):
+    kind: str = "pane"
+
+
+def decode_metric(value: bytes) -> MetricEvent | PerformanceEvent:
+    """Decode a record of the topic `metrics`; msgspec's errors for anything else."""
+    kind = msgspec.json.decode(value, type=_Kind).kind
+    return msgspec.json.decode(value, type=PerformanceEvent if kind == "performance" else MetricEvent)
 
 
 def dead_letter(batch: RawBatch, reject: Reject, topic: str) -> Output:

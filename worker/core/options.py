@@ -4,11 +4,14 @@ The edges read TOML and the environment (`worker.settings`); the core only ever 
 Defaults are meant to be right for a stream nobody has described: point the worker at a topic and go.
 """
 
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
+
+from worker.core.metric_names import ALL_METRICS, LESS_IS_BETTER, MORE_IS_BETTER
 
 Count = Annotated[int, Meta(ge=1)]
 Milliseconds = Annotated[int, Meta(ge=0)]
@@ -210,4 +213,49 @@ def contradictions(options: EngineOptions) -> list[str]:
         found.append("engine.forest.refit_events_first must be at least engine.warmup_events")
     if options.forest.refit_events_max < options.forest.takeover_events_max:
         found.append("engine.forest.refit_events_max must be at least takeover_events_max: one fit at a time")
+    return found + _performance_contradictions(options.performance, options.pane_ms)
+
+
+def _performance_contradictions(options: PerformanceOptions, pane_ms: int) -> list[str]:
+    where = "engine.performance"
+    labels = options.blocks_max * options.block_labels
+    rules = {
+        "pane_ms must be a multiple of engine.pane_ms": options.pane_ms % pane_ms != 0,
+        "panes_max panes of pane_ms must reach back over label_wait_max_ms: a label must find its pane": (
+            options.panes_max * options.pane_ms < options.label_wait_max_ms
+        ),
+        "windows_ms must be multiples of pane_ms, and no longer than panes_max panes": any(
+            window % options.pane_ms or window > options.panes_max * options.pane_ms for window in options.windows_ms
+        ),
+        "reference_labels must not be more than blocks_max blocks of block_labels": options.reference_labels > labels,
+        "support_min must not be more than blocks_max blocks of block_labels": options.support_min > labels,
+        "task_labels must not be more than join_events_max": options.task_labels > options.join_events_max,
+    }
+    found = [f"{where}.{rule}" for rule, broken in rules.items() if broken]
+    limits = [*options.limits, *(limit for model in options.models for limit in model.limits or ())]
+    found += [f"{where}.limits: {problem}" for limit in limits for problem in _limit_problems(limit)]
+    reports = {report.metric for model in options.models for report in model.report} - ALL_METRICS
+    found += [f"{where}.models: report of `{name}`, which is no metric: {_nearest(name)}" for name in sorted(reports)]
+    declared = [*options.segments, *(name for model in options.models for name in model.segments)]
+    if any(not name for name in declared):
+        found.append(f"{where}.segments must have names")
     return found
+
+
+def _limit_problems(limit: LimitOptions) -> list[str]:
+    name = limit.metric
+    if name not in ALL_METRICS:
+        return [f"`{name}` is no metric: {_nearest(name)}"]
+    found = []
+    if limit.drop is not None and name not in MORE_IS_BETTER:
+        found.append(f"of `{name}` less is better, or neither: say rise or maximum instead of drop")
+    if limit.rise is not None and name not in LESS_IS_BETTER:
+        found.append(f"of `{name}` more is better, or neither: say drop or minimum instead of rise")
+    if limit.minimum is None and limit.maximum is None and limit.drop is None and limit.rise is None:
+        found.append(f"`{name}` needs a minimum, maximum, drop or rise")
+    return found
+
+
+def _nearest(name: str) -> str:
+    near = get_close_matches(name, sorted(ALL_METRICS), n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(ALL_METRICS))}"

@@ -124,6 +124,7 @@ class Course:
             fault=self._plan.fault,
             started_ms=self._plan.started_ms,
             criticals=watch.criticals,
+            label_alerts=watch.label_alerts,
             asked_in_fault=stream.asked_in_fault,
             right_in_fault=stream.right_in_fault,
             accuracy=next(model.accuracy for model in self._plan.models if model.model_id == injected.MODEL_ID),

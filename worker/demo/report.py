@@ -10,6 +10,7 @@ from typing import NamedTuple
 from worker.core.events import AlertEvent
 from worker.demo import fault as injected
 from worker.demo.fault import Fault
+from worker.demo.stream import LABEL_DELAY_S
 
 
 class Result(NamedTuple):
@@ -27,6 +28,7 @@ class Result(NamedTuple):
     fault: Fault
     started_ms: int
     criticals: Sequence[AlertEvent]
+    label_alerts: Sequence[AlertEvent]
     asked_in_fault: int
     right_in_fault: int
     accuracy: float
@@ -108,6 +110,25 @@ def _fault_story(result: Result, caught: AlertEvent | None) -> Iterator[str]:
     after_s = (caught.timestamp_ms - result.started_ms) / 1000 - fault.begin_s
     yield f"  It was CAUGHT: critical {max(after_s, 0.0):.2f} s after it began. {_named(caught)}"
     yield from _resolved_early(result, caught, end_s)
+    yield from _labels_story(result)
+
+
+def _labels_story(result: Result) -> Iterator[str]:
+    """Say when labels, which come later, confirmed that the model was wrong."""
+    since_ms = result.started_ms + result.fault.begin_s * 1000
+    late = f"  Its labels, which come {LABEL_DELAY_S:.0f} s late,"
+    drops = (
+        alert
+        for alert in result.label_alerts
+        if (alert.model_id, alert.status) == (injected.MODEL_ID, "opened")
+        and alert.kind in ("performance.drop", "drift.concept")
+        and alert.timestamp_ms >= since_ms
+    )
+    first = next(drops, None)
+    if first is None:
+        yield f"{late} have not shown it yet."
+    else:
+        yield f"{late} confirmed it after {(first.timestamp_ms - since_ms) / 1000:.1f} s: {first.summary}."
 
 
 def _resolved_early(result: Result, caught: AlertEvent, end_s: float) -> Iterator[str]:

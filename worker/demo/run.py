@@ -36,6 +36,10 @@ OVERRIDES = {
     "engine.pane_grace_ms": 1_000,
     "engine.incident.quiet_ms": 3_000,
     "engine.incident.update_ms": 5_000,
+    "engine.performance.pane_ms": 5_000,
+    "engine.performance.label_wait_max_ms": 60_000,
+    "engine.performance.windows_ms": [10_000, 30_000],
+    "engine.performance.reference_labels": 1_000,
     "worker.idle_close_ms": 1_000,
 }
 """What differs from the defaults, all of it to make a short demo lively. Detectors and thresholds are the defaults."""
@@ -93,7 +97,7 @@ class _Setup:
         self._stack.callback(watch.close)
         fault, started_ms = planned(self._options.seconds), int(time.time() * 1000)
         plan = Plan(servers, models, self._options.seconds, fault, started_ms)
-        stream = Stream(models, self._options.rate, fault, settings.topics.predictions, client, started_ms)
+        stream = Stream(models, self._options.rate, fault, settings.topics, client, started_ms)
         return Parts(plan, worker, stream, watch)
 
     def _kafka(self) -> str:

@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from worker.core.events import AlertEvent
+from worker.core.events import AlertEvent, MetricValue
 from worker.demo import fault as injected
 from worker.demo.fault import Fault
 from worker.demo.model import Deployed
@@ -118,7 +118,7 @@ class LiveScreen:
         table = Table(box=None, pad_edge=False, expand=True, header_style="dim")
         for name in ("model", "state"):
             table.add_column(name, no_wrap=True)
-        for name in ("events", "anomalies", "feature", "median", "mean"):
+        for name in ("events", "anomalies", "feature", "median", "mean", "accuracy"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("incident", no_wrap=True)
         for model in self._plan.models:
@@ -156,12 +156,19 @@ def _model_cells(model: Deployed, view: ModelView) -> list[RenderableType]:
         feature.removesuffix("-mean"),
         _number(column.median if column else None),
         _number(column.mean if column else None),
+        _share(view.accuracy),
         Text(alert.severity, _STYLES[alert.severity]) if alert else "-",
     ]
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,.2f}"
+
+
+def _share(metric: MetricValue | None) -> str:
+    if metric is None or metric.value is None or metric.low is None or metric.high is None:
+        return "-"
+    return f"{metric.value:.0%} ({metric.low:.0%} to {metric.high:.0%})"
 
 
 def _flow(now: Now) -> str:

@@ -7,7 +7,8 @@ from contextlib import suppress
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from worker.core.events import AlertEvent, ColumnMetric, MetricEvent
+from worker.core.codec import decode_metric
+from worker.core.events import AlertEvent, ColumnMetric, MetricEvent, MetricValue, PerformanceEvent
 from worker.settings import TopicSettings
 
 _CALL_S = 5.0
@@ -23,11 +24,18 @@ class ModelView:
         self.events = 0
         self.latest: MetricEvent | None = None
         self.open_alert: AlertEvent | None = None
+        self.accuracy: MetricValue | None = None
+        """Of the latest labels, as far as they have come."""
 
     def add(self, metric: MetricEvent) -> None:
         """Count one pane, or one part of it."""
         self.events += metric.events
         self.latest = metric
+
+    def add_performance(self, metric: PerformanceEvent) -> None:
+        """Note the accuracy, in which the latest labels count most."""
+        if metric.window == "decayed" and metric.segment is None:
+            self.accuracy = metric.metrics.get("accuracy")
 
     def column(self, feature: str) -> ColumnMetric | None:
         """Return a feature's statistics in the latest pane."""
@@ -60,6 +68,8 @@ class Watch:
         self._ended: set[tuple[str, int]] = set()
         self.models: dict[str, ModelView] = {}
         self.criticals: list[AlertEvent] = []
+        self.label_alerts: list[AlertEvent] = []
+        """What labels said, as against inputs."""
         self._new_alerts: list[AlertEvent] = []
         self.opened = 0
         self.dead_letters = 0
@@ -125,14 +135,21 @@ class Watch:
         if topic == self._topics.dead_letters:
             self.dead_letters += 1
         elif topic == self._topics.metrics:
-            metric = msgspec.json.decode(value, type=MetricEvent)
-            self.models.setdefault(metric.model_id, ModelView()).add(metric)
+            metric = decode_metric(value)
+            view = self.models.setdefault(metric.model_id, ModelView())
+            if isinstance(metric, MetricEvent):
+                view.add(metric)
+            else:
+                view.add_performance(metric)
         else:
             self._take_alert(msgspec.json.decode(value, type=AlertEvent))
 
     def _take_alert(self, alert: AlertEvent) -> None:
         self._new_alerts.append(alert)
         self.opened += alert.status == "opened"
+        if alert.kind != "anomaly.input":
+            self.label_alerts.append(alert)
+            return
         if alert.severity == "critical":
             self.criticals.append(alert)
         view = self.models.setdefault(alert.model_id, ModelView())

@@ -5,6 +5,7 @@ import random
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,8 @@ MODELS = 6
 _TURN_S = 0.05
 _SETTLE_MAX_S = 90.0
 _QUIET_S = 2.5
+_LABEL_DELAY_EVENTS = 400
+_UNLABELLED_MAX = 5_000
 
 
 class Stage:
@@ -43,7 +46,7 @@ class Stage:
         servers: where the workers connect.
         prefix: of topics and group.
         direct: where the story itself connects, if that is another address.
-        rate: events per second, over all partitions; a tenth as many labels, and some that are neither.
+        rate: records per second, over all partitions: predictions, labels of most of them, some that are neither.
         environment: of the workers.
         settings: of the workers, as NAME=VALUE.
     """
@@ -70,6 +73,7 @@ class Stage:
         self._over = threading.Event()
         self._feeding = threading.Thread(target=self._feed, daemon=True)
         self.sent = 0
+        self._unlabelled: deque[tuple[int, int, bool]] = deque(maxlen=_UNLABELLED_MAX)
 
     def __enter__(self) -> Self:
         self._follower.__enter__()
@@ -101,15 +105,31 @@ class Stage:
     def _send(self, rng: random.Random) -> None:
         number, self.sent = self.sent, self.sent + 1
         model = rng.randrange(MODELS)
-        partition = model % PARTITIONS
         now = int(time.time() * 1000)
         what = rng.random()
-        topic, value = "predictions", _event(rng, number, model, now)
+        topic = "predictions"
         if what < 0.02:
             value = b"bad %d" % number
-        elif what < 0.12:
-            topic, value = "labels", _label(number, model, now)
+        elif what < 0.45 and self._unlabelled:
+            topic, (model, value) = "labels", self._label(rng, now)
+        else:
+            chance = rng.random()
+            self._unlabelled.append((number, model, rng.random() < chance))
+            value = _event(rng, number, model, now, chance)
+        partition = model % PARTITIONS
         self._producer.produce(self.deployment.topics[topic], value, key=b"m%d" % model, partition=partition)
+
+    def _label(self, rng: random.Random, now: int) -> tuple[int, bytes]:
+        """Label one of the latest events: most once, some twice, some another way later, some never, some nobody's."""
+        place = rng.randrange(max(len(self._unlabelled) - _LABEL_DELAY_EVENTS, 0), len(self._unlabelled))
+        number, model, truth = self._unlabelled[place]
+        if rng.random() < 0.9:
+            del self._unlabelled[place]
+        if rng.random() < 0.05:
+            truth = not truth
+        elif rng.random() < 0.02:
+            number += 10_000_000
+        return model, _label(number, model, now, truth)
 
     # The end.
 
@@ -195,13 +215,13 @@ class Stage:
         return done
 
 
-def _event(rng: random.Random, number: int, model: int, now: int) -> bytes:
+def _event(rng: random.Random, number: int, model: int, now: int, chance: float) -> bytes:
     features = {f"f{place}": rng.gauss(place, 1.0) for place in range(4)} | {"site": rng.choice(["north", "south"])}
     if rng.random() < 0.01:
         features["f1"] *= 1000
     event = {"event_id": f"e{number}", "model_id": f"m{model}", "timestamp": now, "features": features}
-    return json.dumps(event | {"prediction": rng.random()}).encode()
+    return json.dumps(event | {"prediction": chance}).encode()
 
 
-def _label(number: int, model: int, now: int) -> bytes:
-    return json.dumps({"event_id": f"e{number}", "model_id": f"m{model}", "timestamp": now, "label": 1}).encode()
+def _label(number: int, model: int, now: int, truth: bool) -> bytes:  # noqa: FBT001 - what happened, not a switch
+    return json.dumps({"event_id": f"e{number}", "model_id": f"m{model}", "timestamp": now, "label": truth}).encode()

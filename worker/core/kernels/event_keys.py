@@ -12,6 +12,7 @@ import numpy as np
 from worker.core.kernels.arrays import I64, U8, U64
 
 _BYTES = 8
+_MASK = 0xFFFF_FFFF_FFFF_FFFF
 
 
 def event_keys(ids: Sequence[str], seed: int) -> U64:
@@ -23,7 +24,7 @@ def event_keys(ids: Sequence[str], seed: int) -> U64:
         encoded = [each.encode() for each in ids]
         raw, lengths = b"".join(encoded), np.fromiter(map(len, encoded), dtype=np.int64, count=len(ids))
     keys = np.empty((len(ids), 2), dtype=np.uint64)
-    key = np.array([seed, ~seed & 0xFFFF_FFFF_FFFF_FFFF], dtype=np.uint64)
+    key = np.array([seed & _MASK, ~seed & _MASK], dtype=np.uint64)
     hash_texts(np.frombuffer(raw, dtype=np.uint8), lengths, key, keys)
     return keys
 

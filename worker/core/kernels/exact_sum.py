@@ -23,7 +23,7 @@ _MANTISSA_BITS = 53
 
 @numba.njit(cache=True, nogil=True)
 def exact_add(lanes: I64, x: float, sign: int) -> None:
-    """Add sign x to a sum i64[L]; |x| < 2^(32 (L - 3)) by contract, at most 2^30 calls between two `carry`. O(1)."""
+    """Add sign x to a sum i64[L]; |x| < 2^(32 (L - 4)) by contract, at most 2^30 calls between two `carry`. O(1)."""
     mantissa, exponent = math.frexp(abs(x))
     m = np.int64(math.ldexp(mantissa, _MANTISSA_BITS))
     shift = exponent - _MANTISSA_BITS - LOWEST_BIT

@@ -27,10 +27,10 @@ NOTHING, JOINED, CORRECTED = 0, 1, 2
 
 
 class Ring(NamedTuple):
-    """Rows with a key: keys u64[C, 2], index i32[2 C] (slot + 1; 0: free), meta i64[4], alive bool[C]."""
+    """Rows with a key: keys u64[C, 2], index `table` i32[2 C] (slot + 1; 0: free), meta i64[4], alive bool[C]."""
 
     keys: U64
-    index: I32
+    table: I32
     meta: I64
     alive: Bool
 
@@ -45,7 +45,7 @@ class Known(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of each row of a call (n): NOTHING, JOINED or CORRECTED; its slot; the label replaced; what holds now.
+    """What became of each row of a call (n): NOTHING, JOINED or CORRECTED; slot; the label replaced; what holds now.
 
     A prediction that is labelled in a call can have left at its end, and another can be in its slot.
     """
@@ -63,10 +63,10 @@ class Outcome(NamedTuple):
 @numba.njit(cache=True, nogil=True)
 def find(ring: Ring, k0: np.uint64, k1: np.uint64) -> int:
     """Return the slot of a key, or -1. O(1)."""
-    mask = ring.index.shape[0] - 1
+    mask = ring.table.shape[0] - 1
     place = np.int64(k0 & np.uint64(mask))
-    while ring.index[place] != 0:
-        slot = np.int64(ring.index[place]) - 1
+    while ring.table[place] != 0:
+        slot = int(ring.table[place]) - 1
         if ring.keys[slot, 0] == k0 and ring.keys[slot, 1] == k1:
             return slot
         place = (place + 1) & mask
@@ -76,57 +76,57 @@ def find(ring: Ring, k0: np.uint64, k1: np.uint64) -> int:
 @numba.njit(cache=True, nogil=True)
 def append(ring: Ring, k0: np.uint64, k1: np.uint64) -> int:
     """Append a row whose key is not there, to a ring that is not full; return its slot. O(1)."""
-    slot = ring.meta[TAIL] & (ring.keys.shape[0] - 1)
+    slot: int = int(ring.meta[TAIL]) & (ring.keys.shape[0] - 1)
     ring.meta[TAIL] += 1
     ring.keys[slot, 0] = k0
     ring.keys[slot, 1] = k1
     ring.alive[slot] = True
-    mask = ring.index.shape[0] - 1
+    mask = ring.table.shape[0] - 1
     place = np.int64(k0 & np.uint64(mask))
-    while ring.index[place] != 0:
+    while ring.table[place] != 0:
         place = (place + 1) & mask
-    ring.index[place] = slot + 1
+    ring.table[place] = slot + 1
     return slot
 
 
 @numba.njit(cache=True, nogil=True)
 def remove(ring: Ring, slot: int) -> None:
     """Take a row out of the index; its slot is free when the head has passed it. O(1)."""
-    mask = ring.index.shape[0] - 1
+    mask = ring.table.shape[0] - 1
     place = np.int64(ring.keys[slot, 0] & np.uint64(mask))
-    while ring.index[place] != slot + 1:
+    while ring.table[place] != slot + 1:
         place = (place + 1) & mask
     ring.alive[slot] = False
     free = place
     while True:
         place = (place + 1) & mask
-        if ring.index[place] == 0:
+        if ring.table[place] == 0:
             break
-        home = np.int64(ring.keys[np.int64(ring.index[place]) - 1, 0] & np.uint64(mask))
+        home = np.int64(ring.keys[np.int64(ring.table[place]) - 1, 0] & np.uint64(mask))
         # What stands at `place` may move to `free` unless its home lies between the two.
         if ((place - home) & mask) >= ((place - free) & mask):
-            ring.index[free] = ring.index[place]
+            ring.table[free] = ring.table[place]
             free = place
-    ring.index[free] = 0
+    ring.table[free] = 0
 
 
 @numba.njit(cache=True, nogil=True)
 def build_index(ring: Ring) -> None:
     """Enter all rows of a ring whose index is empty. O(C)."""
-    mask = ring.index.shape[0] - 1
+    mask = ring.table.shape[0] - 1
     for row in range(ring.meta[HEAD], ring.meta[TAIL]):
         slot = row & (ring.keys.shape[0] - 1)
         if ring.alive[slot]:
             place = np.int64(ring.keys[slot, 0] & np.uint64(mask))
-            while ring.index[place] != 0:
+            while ring.table[place] != 0:
                 place = (place + 1) & mask
-            ring.index[place] = slot + 1
+            ring.table[place] = slot + 1
 
 
 @numba.njit(cache=True, nogil=True)
 def _drop_head(ring: Ring) -> int:
     """Drop the first row; return its slot."""
-    slot = ring.meta[HEAD] & (ring.keys.shape[0] - 1)
+    slot: int = int(ring.meta[HEAD]) & (ring.keys.shape[0] - 1)
     if ring.alive[slot]:
         remove(ring, slot)
     ring.meta[HEAD] += 1

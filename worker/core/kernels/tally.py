@@ -44,6 +44,10 @@ NUMBER_LANES = 12
 VALUE_MAX = 2.0**60
 """In units. Larger values are cut to it and counted, so that a fourth power stays within the lanes."""
 
+_MIDDLE = 0.5
+_POSITIVE = 2
+"""Code of the class that the one score of a binary task is of."""
+
 _EPSILON = float(np.finfo(np.float64).eps)
 """Probabilities are cut to [eps, 1 - eps] for the log-loss, as scikit-learn does."""
 
@@ -53,7 +57,7 @@ def score_bin(p: float) -> int:
     """Return the bin of a probability: ascending, symmetric around 0.5, four to an octave. O(1)."""
     near = min(p, 1.0 - p)
     half = SCORE_OCTAVES * SCORE_STEPS
-    if near >= 0.5:
+    if near >= _MIDDLE:
         place = half - 1
     else:
         mantissa, exponent = math.frexp(near)
@@ -62,7 +66,7 @@ def score_bin(p: float) -> int:
             place = 0
         else:
             place = half - (octave + 1) * SCORE_STEPS + int((mantissa - 0.5) * 2.0 * SCORE_STEPS)
-    return place if p <= 0.5 else SCORE_BINS - 1 - place
+    return place if p <= _MIDDLE else SCORE_BINS - 1 - place
 
 
 @numba.njit(cache=True, nogil=True)
@@ -111,7 +115,7 @@ def add_classes(
         slot, sign = slots[row], signs[row]
         if slot < 0:
             continue
-        count, label, prediction = counts[slot], np.int64(labels[row]), np.int64(predictions[row])
+        count, label, prediction = counts[slot], int(labels[row]), int(predictions[row])
         count[at[LABELLED]] += sign
         count[at[LAG] + lag_buckets[row]] += sign
         count[at[CONFUSION] + label * width + prediction] += sign
@@ -119,7 +123,7 @@ def add_classes(
             continue
         count[at[SCORED]] += sign
         if at[SCORE_CLASSES] == 1:
-            _add_score(count, at[SCORES], 0, label == 2, probabilities[row, 1], sign)
+            _add_score(count, at[SCORES], 0, label == _POSITIVE, probabilities[row, 1], sign)
         else:
             for each in range(n_classes):
                 _add_score(count, at[SCORES], each, label == each + 1, probabilities[row, each], sign)
@@ -138,7 +142,7 @@ def _add_losses(count: I32, sums: I64, probabilities: F64, label: int, predictio
     loss = -math.log(min(max(probabilities[label - 1], _EPSILON), 1.0 - _EPSILON))
     brier = 0.0
     if at[SCORE_CLASSES] == 1:
-        brier = (probabilities[1] - np.float64(label == 2)) ** 2
+        brier = (probabilities[1] - np.float64(label == _POSITIVE)) ** 2
     else:
         for each in range(n_classes):
             brier += (probabilities[each] - np.float64(label == each + 1)) ** 2

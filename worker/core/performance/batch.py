@@ -6,12 +6,13 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from worker.core.kernels.arrays import F64, I8, I16, I32, I64, Bool
-from worker.core.kernels.tally import bucket_lags
+from worker.core.kernels.tally import LAG_BUCKETS, bucket_lags
 from worker.core.performance.label_join import NO_BLOCK, Columns, Joined
 from worker.core.performance.task import Task
 from worker.core.state import COUNT_MAX
 
 _Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
+_Offset = Annotated[int, Meta(ge=-1, le=2**62)]
 
 
 class Labelled(NamedTuple):
@@ -88,7 +89,7 @@ class Pending(Struct, array_like=True, forbid_unknown_fields=True):
     prediction: float
     prediction_kind: Annotated[int, Meta(ge=0, le=2)]
     probabilities: list[float | None]
-    offset: int
-    lag_bucket: int
+    offset: _Offset
+    lag_bucket: Annotated[int, Meta(ge=0, lt=LAG_BUCKETS)]
     segments: list[int]
-    cause: int
+    cause: _Offset

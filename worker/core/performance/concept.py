@@ -93,6 +93,8 @@ class ConceptWatch:
         if not after - before >= self._options.effect_min:
             return None
         self._rest = self._options.rest_labels
+        # What came before the alarm says nothing of its end.
+        self._fill, self._total = 0, 0.0
         self.open = OpenDrift(before, after, now_ms, offset)
         return DriftStep(row, "opened", self.open, after)
 

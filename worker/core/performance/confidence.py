@@ -1,8 +1,8 @@
 """What a model's confidence says while labels are missing: an estimate of its accuracy, and how the confidences moved.
 
-Confidence-based performance estimation (CBPE; Kivimäki, Białek, Nurminen, Kuberski 2025, "Confidence-based estimators for
-predictive performance in model monitoring", JAIR 82): each confidence counts as the probability of being right that it
-has had so far, by isotonic regression over bins (pool adjacent violators; Zadrozny, Elkan 2002).
+Confidence-based performance estimation (CBPE; Kivimäki, Białek, Nurminen, Kuberski 2025, "Confidence-based estimators
+for predictive performance in model monitoring", JAIR 82): each confidence counts as the probability of being right that
+it has had so far, by isotonic regression over bins (pool adjacent violators; Zadrozny, Elkan 2002).
 """
 
 from math import sqrt
@@ -24,13 +24,14 @@ _CALIBRATED_MIN = 200
 def confidence_bins(probabilities: F64) -> I64:
     """Return the bin of the largest probability of each row (n x K); -1 for a row that begins with NaN.
 
-    A single column is the probability of one of two classes.
+    What a row lacks to 1 is a probability, too: a single column is that of one of two classes. A column of zeros
+    changes no bin, so that a row has its bin for good, whatever classes come later.
     """
     if probabilities.shape[1] == 0:
         return np.full(len(probabilities), -1, dtype=np.int64)
-    largest = probabilities.max(axis=1)
-    if probabilities.shape[1] == 1:
-        largest = np.maximum(largest, 1.0 - largest)
+    # Summed from left to right, unlike `sum`: zeros at the end change no bit.
+    lacking = 1.0 - probabilities.cumsum(axis=1)[:, -1]
+    largest = np.maximum(probabilities.max(axis=1), lacking)
     bins = np.empty(len(largest), dtype=np.int64)
     bin_scores(largest, bins)
     return bins
@@ -87,7 +88,10 @@ class Confidences:
         rates, variances = isotonic(self._labelled[1], self._labelled[0])
         share = counts / number
         accuracy = float(share @ rates)
-        spread = z * sqrt(float(share @ (rates * (1.0 - rates))) / number + float(share**2 @ variances))
+        # Bins that were pooled have one rate, and err together.
+        _, firsts, pool = np.unique(rates, return_index=True, return_inverse=True)
+        pooled = np.bincount(pool, share)
+        spread = z * sqrt(float(share @ (rates * (1.0 - rates))) / number + float(pooled**2 @ variances[firsts]))
         realised = accuracy - right / labelled if labelled >= _REALISED_MIN else None
         low, high = max(accuracy - spread, 0.0), min(accuracy + spread, 1.0)
         return AccuracyEstimate(accuracy, low, high, number, distance, realised)
@@ -144,10 +148,10 @@ def isotonic(right: I64, number: I64) -> tuple[F64, F64]:
         blocks.append([float(right[place]), float(number[place]), float(place)])
         while len(blocks) > 1 and blocks[-2][0] * blocks[-1][1] >= blocks[-1][0] * blocks[-2][1]:
             last = blocks.pop()
-            blocks[-1] = [blocks[-1][0] + last[0], blocks[-1][1] + last[1], last[2]]
-    # A block ends with the bin in its third entry; bins above the last block's end belong to it.
-    ends = [block[2] for block in blocks[:-1]]
-    of_bin = np.searchsorted(ends, np.arange(len(number)))
+            blocks[-1] = [blocks[-1][0] + last[0], blocks[-1][1] + last[1], blocks[-1][2]]
+    # A block begins with the bin in its third entry; bins below the first one belong to that.
+    begins = [block[2] for block in blocks[1:]]
+    of_bin = np.searchsorted(begins, np.arange(len(number)), side="right")
     rates = np.array([block[0] / block[1] for block in blocks])
     # One added right and one wrong answer: a bin of three right ones is not certain.
     smooth = np.array([(block[0] + 1.0) / (block[1] + 2.0) for block in blocks])

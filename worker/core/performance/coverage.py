@@ -5,17 +5,19 @@ noticed after that long, not after the whole horizon.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Annotated
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from worker.core.kernels.arrays import I32, I64
 from worker.core.options import PerformanceOptions
 from worker.core.performance.formulas import COVERAGE
 from worker.core.performance.intervals import Estimate, wilson
 from worker.core.performance.limits import Breach, Condition, Moment, Step, Watch
-from worker.core.state import refuse_if
+from worker.core.state import COUNT_MAX, refuse_if
 
+_Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
 _REFERENCE_BLOCKS = 10
 _DUE_FACTOR = 2.0
 _DUE_MS_MIN = 5_000
@@ -25,22 +27,23 @@ _DUE_MS_MIN = 5_000
 class DueBlock(Struct, array_like=True, forbid_unknown_fields=True):
     """Predictions that became due one after the other, those with a label, and when the first one did."""
 
-    due: int = 0
-    labelled: int = 0
-    begin_ms: int = 0
+    due: _Count = 0
+    labelled: _Count = 0
+    begin_ms: _Count = 0
 
 
 class StoredCoverage(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything about coverage, as it is stored."""
 
-    due_ms: int
+    due_ms: _Count
     is_learned: bool
-    learned_ms: int | None
-    done: int
+    learned_ms: _Count | None
+    done: _Count
     open: DueBlock
     blocks: list[DueBlock]
     reference: DueBlock | None
     breaches: list[Breach]
+    cleared: dict[str, _Count]
 
 
 class Coverage:
@@ -115,6 +118,7 @@ class Coverage:
             self._blocks,
             self._reference,
             list(self.watch.open.values()),
+            self.watch.cleared,
         )
 
     def restore(self, stored: StoredCoverage) -> None:
@@ -133,7 +137,7 @@ class Coverage:
         self.due_ms, self.is_learned, self._done = stored.due_ms, stored.is_learned, stored.done
         self._learned_ms = stored.learned_ms
         self._open, self._blocks, self._reference = stored.open, list(stored.blocks), stored.reference
-        self.watch.restore(stored.breaches)
+        self.watch.restore(stored.breaches, stored.cleared)
 
 
 def _sum(blocks: Sequence[DueBlock]) -> DueBlock:

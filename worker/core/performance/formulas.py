@@ -81,7 +81,10 @@ class Formulas:
     def _figures(self, tally: Tally, layout: Layout) -> ClassificationFigures:
         if self._classes is None:
             raise AssertionError("a regression has no classes")
-        return classification_figures(tally, layout, list(self._classes.table.names), self._classes.positive)
+        names, positive = list(self._classes.table.names), self._classes.positive
+        # The positive class of a score may be one that no label has named yet.
+        known = positive is not None and positive <= len(names)
+        return classification_figures(tally, layout, names, positive if known else None)
 
 
 def lag_estimates(tally: Tally, z: float) -> dict[str, Estimate]:

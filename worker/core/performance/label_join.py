@@ -17,6 +17,7 @@ from worker.core.kernels import join as k
 from worker.core.kernels.arrays import F64, I8, I16, I32, I64, U64
 from worker.core.kernels.tally import LAG_BUCKETS
 from worker.core.options import PerformanceOptions
+from worker.core.performance.values import BOOLEAN, TEXT
 from worker.core.state import COUNT_MAX, AnyArray, Arrays, blank, by_part, check_like, outside, prefixed, refuse_if
 
 _CAPACITY_MIN = 64
@@ -27,8 +28,8 @@ _STORED = "stored join"
 NO_BLOCK = -1
 
 BYTES_PER_ROW = 16 + 8 + 1 + 8 + 1 + 8 + 8 + 8 + 8 + 1 + 2 + 4
-"""Key, its places in the index, alive; label, its kind and time; time, offset; prediction and its kind; lag, block. Eight
-more for each segment by which metrics are split."""
+"""Key, its places in the index, alive; label, its kind and time; time, offset; prediction and its kind; lag, block.
+Eight more for each segment by which metrics are split."""
 
 
 class Joined(NamedTuple):
@@ -105,8 +106,9 @@ def _grown(ring: k.Ring, known: k.Known, capacity: int) -> tuple[k.Ring, k.Known
     head, tail = int(ring.meta[k.HEAD]), int(ring.meta[k.TAIL])
     places = np.arange(head, tail) & (len(ring.keys) - 1)
     new, new_known = _ring(capacity), _known(capacity)
-    for old_array, new_array in zip(known, new_known, strict=True):
-        new_array[: len(places)] = old_array[places]
+    arrays = new_known._asdict()
+    for name, old_array in known._asdict().items():
+        arrays[name][: len(places)] = old_array[places]
     new.keys[: len(places)] = ring.keys[places]
     new.alive[: len(places)] = ring.alive[places]
     new.meta[:] = 0, len(places), max(int(ring.meta[k.DUE]) - head, 0), ring.meta[k.WATERMARK]
@@ -156,7 +158,7 @@ class LabelJoin:
 
     def largest_text(self) -> float:
         """Return the largest code of a text among the labels, 0 if there is none."""
-        texts = [known.label[known.kind == 2] for known in (self._known, self._early_known)]
+        texts = [known.label[known.kind == TEXT] for known in (self._known, self._early_known)]
         return float(max((each.max() for each in texts if len(each)), default=0.0))
 
     def find(self, key: tuple[int, int]) -> int:
@@ -173,7 +175,7 @@ class LabelJoin:
     ) -> tuple[Joined, I64, I32]:
         """Take in predictions (n); return those that are labelled now, the slot of each (-1: a duplicate), and `due`.
 
-        There must be `room` for them. The caller fills `columns` at these slots. `due` i32[n, 2]: `kernels.join.join_predictions`.
+        There must be `room` for them. The caller fills `columns` at these slots. `due`: see the kernel.
         """
         count, rows_max = len(keys), self._options.join_events_max
         outcome, due = _outcome(count), np.zeros((count, 2), dtype=np.int32)
@@ -267,20 +269,24 @@ class LabelJoin:
         like = {name: blank(array.dtype.type, count, *array.shape[1:]) for name, array in vars(self.columns).items()}
         check_like(_STORED, parts["columns"], like)
         due, watermark = own["clock"].tolist()
+        columns = parts["columns"]
         refuse_if(
             _STORED,
             {
                 "a counter is out of range": outside(own["counters"], 0, COUNT_MAX),
                 "its clock is out of range": not (0 <= due <= count and 0 <= watermark <= COUNT_MAX),
                 "a prediction left the middle of the row": not self._waiting.alive[:count].all(),
-                "a kind of a prediction is unknown": outside(parts["columns"]["prediction_kind"], 0, 2),
-                "a lag is out of range": outside(parts["columns"]["lag_bucket"], 0, LAG_BUCKETS - 1),
+                "a kind of a prediction is unknown": outside(columns["prediction_kind"], 0, TEXT),
+                "a prediction is none of its kind": _misfit(columns["prediction"], columns["prediction_kind"]),
+                "a probability is out of range": _no_probabilities(columns["probabilities"]),
+                "a lag is out of range": outside(columns["lag_bucket"], 0, LAG_BUCKETS - 1),
+                "an early label is none": outside(self._early_known.kind[self._early.alive], 0, TEXT),
             },
         )
         capacity = len(self._waiting.keys)
         self.columns.moved(np.zeros(0, dtype=np.int64), capacity)
         for name, array in vars(self.columns).items():
-            array[:count] = parts["columns"][name]
+            array[:count] = columns[name]
         self._waiting.meta[[k.DUE, k.WATERMARK]] = due, watermark
         self.counters[:] = own["counters"]
 
@@ -307,6 +313,17 @@ def _rows(ring: k.Ring, known: k.Known, places: I64) -> dict[str, AnyArray]:
     return rows | {name: array[places] for name, array in known._asdict().items()}
 
 
+def _misfit(values: AnyArray, kinds: AnyArray) -> bool:
+    """Tell whether a value is not finite, or a boolean neither 0 nor 1."""
+    return not np.isfinite(values).all() or outside(values[kinds == BOOLEAN], 0, 1)
+
+
+def _no_probabilities(cells: AnyArray) -> bool:
+    """Tell whether a row has something else than probabilities, or NaN in every column for none."""
+    missing = np.isnan(cells)
+    return bool((missing.any(axis=1) & ~missing.all(axis=1)).any()) or outside(cells[~missing], 0, 1)
+
+
 def _restored(arrays: Arrays, rows_max: int) -> tuple[k.Ring, k.Known]:
     """Return a ring with these rows; ValueError for what cannot be."""
     count = len(arrays["keys"]) if "keys" in arrays and arrays["keys"].ndim else 0
@@ -321,8 +338,8 @@ def _restored(arrays: Arrays, rows_max: int) -> tuple[k.Ring, k.Known]:
         _STORED,
         {
             "an event is there twice": len(np.unique(keys, axis=0)) < len(keys),
-            "a kind of a label is unknown": outside(arrays["kind"], k.NO_LABEL, 2),
-            "a label is not finite": not np.isfinite(arrays["label"]).all(),
+            "a kind of a label is unknown": outside(arrays["kind"], k.NO_LABEL, TEXT),
+            "a label is none of its kind": _misfit(arrays["label"], arrays["kind"]),
             "a time is out of range": any(outside(arrays[name], 0, COUNT_MAX) for name in times),
         },
     )

@@ -161,14 +161,28 @@ class Ledger:
 
     # Labels.
 
-    def labelled(self, batch: Labelled, texts: Names, columns: Names, confidences: Confidences) -> list[Told]:
+    def learn(self, texts: Names, columns: Names) -> None:
+        """Give a class to each name that has none yet."""
+        if self.classes is not None:
+            known = len(self.classes.table)
+            self.classes.learn(texts, columns)
+            if len(self.classes.table) > known:
+                self._fit_layout(has_scores=self.layout.has_scores)
+
+    def _fit_layout(self, *, has_scores: bool) -> None:
+        wanted = self._wanted_layout(has_scores=has_scores)
+        if wanted != self.layout:
+            self.layout = wanted
+            for watched in (self.whole, *self.by_segment.values()):
+                watched.change_layout(wanted)
+
+    def labelled(self, batch: Labelled, columns: Names, confidences: Confidences) -> list[Told]:
         """Take in labelled events (n); `batch.blocks` is filled in with the blocks of new contributions."""
         told: list[Told] = []
         begin = 0
         while begin < batch.size:
             end = batch.size
             if self.classes is not None:
-                self.classes.learn(texts, columns)
                 rest = batch.part(slice(begin + 1, end))
                 values = np.stack([rest.labels, rest.predictions], axis=1).ravel()
                 kinds = np.stack([rest.label_kinds, rest.prediction_kinds], axis=1).ravel()
@@ -195,7 +209,9 @@ class Ledger:
 
     def _labelled(self, batch: Labelled, columns: Names, confidences: Confidences) -> list[Told]:
         sides = self._sides(batch)
-        old_ok, new_ok = sides.old_ok & sides.prediction_ok, sides.label_ok & sides.prediction_ok
+        # What was never added, because it did not fit, is not taken away either.
+        old_ok = sides.old_ok & sides.prediction_ok & (batch.blocks[:, 0] != NO_BLOCK)
+        new_ok = sides.label_ok & sides.prediction_ok
         self._note_quality(batch, sides)
         probabilities = self._probabilities(batch, columns)
         rows = np.repeat(np.arange(batch.size), 2)
@@ -209,7 +225,7 @@ class Ledger:
         wrong = self._is_wrong(contributions)
         drifted = self._note_drift(batch, rows[fresh], wrong[fresh])
         told = self._add_to_series(batch, rows, contributions, fresh & wrong) + drifted
-        self._note_confidences(batch, rows, probabilities, labels == predictions, signs, confidences)
+        self._note_confidences(probabilities, rows, labels == predictions, signs, confidences)
         # Stable: what one record causes stays in its order, and records are in theirs.
         told.sort(key=lambda each: each.offset)
         return told
@@ -268,11 +284,7 @@ class Ledger:
             width, batch.probabilities, columns, batch.predictions, batch.prediction_kinds
         )
         self.quality[Quality.PROBABILITIES] += np.count_nonzero(bad)
-        wanted = self._wanted_layout(has_scores=self.layout.has_scores or not np.isnan(found[:, 0]).all())
-        if wanted != self.layout:
-            self.layout = wanted
-            for watched in (self.whole, *self.by_segment.values()):
-                watched.change_layout(wanted)
+        self._fit_layout(has_scores=self.layout.has_scores or not np.isnan(found[:, 0]).all())
         return found
 
     def _add_to_series(self, batch: Labelled, rows: I64, contributions: Rows, wrong: Bool) -> list[Told]:
@@ -312,11 +324,11 @@ class Ledger:
             return errors / (errors + self.usual_error)
 
     def _note_confidences(
-        self, batch: Labelled, rows: I64, probabilities: F64, right: Bool, signs: I8, confidences: Confidences
+        self, probabilities: F64, rows: I64, right: Bool, signs: I8, confidences: Confidences
     ) -> None:
+        """Count the confidences of labelled events that have one; by class, for so they are the same ever after."""
         if self.layout.has_scores:
-            cells = batch.probabilities if batch.probabilities.shape[1] else probabilities[:, :2]
-            bins = confidence_bins(cells)[rows]
+            bins = confidence_bins(probabilities[:, :2] if self.task.name == "binary" else probabilities)[rows]
             confidences.labelled(bins, right.astype(np.int64), signs.astype(np.int64))
 
     def _note_drift(self, batch: Labelled, chosen: I64, wrong: Bool) -> list[Told]:
@@ -458,13 +470,19 @@ class Ledger:
             yield self._tell_arrival(key, watched, series.by_arrival.merged([series.arrival]), offset)
             series.arrival_told()
         if changed:
-            yield from self._windows(segment, watched, offset, counters if key is None else None)
+            yield from self._windows(segment, watched, newest_pane, offset, counters if key is None else None)
 
     def _windows(
-        self, segment: SegmentName | None, watched: Watched, offset: int, counters: I64 | None
+        self,
+        segment: SegmentName | None,
+        watched: Watched,
+        newest_pane: int | None,
+        offset: int,
+        counters: I64 | None,
     ) -> Iterator[Told]:
         series, pane_ms, source = watched.series, self._options.pane_ms, self._source()
-        newest = max(series.known)
+        # A window ends with a pane that is published, too, not with one that has only begun.
+        newest = max(pane for pane in series.known if newest_pane is None or pane <= newest_pane)
         end_ms = (newest + 1) * pane_ms
         for length_ms in self._options.windows_ms:
             panes = range(newest + 1 - max(length_ms // pane_ms, 1), newest + 1)

@@ -105,17 +105,26 @@ class Watch:
         self.conditions = list(found)
         self._support_min = support_min
         self.open: dict[str, Breach] = {}
+        self.cleared: dict[str, int] = {}
+        """By condition, blocks so far when its last breach was resolved: what came before is not held against it again."""
 
     @property
     def metrics(self) -> set[str]:
         """All metrics that are looked at."""
         return {condition.metric for condition in self.conditions}
 
-    def restore(self, breaches: Sequence[Breach]) -> None:
-        """Take over the open breaches; ValueError for one of no condition here."""
+    def restore(self, breaches: Sequence[Breach], cleared: Mapping[str, int]) -> None:
+        """Take over the open breaches and the ends of former ones; ValueError for one of no condition here."""
         keys = {condition.key for condition in self.conditions}
-        refuse_if("stored breaches", {"one is of no limit": any(each.key not in keys for each in breaches)})
-        self.open = {each.key: each for each in breaches}
+        found = {each.key: each for each in breaches}
+        refuse_if(
+            "stored breaches",
+            {
+                "one is of no limit": not found.keys() | cleared.keys() <= keys,
+                "one is there twice": len(found) < len(breaches),
+            },
+        )
+        self.open, self.cleared = found, dict(cleared)
 
     def look(
         self, done: int, since_reference: int, figures: Figures, reference: Mapping[str, Estimate], at: "Moment"
@@ -138,6 +147,7 @@ class Watch:
                 each
                 for each in self.conditions
                 if each.key not in broken
+                and size <= done - self.cleared.get(each.key, 0)
                 and (not each.needs_reference or (size <= since_reference and each.metric in reference))
             ]
             if usable:
@@ -145,7 +155,10 @@ class Watch:
                 for each in usable:
                     estimate = estimates.get(each.metric)
                     if estimate is not None and estimate.support >= self._support_min:
-                        steps += self._judge(each, estimate, reference.get(each.metric), size, broken, at)
+                        found = self._judge(each, estimate, reference.get(each.metric), size, broken, at)
+                        steps += found
+                        if any(step.status == "resolved" for step in found):
+                            self.cleared[each.key] = done
         return steps
 
     def _judge(

@@ -68,7 +68,7 @@ class PerformanceMonitor:
         while begin < len(events):
             end = begin + self.join.room(self._until_new(events, begin))
             end, more = self._assign_segments(arrived, begin, end)
-            told += more
+            told += self._as_of_versions(more, arrived)
             part = Arrived(events[begin:end], *(column[begin:end] for column in arrived[1:]))
             told += self._as_of_versions(self._predicted(part, keys[begin:end]), part)
             begin = end
@@ -128,6 +128,7 @@ class PerformanceMonitor:
         predictions, kinds = encode_values([event.prediction for event in events], self.texts)
         labels, label_kinds = encode_values([event.label for event in events], self.texts)
         probabilities = self._probabilities(events)
+        self._learn_names()
         panes = part.times_ms // self.options.pane_ms
         ledger = self.ledger
         due_ms = self.options.label_wait_max_ms if ledger is None else ledger.coverage.due_ms
@@ -209,10 +210,16 @@ class PerformanceMonitor:
             end = len(events) if found is None else begin + 1 + found
             part = slice(begin, end)
             values, kinds = encode_values([event.label for event in events[part]], self.texts)
+            self._learn_names()
             joined = self.join.labels(keys[part], values, kinds, times_ms[part])
             told += self._pass_on(labelled(joined, self.join.columns, offsets[part]))
             begin = end
         return told
+
+    def _learn_names(self) -> None:
+        """Give new names their classes at once: which ones have one must not depend on what came since."""
+        if self.ledger is not None:
+            self.ledger.learn(self.texts, self.columns)
 
     def _pass_on(self, batch: Labelled) -> list[Told]:
         """Pass labelled events on, cut before a correction of an event that was labelled in the same batch."""
@@ -234,7 +241,7 @@ class PerformanceMonitor:
             told = self._begin_ledger(int(batch.causes[taken - 1]))
             return told + (self._labelled(batch.part(slice(taken, batch.size))) if taken < batch.size else [])
         blocks = self.join.columns.blocks[batch.slots]
-        told = self.ledger.labelled(batch._replace(blocks=blocks), self.texts, self.columns, self.confidences)
+        told = self.ledger.labelled(batch._replace(blocks=blocks), self.columns, self.confidences)
         self.join.columns.blocks[batch.slots] = blocks
         return told
 
@@ -286,7 +293,7 @@ class PerformanceMonitor:
         batch = self._batch_of_pending(offset)
         self.pending = []
         blocks = batch.blocks
-        told += self.ledger.labelled(batch, self.texts, self.columns, self.confidences)
+        told += self.ledger.labelled(batch, self.columns, self.confidences)
         here = batch.slots >= 0
         self.join.columns.blocks[batch.slots[here]] = blocks[here]
         return told

@@ -108,6 +108,7 @@ class Reference:
             _STORED,
             {
                 "it begins out of range": not 0 <= begin <= series.block,
+                "it is overdue": taken_at == NOT_TAKEN and series.block - begin >= self._blocks,
                 "it is half there": (taken_at != NOT_TAKEN) != ("counts" in arrays),
                 "it was taken out of range": not NOT_TAKEN <= taken_at <= series.block,
                 "a count is out of range": "counts" in arrays and outside(arrays["counts"], 0, COUNT_MAX),

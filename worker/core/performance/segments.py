@@ -49,7 +49,7 @@ class Segments:
     def ids(self, values: Sequence[Sequence[str | None]], sequence: int) -> tuple[list[list[int]], list[Evicted]]:
         """Return the ids of the first events of a batch, and the values that gave way at the very first one.
 
-        It stops before any other event at which a value gives way, so that the caller can first finish what came before.
+        It stops before any other event at which a value gives way, so that the caller can first finish what was before.
 
         Args:
             values: for each event, one for each declared segment; None counts as `(other)`.
@@ -83,7 +83,7 @@ class Segments:
     def _id(self, segment: Segment, name: str | None, sequence: int) -> int:
         known = None if name is None else segment.values.get(name)
         if known is None:
-            if name is None or len(segment.values) >= self._values_max:
+            if name is None or len(segment.values) >= self._values_max or segment.next_id >= _ID_MAX:
                 return OTHER
             known = segment.values[name] = StoredValue(name, segment.next_id, sequence)
             segment.next_id += 1
@@ -109,7 +109,7 @@ class Segments:
                     name != value.name for each in stored for name, value in each.values.items()
                 ),
                 "ids are out of range": any(
-                    not 0 < value.id < each.next_id for each in stored for value in each.values.values()
+                    not 0 < value.id < each.next_id <= _ID_MAX for each in stored for value in each.values.values()
                 ),
                 "an id is there twice": any(
                     len({value.id for value in each.values.values()}) < len(each.values) for each in stored

@@ -99,8 +99,10 @@ class Series:
                 self._archived_predictions += count
 
     def add(self, addition: Addition) -> Iterator[tuple[str, int]]:
-        """Add contributions; yield ("arrival", row) before a row that begins a new arrival pane, whose former one is
-        complete, and ("block", row) after a row that completes a block.
+        """Add contributions; yield what is due, with its row.
+
+        That is "arrival" before a row that begins a new arrival pane, whose former one is complete, and "block" after
+        a row that completes a block.
         """
         count = len(addition.panes)
         fresh = addition.blocks == NO_BLOCK
@@ -220,7 +222,7 @@ class Series:
     def plain(self) -> StoredSeries:
         """Return the plain part of the state."""
         return StoredSeries(
-            self.known,
+            dict(sorted(self.known.items())),
             self._archived_predictions,
             self.block,
             self._fill,

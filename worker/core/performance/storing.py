@@ -1,22 +1,26 @@
 """The performance of a model as state that can be stored, and back: one plain struct and named arrays."""
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import msgspec
 import numpy as np
 
+from worker.core.kernels.arrays import F64, I8
+from worker.core.performance.batch import Pending
 from worker.core.performance.concept import StoredConcept
 from worker.core.performance.coverage import StoredCoverage
-from worker.core.performance.batch import Pending
-from worker.core.performance.ledger import Key, Ledger, series_code, series_key
+from worker.core.performance.label_join import NO_BLOCK
+from worker.core.performance.ledger import ARCHIVED, Key, Ledger, series_code, series_key
 from worker.core.performance.monitoring import PerformanceMonitor
 from worker.core.performance.segments import OTHER, Segment
 from worker.core.performance.task import Quality, Task
-from worker.core.performance.values import Names
+from worker.core.performance.values import BOOLEAN, TEXT, Names
 from worker.core.performance.watched import StoredWatched, Watched
 from worker.core.state import COUNT_MAX, AnyArray, Arrays, by_part, check_like, outside, prefixed, refuse_if
 
 _STORED = "stored performance"
+_ID_MAX = 2**31 - 1
 
 
 class StoredLedger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,7 +30,7 @@ class StoredLedger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     classes: list[str]
     has_scores: bool
     usual_error: float
-    revision: int
+    revision: Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
     coverage: StoredCoverage
     concept: StoredConcept
     series: dict[int, StoredWatched]
@@ -40,7 +44,7 @@ class StoredPerformance(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     segments: list[Segment]
     pending: list[Pending]
     early_predictions: dict[int, dict[int, int]]
-    seen: int
+    seen: Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
     ledger: StoredLedger | None
 
 
@@ -52,7 +56,10 @@ def plain_state(performance: PerformanceMonitor) -> StoredPerformance:
         columns=performance.columns.names,
         segments=performance.segments.all,
         pending=performance.pending,
-        early_predictions=performance.early_predictions,
+        # Sorted: in which order panes were met depends on how batches were cut.
+        early_predictions={
+            code: dict(sorted(panes.items())) for code, panes in sorted(performance.early_predictions.items())
+        },
         seen=performance.seen,
         ledger=None if ledger is None else _plain_ledger(ledger, len(performance.segments.all)),
     )
@@ -86,6 +93,7 @@ def arrays_state(performance: PerformanceMonitor) -> dict[str, AnyArray]:
 def restore(performance: PerformanceMonitor, plain: StoredPerformance, arrays: Arrays) -> None:
     """Make a new one what `plain` and `arrays` came from; ValueError for what cannot be."""
     classes_max, panes_max = performance.options.classes_max, performance.options.panes_max
+    pane_max = COUNT_MAX // performance.options.pane_ms
     refuse_if(
         _STORED,
         {
@@ -94,12 +102,11 @@ def restore(performance: PerformanceMonitor, plain: StoredPerformance, arrays: A
             "there are too many events without a task": len(plain.pending) >= performance.options.task_labels,
             "it has a task and does not": plain.ledger is not None and bool(plain.pending or plain.early_predictions),
             "a pane is out of range": any(
-                not -1 <= pane <= COUNT_MAX or not 0 <= count <= COUNT_MAX
+                not ARCHIVED <= pane <= pane_max or not 0 <= count <= COUNT_MAX
                 for panes in plain.early_predictions.values()
                 for pane, count in panes.items()
             ),
             "there are too many panes": any(len(panes) > panes_max + 1 for panes in plain.early_predictions.values()),
-            "its count is out of range": not 0 <= plain.seen <= COUNT_MAX,
         },
     )
     performance.texts, performance.columns = Names(classes_max, plain.texts), Names(classes_max, plain.columns)
@@ -115,31 +122,72 @@ def restore(performance: PerformanceMonitor, plain: StoredPerformance, arrays: A
     parts = by_part(_STORED, {name: array for name, array in arrays.items() if "." in name}, names)
     performance.join.restore(parts["join"], len(plain.columns))
     performance.confidences.restore(parts["confidences"])
-    _check_join(performance)
+    _check_join(performance, parts["join"])
+    _check_pending(performance)
     if plain.ledger is not None:
         _restore_ledger(performance, plain.ledger, parts, own)
     elif own:
         raise ValueError(f"{_STORED}: nothing here has an array `{next(iter(own))}`")
 
 
-def _check_join(performance: PerformanceMonitor) -> None:
-    """Refuse codes of texts, and segments, that there are not."""
-    columns = performance.join.columns
-    texts = columns.prediction[columns.prediction_kind == 2]
+def _check_join(performance: PerformanceMonitor, arrays: Arrays) -> None:
+    """Refuse values, probabilities and segments that there cannot be."""
+    columns, texts = performance.join.columns, len(performance.texts)
+    given = arrays["columns.probabilities"]
+    given = given[~np.isnan(given[:, 0])] if given.shape[1] else given
     refuse_if(
         _STORED,
         {
-            "a prediction has no text": outside(texts, -(2.0**33), len(performance.texts)),
-            "a label has no text": performance.join.largest_text() > len(performance.texts),
-            "a pending event has no text": any(
-                kind == 2 and value > len(performance.texts)
-                for each in performance.pending
-                for kind, value in ((each.label_kind, each.label), (each.prediction_kind, each.prediction))
+            "a prediction is none": _are_odd(columns.prediction, columns.prediction_kind, texts),
+            "a label is none": any(
+                _are_odd(arrays[f"{ring}.label"], arrays[f"{ring}.kind"], texts) for ring in ("waiting", "early")
             ),
-            "a segment is out of range": outside(columns.segments, 0, 2**31 - 1),
-            "a block is out of range": outside(columns.blocks, -1, 2**31 - 1),
+            "a probability is none": outside(given, 0.0, 1.0),
+            "a segment is out of range": outside(columns.segments, 0, _ID_MAX)
+            or any(each.next_id > _ID_MAX for each in performance.segments.all),
+            "a block is out of range": outside(columns.blocks, NO_BLOCK, _ID_MAX),
         },
     )
+
+
+def _are_odd(values: F64, kinds: I8, texts: int) -> bool:
+    """Tell whether values (n) are no numbers, no booleans or no texts, whatever their kinds say they are."""
+    return (
+        not bool(np.isfinite(values).all())
+        or not bool(np.isin(values[kinds == BOOLEAN], (0.0, 1.0)).all())
+        # A text without a code has a hash, which is negative.
+        or outside(values[kinds == TEXT], -(2.0**33), texts)
+    )
+
+
+def _check_pending(performance: PerformanceMonitor) -> None:
+    """Refuse events without a task that no join can have given."""
+    pending, segments = performance.pending, len(performance.segments.all)
+    refuse_if(
+        _STORED,
+        {
+            "a pending event is none": any(
+                not all(0 <= part < 2**64 for part in each.key)
+                or len(each.segments) != segments
+                or not all(0 <= part <= _ID_MAX for part in each.segments)
+                or len(each.probabilities) > len(performance.columns)
+                or not (all(p is None for p in each.probabilities) or _are_shares(each.probabilities))
+                for each in pending
+            ),
+            "a pending value is none": any(
+                _are_odd(
+                    np.array([each.label, each.prediction]),
+                    np.array([each.label_kind, each.prediction_kind], dtype=np.int8),
+                    len(performance.texts),
+                )
+                for each in pending
+            ),
+        },
+    )
+
+
+def _are_shares(values: Sequence[float | None]) -> bool:
+    return all(value is not None and 0.0 <= value <= 1.0 for value in values)
 
 
 def _check_key(performance: PerformanceMonitor, code: int) -> Key | None:
@@ -162,7 +210,6 @@ def _restore_ledger(
             "its classes are others": ledger.class_names != plain.classes,
             "its usual error is none": not 0.0 < plain.usual_error < np.inf,
             "its scale is none": not (np.isfinite(plain.task.center) and 0.0 < plain.task.unit < np.inf),
-            "its revision is out of range": not 0 <= plain.revision <= COUNT_MAX,
         },
     )
     ledger.usual_error, ledger.revision = plain.usual_error, plain.revision
@@ -171,7 +218,10 @@ def _restore_ledger(
     ledger.quality[:] = own["quality"]
     ledger.coverage.restore(plain.coverage)
     ledger.concept.restore(plain.concept, parts["concept"])
+    pane_max = COUNT_MAX // performance.options.pane_ms
     for code, watched in _series(performance, ledger, plain.series):
+        series = plain.series[code].series
+        refuse_if(_STORED, {"a pane is out of range": any(pane > pane_max for pane in (series.arrival, *series.panes))})
         watched.restore(plain.series[code], parts[f"series{code}"])
     performance.ledger = ledger
 

@@ -167,7 +167,7 @@ class Tallies:
     def restore(self, arrays: Arrays, keys_max: int) -> None:
         """Take over copies of `arrays`, of at most `keys_max` keys; ValueError for what cannot be."""
         keys = arrays.get("keys")
-        count = 0 if keys is None else len(keys)
+        count = len(keys) if keys is not None and keys.ndim else 0
         refuse_if(_STORED, {"there are too many": count > keys_max})
         like = {
             "keys": blank(np.int64, count),

@@ -20,8 +20,10 @@ Mode = Literal["text", "boolean", "number", "score", "text_score", "value"]
 ANOTHER = "(another)"
 _BOOLEANS = ("false", "true")
 _DIGITS = ("0", "1")
-_NEGATIVE_SCORE, _POSITIVE_SCORE = 1, 2
+_POSITIVE_SCORE = 2
+_BOTH_CODES = 1 + 2
 _EXPONENT_MAX = 900
+_WHOLE_MAX = 2.0**53
 _SUM_ERROR_MAX = 0.02
 """Of probabilities that should add up to 1."""
 
@@ -73,7 +75,8 @@ def infer_task(pairs: Pairs, texts: Names, columns: Names, options: ModelPerform
 
     Labels: texts are classes, booleans are two classes. Numbers are classes if predictions are texts or booleans, or
     come with probabilities; two classes if all are 0 or 1 and predictions are within [0, 1]; else they are values.
-    A number as the prediction of two classes is the probability of the positive one.
+    A number as the prediction of two classes is the probability of the positive one, unless all are 0 or 1, or any
+    is outside of [0, 1].
     """
     told = options.task
     label, prediction = _most(pairs.label_kinds), _most(pairs.prediction_kinds)
@@ -81,17 +84,23 @@ def infer_task(pairs: Pairs, texts: Names, columns: Names, options: ModelPerform
         return Task("regression", "value", *_scale(pairs))
     if told == "multiclass":
         return Task("multiclass", "text" if TEXT in (label, prediction) else "number")
-    if label == BOOLEAN or prediction == BOOLEAN:
+    if BOOLEAN in (label, prediction):
         return Task("binary", "boolean" if prediction != NUMBER else "score")
     if label == NUMBER and prediction == NUMBER:
-        if told == "binary" or len(columns) <= len(_DIGITS):
-            whole = np.isin(pairs.predictions, (0.0, 1.0)).all()
-            return Task("binary", "number" if whole else "score")
-        return Task("multiclass", "number")
+        return _task_of_numbers(pairs, columns, told)
     known = max(len(texts), len(options.classes))
-    if label == TEXT and prediction == NUMBER and known <= len(_DIGITS):
+    if label == TEXT and prediction == NUMBER and (told == "binary" or known <= len(_DIGITS)):
         return Task("binary", "text_score")
     return Task("binary" if told == "binary" or known <= len(_DIGITS) else "multiclass", "text")
+
+
+def _task_of_numbers(pairs: Pairs, columns: Names, told: str) -> Task:
+    """Return the task where labels and predictions are numbers, but no values."""
+    if told != "binary" and not _are_of_two(pairs) and not set(columns.names) <= set(_DIGITS):
+        return Task("multiclass", "number")
+    predictions = pairs.predictions[pairs.prediction_kinds == NUMBER]
+    whole = np.isin(predictions, (0.0, 1.0)).all()
+    return Task("binary", "number" if whole or not _are_shares(predictions) else "score")
 
 
 def _most(kinds: I8) -> int:
@@ -99,10 +108,22 @@ def _most(kinds: I8) -> int:
 
 
 def _are_values(pairs: Pairs, label: int, prediction: int, columns: Names) -> bool:
-    if label != NUMBER or prediction != NUMBER or len(columns):
-        return False
-    of_two = np.isin(pairs.labels, (0.0, 1.0)).all()
-    return not (of_two and (pairs.predictions >= 0.0).all() and (pairs.predictions <= 1.0).all())
+    return label == NUMBER and prediction == NUMBER and not len(columns) and not _are_of_two(pairs)
+
+
+def _are_of_two(pairs: Pairs) -> bool:
+    """Tell whether labels are 0 or 1, and predictions that as well, or between. A stray text is none of them."""
+    labels = pairs.labels[pairs.label_kinds != TEXT]
+    return bool(np.isin(labels, (0.0, 1.0)).all()) and _are_shares(pairs.predictions[pairs.prediction_kinds != TEXT])
+
+
+def _are_shares(values: F64) -> bool:
+    return bool((values >= 0.0).all() and (values <= 1.0).all())
+
+
+def _number_name(value: float) -> str:
+    """Return the name of a class that is a number: 7, not 7.0, and no two numbers have one name."""
+    return str(int(value)) if value.is_integer() and abs(value) < _WHOLE_MAX else repr(value)
 
 
 def _scale(pairs: Pairs) -> tuple[float, float]:
@@ -134,7 +155,9 @@ class Classes:
         self._positive = options.positive
         self._declared = bool(options.classes)
         bound = 2 if task.name == "binary" else classes_max
-        first = names or options.classes or self._fixed(texts)
+        # Booleans are false and true, whatever they are called elsewhere.
+        declared = () if task.mode in ("boolean", "score") else options.classes
+        first = names or declared or self._fixed(texts)
         self.table = Names(bound)
         for name in first:
             if name == ANOTHER:
@@ -145,7 +168,7 @@ class Classes:
         self._columns_known = 0
 
     def _fixed(self, texts: Names) -> tuple[str, ...]:
-        """Return the classes that are there from the start; where predictions are scores, the second is positive."""
+        """Return the classes that are there from the start."""
         if self._task.mode in ("boolean", "score"):
             return _BOOLEANS
         if self._task.mode == "text_score":
@@ -160,16 +183,24 @@ class Classes:
         if self._task.name != "binary":
             return None
         if self._is_score:
-            return _POSITIVE_SCORE
+            return self._score_code
         for name in (self._positive, "true", "1"):
-            if name is not None and self.table.find(name):
-                return self.table.find(name)
+            code = 0 if name is None else self.table.find(name) or self._alias(name)
+            if code:
+                return code
         names = [name for name in self.table.names if name != ANOTHER]
         return self.table.find(max(names)) if len(names) > 1 else None
 
     @property
     def _is_score(self) -> bool:
         return self._task.mode in ("score", "text_score")
+
+    @property
+    def _score_code(self) -> int:
+        """The class that a score is the probability of, now and for good: the positive one, or else the second."""
+        told = self._positive
+        code = OTHER if told is None else self.table.find(told) or self._alias(told)
+        return code or _POSITIVE_SCORE
 
     def learn(self, texts: Names, columns: Names) -> None:
         """Give a class to each text, and each name with a probability, that has none yet, in order of appearance.
@@ -214,7 +245,8 @@ class Classes:
         """Return the same of predictions: a number may be the probability of the positive class."""
         if not self._is_score:
             return self.codes(values, kinds)
-        codes = np.where(values >= self._threshold, _POSITIVE_SCORE, _NEGATIVE_SCORE).astype(np.int16)
+        positive = self._score_code
+        codes = np.where(values >= self._threshold, positive, _BOTH_CODES - positive).astype(np.int16)
         return codes, kinds == NUMBER
 
     @property
@@ -234,7 +266,8 @@ class Classes:
         if self._task.mode != "number" or self._declared:
             return None
         return self.table.first_new(
-            None if kind == TEXT else f"{value:g}" for value, kind in zip(values.tolist(), kinds.tolist(), strict=True)
+            None if kind == TEXT else _number_name(value)
+            for value, kind in zip(values.tolist(), kinds.tolist(), strict=True)
         )
 
     def _code(self, value: float, kind: int) -> int | None:
@@ -242,11 +275,11 @@ class Classes:
             return int(self._of_text[max(int(value), 0)])
         if self._task.mode in ("text", "text_score"):
             # A number that is written like a class is that class; any other is a mistake.
-            return self.table.find(f"{value:g}" if kind == NUMBER else _BOOLEANS[int(value)]) or None
+            return self.table.find(_number_name(value) if kind == NUMBER else _BOOLEANS[int(value)]) or None
         if self._task.mode in ("boolean", "score"):
             return self.table.find(_BOOLEANS[int(value)]) if value in (0.0, 1.0) else OTHER
         add = self.table.find if self._declared else self.table.add
-        return add(f"{value:g}")
+        return add(_number_name(value))
 
     def probabilities(self, width: int, rows: F64, columns: Names, values: F64, kinds: I8) -> tuple[F64, Bool]:
         """Return probabilities by class (n x width; NaN in the first: none), and which rows had unusable ones.
@@ -266,17 +299,22 @@ class Classes:
             if place is not None:
                 found[:, code] = rows[:, place]
         given = ~np.isnan(rows[:, 0])
+        # Summed from left to right, unlike `sum`: classes that come later change no bit.
+        total = rows.cumsum(axis=1)[:, -1]
+        with np.errstate(invalid="ignore"):
+            off = given & ~(np.abs(total - 1.0) <= _SUM_ERROR_MAX)
         known = [(place, code) for code, place in enumerate(places[:2]) if place is not None]
         if self._task.name == "binary" and known:
             # Of two classes one probability is enough, and it is always that of the same class.
             place, code = min(known)
             found[:, code], found[:, 1 - code] = rows[:, place], 1.0 - rows[:, place]
-            bad = np.zeros(len(rows), dtype=np.bool)
+            bad = off & (total > rows[:, place])
         else:
-            with np.errstate(invalid="ignore"):
-                bad = given & ~(np.abs(rows.sum(axis=1) - 1.0) <= _SUM_ERROR_MAX)
-            bad |= given & (places.count(None) == len(places))
+            bad = off | (given & (places.count(None) == len(places)))
         found[~given | bad, 0] = np.nan
+        if self._is_score and not given.all():
+            own, own_bad = self._own_scores(width, values, kinds)
+            found[~given], bad = own[~given], np.where(given, bad, own_bad)
         return found, bad
 
     def _own_scores(self, width: int, values: F64, kinds: I8) -> tuple[F64, Bool]:
@@ -284,8 +322,9 @@ class Classes:
         usable = (kinds == NUMBER) & (values >= 0.0) & (values <= 1.0)
         if not self._is_score:
             return found, np.zeros(len(values), dtype=np.bool)
-        found[usable, _POSITIVE_SCORE - 1] = values[usable]
-        found[usable, _NEGATIVE_SCORE - 1] = 1.0 - values[usable]
+        positive = self._score_code
+        found[usable, positive - 1] = values[usable]
+        found[usable, _BOTH_CODES - positive - 1] = 1.0 - values[usable]
         return found, ~usable
 
     def _column(self, name: str, columns: Names) -> int | None:

@@ -97,6 +97,8 @@ def encode_values(values: Sequence[PredictionValue | None], texts: Names) -> tup
 
 def encode_probabilities(rows: Sequence[dict[str, float] | None], columns: Names) -> F64:
     """Return probabilities (n x columns); NaN in a row without any, 0 for a class that a row leaves out."""
+    if any(len(name) > NAME_CHARS_MAX for row in rows for name in row or ()):
+        rows = [row and _with_short_names(row) for row in rows]
     for row in rows:
         if row is not None and not row.keys() <= columns._codes.keys():  # noqa: SLF001 - its own module's class
             for name in row:
@@ -110,3 +112,12 @@ def encode_probabilities(rows: Sequence[dict[str, float] | None], columns: Names
         missing = [np.nan] * len(names)
         cells = [missing if not row else [row.get(name, 0.0) for name in names] for row in rows]  # type: ignore[assignment]  # a list, made an array below
         return np.array(cells, dtype=np.float64).reshape(len(rows), len(names))
+
+
+def _with_short_names(row: dict[str, float]) -> dict[str, float]:
+    """Return a row in which names that begin alike, and so are the same, have their probabilities added."""
+    short: dict[str, float] = {}
+    for name, probability in row.items():
+        cut = name[:NAME_CHARS_MAX]
+        short[cut] = min(short.get(cut, 0.0) + probability, 1.0)
+    return short

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,7 +16,7 @@ from worker.core.performance.limits import Breach, Condition, Moment, Step, Watc
 from worker.core.performance.reference import Look, Reference
 from worker.core.performance.series import Addition, Series, StoredSeries
 from worker.core.performance.task import Task
-from worker.core.state import AnyArray, Arrays, blank, by_part, check_like, outside, prefixed, refuse_if
+from worker.core.state import COUNT_MAX, AnyArray, Arrays, blank, by_part, check_like, outside, prefixed, refuse_if
 
 _STORED = "stored series"
 WRONG_MAX = 10
@@ -28,6 +28,7 @@ class StoredWatched(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     series: StoredSeries
     breaches: list[Breach]
+    cleared: dict[str, Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]]
 
 
 class Happening(NamedTuple):
@@ -115,7 +116,7 @@ class Watched:
 
     def plain(self) -> StoredWatched:
         """Return the plain part of the state."""
-        return StoredWatched(self.series.plain(), list(self.watch.open.values()))
+        return StoredWatched(self.series.plain(), list(self.watch.open.values()), self.watch.cleared)
 
     def arrays(self) -> dict[str, AnyArray]:
         """Return the arrays of the state."""
@@ -135,7 +136,7 @@ class Watched:
         parts = by_part(_STORED, rest, ("series", "reference"))
         self.series.restore(plain.series, parts["series"])
         self.reference.restore(parts["reference"], self.series)
-        self.watch.restore(plain.breaches)
+        self.watch.restore(plain.breaches, plain.cleared)
         self.wrong.extend((int(offset), int(time_ms)) for offset, time_ms in wrong)
 
 

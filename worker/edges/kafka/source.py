@@ -67,6 +67,14 @@ class KafkaSource:
             self._consumer.incremental_unassign(places)
             self._attached -= gone
 
+    def pause_labels(self, partition: int, *, paused: bool) -> None:
+        """Stop or go on to fetch labels of a partition; librdkafka fetches again what it had read ahead of it."""
+        place = [TopicPartition(self._names[1], partition)]
+        if paused:
+            self._consumer.pause(place)
+        else:
+            self._consumer.resume(place)
+
     def fetch(self, records_max: int, wait_ms: int) -> list[RawBatch]:
         """Return what is there, at most one batch for each topic and partition, waiting at most `wait_ms` for a first.
 

@@ -1,0 +1,212 @@
+"""What labels cost: the worker with a label for every prediction, without any, and with performance switched off.
+
+    python -m benchmarks.labels                                      three rounds; the last line is JSON
+    python -m benchmarks.labels --rounds 1 --events 50000
+
+One broker, one run, in turn. All contestants read the same predictions; a label comes 500 events after its prediction,
+in the same partition, true with the probability that was predicted. The rate is that of predictions, from the first
+commit seen until predictions and labels are all committed. In addition: bytes of a prediction that waits for its label.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+import orjson
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+
+from benchmarks.bench import DONE_SECONDS_MAX, JVM, TOPIC, console, running
+from benchmarks.events import EVENTS_PER_SECOND, PARTITIONS, START_MS, generate
+from worker.cluster import create_topics
+from worker.core.events import PredictionEvent
+from worker.core.options import EngineOptions, ModelPerformanceOptions, PerformanceOptions
+from worker.core.performance.label_join import BYTES_PER_ROW
+from worker.core.performance.monitoring import Arrived, PerformanceMonitor
+from worker.core.performance.telling import Owner
+from worker.edges.broker import LocalBroker
+from worker.settings import load_settings
+
+LABELS, NO_LABELS = "labels", "labels-none"
+LAG_EVENTS = 500
+CONTESTANTS = ("on", "off", "disabled")
+NAMES = {"on": "labels on", "off": "labels off", "disabled": "performance off"}
+FILLED = 1.2
+"""Of the bound: so many predictions fill a ring, whatever leaves it."""
+MEMORY: dict[str, tuple[dict[str, float] | None, tuple[str, ...]]] = {
+    "binary": ({"no": 0.4, "yes": 0.6}, ()),
+    "regression": (None, ()),
+    "regression_one_segment": (None, ("region",)),
+}
+"""Probabilities of each prediction, and segments by which metrics are split."""
+
+
+class Record(NamedTuple):
+    """One input record."""
+
+    topic: str
+    partition: int
+    value: bytes
+    number: int
+    """Of the event at whose time it comes."""
+
+
+class Rate(NamedTuple):
+    """Of one run, per second."""
+
+    predictions: float
+    records: float
+
+
+def records(events: list[tuple[int, bytes]], seed: int = 11) -> Iterator[Record]:
+    """Yield predictions, each followed by the label of the event `LAG_EVENTS` before it; then the remaining labels."""
+    draws = np.random.default_rng(seed).random(len(events)).tolist()
+    for number in range(len(events) + LAG_EVENTS):
+        if number < len(events):
+            yield Record(TOPIC, *events[number], number)
+        if 0 <= number - LAG_EVENTS < len(events):
+            partition, value = events[number - LAG_EVENTS]
+            event = orjson.loads(value)
+            label = {
+                "event_id": event["event_id"],
+                "model_id": event["model_id"],
+                "label": draws[number - LAG_EVENTS] < event["prediction"],
+                "timestamp": START_MS + number * 1000 // EVENTS_PER_SECOND,
+            }
+            yield Record(LABELS, partition, orjson.dumps(label), number)
+
+
+def publish(servers: str, stream: Iterable[Record], first_ms: int) -> None:
+    """Write records to their partitions, stamped as if they had been written when they happened, from `first_ms` on.
+
+    The worker reads two topics side by side by these stamps (`worker.alignment`).
+    """
+    producer = Producer({"bootstrap.servers": servers, "linger.ms": 20, "compression.type": "lz4"})
+    for record in stream:
+        stamp_ms = first_ms + record.number * 1000 // EVENTS_PER_SECOND
+        while True:
+            try:
+                producer.produce(record.topic, record.value, partition=record.partition, timestamp=stamp_ms)
+                break
+            except BufferError:
+                producer.poll(0.05)
+    if producer.flush(120):
+        raise RuntimeError("the broker did not take all events")
+
+
+def command(contestant: str, servers: str, group: str) -> list[str]:
+    """Return the command of a contestant's worker."""
+    more = ["--set", "engine.performance.enabled=false"] if contestant == "disabled" else []
+    labels = f"topics.labels={LABELS if contestant == 'on' else NO_LABELS}"
+    arguments = ["--bootstrap-servers", servers, "--group-id", group, "--set", labels, *more]
+    return [sys.executable, "-m", "worker", "run", *arguments]
+
+
+def committed(watcher: Consumer, topic: str) -> int:
+    """Return how many records of a topic the group has committed; 0 while the coordinator is not ready to say."""
+    try:
+        places = watcher.committed([TopicPartition(topic, number) for number in range(PARTITIONS)], timeout=10)
+    except KafkaException:
+        return 0
+    return sum(max(0, place.offset) for place in places)
+
+
+def measure(arguments: list[str], servers: str, group: str, wanted: dict[str, int], log: Path) -> Rate:
+    """Return the rates of one contestant that has to read so many records of each topic."""
+    watcher = Consumer({"bootstrap.servers": servers, "group.id": group, "enable.auto.commit": False, "log_level": 0})
+    first: tuple[float, dict[str, int]] | None = None
+    with running(arguments, log) as process:
+        limit = time.monotonic() + DONE_SECONDS_MAX
+        while time.monotonic() < limit and process.poll() is None:
+            counts = {topic: committed(watcher, topic) for topic in wanted}
+            now = time.monotonic()
+            if first is None and counts[TOPIC]:
+                first = now, counts
+            if first is not None and all(counts[topic] >= wanted[topic] for topic in wanted):
+                break
+            time.sleep(0.02)
+        else:
+            raise SystemExit(f"labels: group {group} did not finish; its output is in {log}")
+    watcher.close()
+    seconds = now - first[0]
+    if seconds <= 0.0:
+        raise SystemExit("labels: it was all committed at once; take more --events")
+    done = {topic: wanted[topic] - first[1][topic] for topic in wanted}
+    return Rate(done[TOPIC] / seconds, sum(done.values()) / seconds)
+
+
+def contest(servers: str, rounds: int, total: int, folder: Path) -> dict[str, list[Rate]]:
+    """Let the contestants run in turn; return the rates of each."""
+    rates: dict[str, list[Rate]] = {contestant: [] for contestant in CONTESTANTS}
+    for turn in range(rounds):
+        for contestant in CONTESTANTS:
+            group = f"labels-{contestant}-{turn}"
+            wanted = {TOPIC: total, LABELS: total} if contestant == "on" else {TOPIC: total}
+            rate = measure(command(contestant, servers, group), servers, group, wanted, folder / f"{group}.log")
+            rates[contestant].append(rate)
+            console.print(
+                f"round {turn + 1} of {rounds}: {NAMES[contestant]:>15} {rate.predictions:>10,.0f} predictions/s, "
+                f"{rate.records:>10,.0f} records/s"
+            )
+    return rates
+
+
+def bytes_per_row(cells: dict[str, float] | None, segments: tuple[str, ...], options: PerformanceOptions) -> float:
+    """Return the bytes of the join's arrays for each prediction in it, once it is full."""
+    known = ModelPerformanceOptions("*", segments=segments)
+    engine = EngineOptions(performance=PerformanceOptions(join_events_max=options.join_events_max, models=(known,)))
+    monitor = PerformanceMonitor(Owner("model", 0, TOPIC), engine)
+    count = int(FILLED * options.join_events_max)
+    values = dict.fromkeys(segments, "here") or None
+    events = [
+        PredictionEvent(f"e{number}", "model", {}, 0.5, probabilities=cells, segment=values) for number in range(count)
+    ]
+    times = np.full(count, START_MS)
+    monitor.predicted(Arrived(events, np.arange(count), times, times))
+    assert monitor.join.waiting == options.join_events_max, "the ring is not full"
+    return round(monitor.join.bytes / monitor.join.waiting, 1)
+
+
+def summary(rates: dict[str, list[Rate]]) -> dict[str, float]:
+    """Return medians, and the medians of the ratios round by round."""
+    on, off, disabled = ([rate.predictions for rate in rates[contestant]] for contestant in CONTESTANTS)
+    return {
+        "labels_on_eps": round(median(on)),
+        "labels_off_eps": round(median(off)),
+        "disabled_eps": round(median(disabled)),
+        "labels_on_records_per_second": round(median(rate.records for rate in rates["on"])),
+        "labels_on_over_off": round(median(a / b for a, b in zip(on, off, strict=True)), 3),
+        "off_over_disabled": round(median(a / b for a, b in zip(off, disabled, strict=True)), 3),
+    }
+
+
+def main() -> None:
+    """Run it all."""
+    parser = argparse.ArgumentParser(description="What labels cost.")
+    parser.add_argument("--events", type=int, default=400_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="modelvigil-labels-"))
+    with LocalBroker(jvm_options=JVM, say=console.print) as broker:
+        servers = broker.bootstrap_servers
+        for labels in (LABELS, NO_LABELS):
+            names = {"kafka.bootstrap_servers": servers, "topics.labels": labels}
+            create_topics(load_settings(None, {}, names), PARTITIONS, None)
+        with console.status(f"generating and publishing {arguments.events:,} events and their labels"):
+            # Stamped so that the last one comes about now: old records would be deleted.
+            first_ms = time.time_ns() // 1_000_000 - (arguments.events + LAG_EVENTS) * 1000 // EVENTS_PER_SECOND
+            publish(servers, records(generate(arguments.events)), first_ms)
+        rates = contest(servers, arguments.rounds, arguments.events, folder)
+    options = PerformanceOptions()
+    memory = {f"bytes_per_row_{name}": bytes_per_row(*what, options) for name, what in MEMORY.items()}
+    print(json.dumps({**summary(rates), **memory, "bytes_per_row_stated": BYTES_PER_ROW}))
+
+
+if __name__ == "__main__":
+    main()

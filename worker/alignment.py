@@ -1,0 +1,99 @@
+"""Keeps the labels of a shard from running ahead of its predictions, which are read side by side.
+
+Kafka knows no order between `predictions[p]` and `labels[p]`. While a worker keeps up it does not matter. But when it
+works off a backlog, the topic with the shorter records comes in faster, and labels would reach their bound before the
+predictions that they belong to. So labels wait until the predictions have come as far as they, by the timestamps of
+their Kafka records, or until no prediction has come for `hold_ms`: then there is nothing to wait for. Predictions never
+wait. (Kafka Streams does the same to its inputs: KIP-353, `max.task.idle.ms`.)
+
+What is held was not taken: whoever gets the partition reads it again.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from worker.core.events import RawBatch
+
+LEAD_MS = 1_000
+"""So far labels may be ahead of the predictions."""
+
+
+class Alignment:
+    """Labels that were fetched and not yet given to the engine, by partition.
+
+    Args:
+        hold_ms: 0 holds nothing.
+        records_max: more held labels of a partition than this, and no more of them should be fetched.
+    """
+
+    def __init__(self, hold_ms: int, records_max: int) -> None:
+        self._hold_ms = hold_ms
+        self._records_max = records_max
+        self._held: dict[int, deque[RawBatch]] = {}
+        self._reached_ms: dict[int, int] = {}
+        self._last_prediction_ms: dict[int, int] = {}
+
+    def begin(self, partition: int, now_ms: int) -> None:
+        """A shard goes live."""
+        self._held[partition] = deque()
+        self._reached_ms[partition] = -1
+        self._last_prediction_ms[partition] = now_ms
+
+    def forget(self, partitions: Sequence[int]) -> None:
+        """Shards are gone."""
+        for partition in partitions:
+            for known in (self._held, self._reached_ms, self._last_prediction_ms):
+                known.pop(partition, None)
+
+    def hold(self, labels: RawBatch) -> None:
+        """Keep labels until they may be taken."""
+        self._held[labels.partition].append(labels)
+
+    def predictions_taken(self, batch: RawBatch, now_ms: int) -> None:
+        """Predictions were given to the engine."""
+        self._reached_ms[batch.partition] = max(self._reached_ms[batch.partition], *batch.timestamps_ms)
+        self._last_prediction_ms[batch.partition] = now_ms
+
+    def release(self, now_ms: int) -> list[RawBatch]:
+        """Return the labels that may be taken now, in their order."""
+        released = []
+        for partition, held in self._held.items():
+            silent = now_ms - self._last_prediction_ms[partition] >= self._hold_ms
+            limit_ms = self._reached_ms[partition] + LEAD_MS
+            while held:
+                count = len(held[0].offsets) if silent else _up_to(held[0], limit_ms)
+                if count == 0:
+                    break
+                released.append(_part(held[0], 0, count))
+                rest = _part(held[0], count, len(held[0].offsets))
+                held.popleft()
+                if rest.offsets:
+                    held.appendleft(rest)
+                    break
+        return released
+
+    def is_full(self, partition: int) -> bool:
+        """Whether enough labels of a partition are held."""
+        return sum(len(batch.offsets) for batch in self._held[partition]) > self._records_max
+
+    @property
+    def partitions(self) -> list[int]:
+        """The live shards."""
+        return list(self._held)
+
+
+def _up_to(batch: RawBatch, limit_ms: int) -> int:
+    """Return how many records there are before the first one that is later than `limit_ms`."""
+    return next((place for place, stamp in enumerate(batch.timestamps_ms) if stamp > limit_ms), len(batch.offsets))
+
+
+def _part(batch: RawBatch, begin: int, end: int) -> RawBatch:
+    if (begin, end) == (0, len(batch.offsets)):
+        return batch
+    return batch._replace(
+        offsets=batch.offsets[begin:end],
+        timestamps_ms=batch.timestamps_ms[begin:end],
+        values=batch.values[begin:end],
+        keys=batch.keys[begin:end],
+        headers=batch.headers[begin:end],
+    )
