@@ -5,7 +5,8 @@
 
 One broker, one run, in turn. All contestants read the same predictions; a label comes 500 events after its prediction,
 in the same partition, true with the probability that was predicted. The rate is that of predictions, from the first
-commit seen until predictions and labels are all committed. In addition: bytes of a prediction that waits for its label.
+commit seen until predictions and labels are all committed. In addition: the share of the labels that were joined, which
+must be 1 for the rates to mean anything, and the bytes of a prediction that waits for its label.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import orjson
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from benchmarks.bench import DONE_SECONDS_MAX, JVM, TOPIC, console, running
-from benchmarks.events import EVENTS_PER_SECOND, PARTITIONS, START_MS, generate
+from benchmarks.events import EVENTS_PER_SECOND, MODELS, PARTITIONS, START_MS, generate
 from worker.cluster import create_topics
 from worker.core.events import PredictionEvent
 from worker.core.options import EngineOptions, ModelPerformanceOptions, PerformanceOptions
@@ -35,6 +36,7 @@ from worker.settings import load_settings
 
 LABELS, NO_LABELS = "labels", "labels-none"
 LAG_EVENTS = 500
+JOINED_SECONDS_MAX = 60.0
 CONTESTANTS = ("on", "off", "disabled")
 NAMES = {"on": "labels on", "off": "labels off", "disabled": "performance off"}
 FILLED = 1.2
@@ -62,6 +64,8 @@ class Rate(NamedTuple):
 
     predictions: float
     records: float
+    joined: int
+    """Labels in all."""
 
 
 def records(events: list[tuple[int, bytes]], seed: int = 11) -> Iterator[Record]:
@@ -100,11 +104,18 @@ def publish(servers: str, stream: Iterable[Record], first_ms: int) -> None:
         raise RuntimeError("the broker did not take all events")
 
 
+def metrics_topic(group: str) -> str:
+    """Return the name of the topic for the metrics of one run."""
+    return f"metrics-{group}"
+
+
 def command(contestant: str, servers: str, group: str) -> list[str]:
     """Return the command of a contestant's worker."""
     more = ["--set", "engine.performance.enabled=false"] if contestant == "disabled" else []
-    labels = f"topics.labels={LABELS if contestant == 'on' else NO_LABELS}"
-    arguments = ["--bootstrap-servers", servers, "--group-id", group, "--set", labels, *more]
+    topics = (f"topics.labels={LABELS if contestant == 'on' else NO_LABELS}", f"topics.metrics={metrics_topic(group)}")
+    for topic in topics:
+        more += ["--set", topic]
+    arguments = ["--bootstrap-servers", servers, "--group-id", group, *more]
     return [sys.executable, "-m", "worker", "run", *arguments]
 
 
@@ -117,6 +128,28 @@ def committed(watcher: Consumer, topic: str) -> int:
     return sum(max(0, place.offset) for place in places)
 
 
+def joined(servers: str, topic: str) -> int:
+    """Return how many labelled events the worker has published of all models, once it is idle and all have come."""
+    reader = Consumer(
+        {
+            "bootstrap.servers": servers,
+            "group.id": topic,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+        }
+    )
+    reader.subscribe([topic])
+    labelled: dict[str, int] = {}
+    limit = time.monotonic() + JOINED_SECONDS_MAX
+    while time.monotonic() < limit and len(labelled) < MODELS:
+        for message in reader.consume(1_000, 0.5):
+            record = orjson.loads(message.value() or b"{}")
+            if record.get("window") == "lifetime":
+                labelled[record["model_id"]] = int(record["labelled"])
+    reader.close()
+    return sum(labelled.values())
+
+
 def measure(arguments: list[str], servers: str, group: str, wanted: dict[str, int], log: Path) -> Rate:
     """Return the rates of one contestant that has to read so many records of each topic."""
     watcher = Consumer({"bootstrap.servers": servers, "group.id": group, "enable.auto.commit": False, "log_level": 0})
@@ -126,19 +159,20 @@ def measure(arguments: list[str], servers: str, group: str, wanted: dict[str, in
         while time.monotonic() < limit and process.poll() is None:
             counts = {topic: committed(watcher, topic) for topic in wanted}
             now = time.monotonic()
-            if first is None and counts[TOPIC]:
+            if first is None and any(counts.values()):
                 first = now, counts
             if first is not None and all(counts[topic] >= wanted[topic] for topic in wanted):
                 break
             time.sleep(0.02)
         else:
             raise SystemExit(f"labels: group {group} did not finish; its output is in {log}")
+        labelled = joined(servers, metrics_topic(group)) if LABELS in wanted else 0
     watcher.close()
     seconds = now - first[0]
     if seconds <= 0.0:
         raise SystemExit("labels: it was all committed at once; take more --events")
     done = {topic: wanted[topic] - first[1][topic] for topic in wanted}
-    return Rate(done[TOPIC] / seconds, sum(done.values()) / seconds)
+    return Rate(done[TOPIC] / seconds, sum(done.values()) / seconds, labelled)
 
 
 def contest(servers: str, rounds: int, total: int, folder: Path) -> dict[str, list[Rate]]:
@@ -146,15 +180,21 @@ def contest(servers: str, rounds: int, total: int, folder: Path) -> dict[str, li
     rates: dict[str, list[Rate]] = {contestant: [] for contestant in CONTESTANTS}
     for turn in range(rounds):
         for contestant in CONTESTANTS:
-            group = f"labels-{contestant}-{turn}"
+            group = f"{contestant}-{turn}"
+            create(servers, {"topics.metrics": metrics_topic(group)})
             wanted = {TOPIC: total, LABELS: total} if contestant == "on" else {TOPIC: total}
             rate = measure(command(contestant, servers, group), servers, group, wanted, folder / f"{group}.log")
             rates[contestant].append(rate)
             console.print(
                 f"round {turn + 1} of {rounds}: {NAMES[contestant]:>15} {rate.predictions:>10,.0f} predictions/s, "
-                f"{rate.records:>10,.0f} records/s"
+                f"{rate.records:>10,.0f} records/s, {rate.joined:,} labels joined"
             )
     return rates
+
+
+def create(servers: str, names: dict[str, str]) -> None:
+    """Create the topics that are missing, some under other names."""
+    create_topics(load_settings(None, {}, {"kafka.bootstrap_servers": servers, **names}), PARTITIONS, None)
 
 
 def bytes_per_row(cells: dict[str, float] | None, segments: tuple[str, ...], options: PerformanceOptions) -> float:
@@ -173,7 +213,7 @@ def bytes_per_row(cells: dict[str, float] | None, segments: tuple[str, ...], opt
     return round(monitor.join.bytes / monitor.join.waiting, 1)
 
 
-def summary(rates: dict[str, list[Rate]]) -> dict[str, float]:
+def summary(rates: dict[str, list[Rate]], total: int) -> dict[str, float]:
     """Return medians, and the medians of the ratios round by round."""
     on, off, disabled = ([rate.predictions for rate in rates[contestant]] for contestant in CONTESTANTS)
     return {
@@ -181,6 +221,7 @@ def summary(rates: dict[str, list[Rate]]) -> dict[str, float]:
         "labels_off_eps": round(median(off)),
         "disabled_eps": round(median(disabled)),
         "labels_on_records_per_second": round(median(rate.records for rate in rates["on"])),
+        "labels_joined_share": round(min(rate.joined for rate in rates["on"]) / total, 4),
         "labels_on_over_off": round(median(a / b for a, b in zip(on, off, strict=True)), 3),
         "off_over_disabled": round(median(a / b for a, b in zip(off, disabled, strict=True)), 3),
     }
@@ -196,8 +237,7 @@ def main() -> None:
     with LocalBroker(jvm_options=JVM, say=console.print) as broker:
         servers = broker.bootstrap_servers
         for labels in (LABELS, NO_LABELS):
-            names = {"kafka.bootstrap_servers": servers, "topics.labels": labels}
-            create_topics(load_settings(None, {}, names), PARTITIONS, None)
+            create(servers, {"topics.labels": labels})
         with console.status(f"generating and publishing {arguments.events:,} events and their labels"):
             # Stamped so that the last one comes about now: old records would be deleted.
             first_ms = time.time_ns() // 1_000_000 - (arguments.events + LAG_EVENTS) * 1000 // EVENTS_PER_SECOND
@@ -205,7 +245,7 @@ def main() -> None:
         rates = contest(servers, arguments.rounds, arguments.events, folder)
     options = PerformanceOptions()
     memory = {f"bytes_per_row_{name}": bytes_per_row(*what, options) for name, what in MEMORY.items()}
-    print(json.dumps({**summary(rates), **memory, "bytes_per_row_stated": BYTES_PER_ROW}))
+    print(json.dumps({**summary(rates, arguments.events), **memory, "bytes_per_row_stated": BYTES_PER_ROW}))
 
 
 if __name__ == "__main__":

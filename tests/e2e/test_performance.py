@@ -42,7 +42,7 @@ class Served(NamedTuple):
 
 def phishing() -> Served:
     """1,250 web sites, phishing or not: logistic regression on the first 300 serves the rest."""
-    rows, truth = _table(Phishing())  # type: ignore[no-untyped-call]  # River types only a part of itself
+    rows, truth = _table(Phishing())
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows[:300], truth[:300])
     answers, chances = model.predict(rows[300:]), model.predict_proba(rows[300:])
     return Served(

@@ -306,6 +306,41 @@ def test_equals_its_naive_twin_in_any_cut(steps: list[Step], cuts: list[int]) ->
     assert_same_state(whole.join.state(), parts.join.state())
 
 
+@pytest.mark.parametrize(
+    ("early_ms", "own", "expected"),
+    [
+        (1_999, 1.0, 1.0),
+        (2_000, 1.0, 0.0),
+        (2_001, 1.0, 0.0),
+        (1_999, None, 0.0),
+    ],
+)
+def test_a_label_inside_a_prediction_is_as_old_as_it(early_ms: int, own: float | None, expected: float) -> None:
+    """An early label of the same time or later holds against it, one from before does not: the latest label wins."""
+    inside = prediction(1) if own is None else prediction(1)._replace(label=own, kind=0)
+    early = prediction(1)._replace(is_label=True, time_ms=early_ms, kind=0)
+    found = fed([early, inside], SMALL).found
+    assert [each.label for each in found] == [(expected, 0)]
+    assert found == naive([early, inside], SMALL).found
+
+
+def test_an_early_label_waits_as_long_as_a_prediction() -> None:
+    """100 ms after its own time it is still there, a millisecond later it is gone and counted."""
+    early = prediction(1)._replace(is_label=True, time_ms=2_000, kind=0)
+    for now_ms, left in ((2_100, 0), (2_101, 1)):
+        # The clock is the watermark as it was before a prediction.
+        later = [prediction(key)._replace(time_ms=now_ms, watermark_ms=now_ms) for key in (2, 3)]
+        join = fed([early, *later], SMALL).join
+        assert (join.early, join.counters[k.LABEL_LATE]) == (1 - left, left)
+
+
+def test_nothing_is_let_go_while_the_watermark_is_in_doubt() -> None:
+    """Events 30 ms behind it confirm it; those 31 ms behind let nothing go, however long it waited."""
+    for behind_ms, waiting in ((30, 2), (31, 3)):
+        later = [prediction(key)._replace(time_ms=9_000, watermark_ms=9_000 + behind_ms) for key in (2, 3)]
+        assert fed([prediction(1), *later], SMALL).join.waiting == waiting
+
+
 def busy_stream(seed: int, count: int, keys: int) -> list[Step]:
     """A long stream in runs of one sort, so that calls are long, too."""
     rng = random.Random(seed)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.streams import SMALL, START_MS, TOPIC, batch, close_all, cut, records, run
 from worker.core.detectors.forest_fit import InlineRefits
-from worker.core.events import MetricEvent, Output, OutputTopic, PredictionEvent, RejectCode
+from worker.core.events import LabelEvent, MetricEvent, Output, OutputTopic, PredictionEvent, RejectCode
 from worker.core.monitor import Monitor
 from worker.core.statistics.merging import merge_panes
 
@@ -109,7 +109,8 @@ def test_labels_are_told_once() -> None:
     monitor = Monitor("m", 0, TOPIC, options, InlineRefits())
     told: list[MetricEvent] = []
     for pane, (labels, count) in enumerate([(3, 60), (2, 1), (1, 1)]):
-        monitor.count_labels(labels)
+        sent = [LabelEvent(f"unknown{n}", "m", 1.0) for n in range(labels)]
+        monitor.label(sent, np.arange(labels), np.full(labels, START_MS))
         events = [
             PredictionEvent(f"e{n}", "m", {f"f{c}": f"{n}-" + "x" * 500 for c in range(250)}, 1.0) for n in range(count)
         ]

@@ -39,6 +39,19 @@ class Account(NamedTuple):
         return self.predictions - self.facts["duplicate_predictions"] - self.waiting - gone
 
 
+def sent(seed: int, count: int, tasks: Sequence[str] = TASKS) -> list[Item]:
+    """Return a stream in which no event has a label both ahead of it and inside of it: only one of these is counted."""
+    stream, ahead = [], set[str]()
+    for item in grouped(items(seed, count, tasks), 40):
+        value = json.loads(item.record[0] or b"")
+        if item.is_label:
+            ahead.add(value["event_id"])
+        elif value["event_id"] in ahead:
+            value.pop("label", None)
+        stream.append(item._replace(record=(json.dumps(value).encode(), item.record[1])))
+    return stream
+
+
 def values(stream: Sequence[Item], *, labels: bool) -> list[dict[str, Any]]:
     """Return the decoded records of one topic."""
     return [json.loads(item.record[0] or b"") for item in stream if item.is_label == labels]
@@ -46,7 +59,7 @@ def values(stream: Sequence[Item], *, labels: bool) -> list[dict[str, Any]]:
 
 def monitors(engine: Engine) -> dict[str, Monitor]:
     """Return the monitors of the only shard."""
-    return engine._shards[0]._monitors  # noqa: SLF001 - what waits is told nowhere else
+    return engine._shards[0]._monitors  # what waits is told nowhere else
 
 
 def accounts(stream: Sequence[Item], options: EngineOptions = LABELLED) -> dict[str, Account]:
@@ -59,17 +72,17 @@ def accounts(stream: Sequence[Item], options: EngineOptions = LABELLED) -> dict[
             record = msgspec.json.decode(output.value or b"", type=PerformanceEvent)
             if record.segment is None:
                 lifetimes[record.model_id] = record
-    sent = Counter(value["model_id"] for value in values(stream, labels=False))
+    predicted = Counter(value["model_id"] for value in values(stream, labels=False))
     inside = Counter(value["model_id"] for value in values(stream, labels=False) if "label" in value)
     told = Counter(value["model_id"] for value in values(stream, labels=True))
     found = {}
     for model_id, lifetime in lifetimes.items():
-        join = monitors(engine)[model_id]._performance.join  # noqa: SLF001 - as above
+        join = monitors(engine)[model_id]._performance.join
         rows = join.state()
         waiting = int((rows["waiting.kind"] == -1).sum())
         labels = told[model_id] + inside[model_id]
         facts = lifetime.label_facts or {}
-        found[model_id] = Account(sent[model_id], labels, waiting, join.early, lifetime, facts)
+        found[model_id] = Account(predicted[model_id], labels, waiting, join.early, lifetime, facts)
     return found
 
 
@@ -90,11 +103,11 @@ def check_labels(account: Account) -> None:
     assert account.labels == account.joined + again + account.early + gone
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**32), small=st.booleans())
 def test_every_prediction_and_every_label_is_accounted_for(seed: int, small: bool) -> None:  # noqa: FBT001 - drawn by Hypothesis
     """Predictions = labelled + waiting + unlabelled + duplicates; labels = joined + repeated + waiting + dropped."""
-    stream = grouped(items(seed, 400), 40)
+    stream = sent(seed, 250)
     found = accounts(stream, SMALL_JOIN if small else LABELLED)
     assert found.keys() == set(TASKS)
     for account in found.values():
@@ -105,10 +118,10 @@ def test_every_prediction_and_every_label_is_accounted_for(seed: int, small: boo
 def test_no_reason_is_left_out() -> None:
     """The equations are not empty: with little room for both topics each reason has a count."""
     total: Counter[str] = Counter()
-    for seed in range(4):
+    for seed in range(2):
         # Few events of many models reach the horizon, many of one have no room.
-        for tasks, options in ((TASKS, LABELLED), (("binary",), SMALL_JOIN)):
-            for account in accounts(grouped(items(seed, 900, tasks), 40), options).values():
+        for tasks, count, options in ((TASKS, 900, LABELLED), (("binary",), 300, SMALL_JOIN)):
+            for account in accounts(sent(seed, count, tasks), options).values():
                 check_predictions(account)
                 check_labels(account)
                 total.update(account.facts | {"early": account.early, "waiting": account.waiting})
@@ -120,8 +133,8 @@ def test_what_fits_is_in_the_lifetime_to_the_last_label() -> None:
     """Without labels of a wrong kind, the lifetime has exactly the predictions that got a label."""
     for seed in range(3):
         for task in ("regression", "multiclass"):
-            stream = [item for item in items(seed, 300, [task]) if not (item.is_label and _is_odd(item, task))]
-            (account,) = accounts(grouped(stream, 40)).values()
+            stream = [item for item in sent(seed, 300, [task]) if not (item.is_label and _is_odd(item, task))]
+            (account,) = accounts(stream).values()
             assert account.facts["label_kind"] == account.facts["prediction_kind"] == 0
             assert account.joined == account.lifetime.labelled
             assert account.joined > 200
@@ -149,6 +162,6 @@ def test_pane_by_pane_the_predictions_are_those_of_the_lifetime() -> None:
     assert sum(pane.predictions or 0 for pane in panes) == lifetime.predictions
     assert sum(pane.labelled for pane in panes) == lifetime.labelled
     by_arrival = [each for (order, window, _), each in latest.items() if (order, window) == ("label_arrival", "pane")]
-    assert 3 < len(by_arrival)
+    assert len(by_arrival) > 3
     # Corrections to a label that does not fit take events out of the lifetime, never out of what has arrived.
     assert sum(pane.labelled for pane in by_arrival) >= lifetime.labelled

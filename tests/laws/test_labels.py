@@ -3,7 +3,6 @@
 import json
 import math
 import random
-from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -24,7 +23,7 @@ from worker.core.shard import Topics
 from worker.core.snapshot import SnapshotError, pack, unpack
 from worker.core.state import State
 
-EVENTS = 220
+EVENTS = 140
 
 
 def stream(seed: int, count: int = EVENTS, tasks: Sequence[str] = TASKS) -> list[Item]:
@@ -85,35 +84,64 @@ def test_batches_of_one_record_change_nothing(task: str) -> None:
     assert (many.digest(0), many.trace(0)) == (one.digest(0), one.trace(0))
 
 
-REACHED = {f"{kind} {status}" for kind in ("performance.limit", "performance.drop") for status in ("opened", "resolved")}
-REACHED |= {"label.coverage opened", "label.coverage resolved", "label.lag opened", "label.lag resolved"}
-REACHED |= {"drift.concept opened", "drift.concept resolved"}
+KINDS = ("performance.limit", "performance.drop", "label.coverage", "label.lag", "drift.concept")
+REACHED = {f"{kind} {status}" for kind in KINDS for status in ("opened", "resolved")}
 REACHED |= {"task_inferred", "reference_taken", "segment_evicted"}
+REACHED |= {f"{window} revised" for window in ("pane", "sliding", "decayed", "lifetime")}
+REACHED |= {
+    "unlabelled_in_time",
+    "unlabelled_no_room",
+    "label_without_prediction",
+    "label_no_room",
+    "duplicate_predictions",
+    "duplicate_labels",
+    "outdated_labels",
+    "corrections",
+    "unknown_class",
+    "label_kind",
+    "prediction_kind",
+    "probabilities",
+    "clipped",
+}
+
+
+def recovering(seed: int, count: int, tasks: Sequence[str]) -> list[Item]:
+    """Return a stream that goes bad, as all do, and then another one, that begins with good answers."""
+    again = []
+    for item in stream(seed + 100, count, tasks):
+        value = json.loads(item.record[0] or b"")
+        value |= {"event_id": f"again {value['event_id']}", "timestamp": value["timestamp"] + AGAIN_MS}
+        again.append(item._replace(record=(json.dumps(value).encode(), item.record[1] + AGAIN_MS)))
+    return stream(seed, count, tasks) + again
+
+
+AGAIN_MS = 100_000
+
+
+def reached(outputs: Sequence[Output]) -> set[str]:
+    """Return the alerts, maintenance, facts and revised windows in outputs by name."""
+    found: set[str] = set()
+    for output in outputs:
+        record = msgspec.json.decode(output.value or b"{}")
+        if output.topic is OutputTopic.ALERTS:
+            found.add(f"{record['kind']} {record['status']}")
+        elif output.topic is OutputTopic.MAINTENANCE:
+            found.add(record["kind"])
+        elif record.get("kind") == "performance":
+            found |= {f"{record['window']} revised"} if record["revision"] else set()
+            found |= {name for name, count in (record["label_facts"] or {}).items() if count}
+    return found
 
 
 def test_the_streams_reach_everything() -> None:
     """The laws are not empty: streams like these open and resolve every kind of alert, and count every fact."""
-    reached: set[str] = set()
-    facts: Counter[str] = Counter()
-    revisions: Counter[str] = Counter()
-    for seed in range(40):
-        outputs, _ = run(batches(stream(seed, 900, [TASKS[seed % len(TASKS)]])))
-        for output in outputs:
-            record = msgspec.json.decode(output.value or b"{}")
-            if output.topic is OutputTopic.ALERTS:
-                reached.add(f"{record['kind']} {record['status']}")
-            elif output.topic is OutputTopic.MAINTENANCE:
-                reached.add(record["kind"])
-            elif record.get("kind") == "performance":
-                revisions[record["window"]] += record["revision"] > 0
-                facts.update(record["label_facts"] or {})
-        if reached >= REACHED and all(facts.values()) and len(facts) == 13:
-            break
-    assert reached >= REACHED
-    assert {name for name, count in facts.items() if count == 0} == set()
-    assert len(facts) == 13
-    assert set(revisions) == {"pane", "sliding", "decayed", "lifetime"}
-    assert all(revisions.values())
+    left = set(REACHED)
+    for seed in range(5, 25):
+        for task in ("binary", "regression", "score"):
+            if left:
+                outputs, _ = run(batches(recovering(seed, 300, [task])))
+                left -= reached(outputs)
+    assert left == set()
 
 
 # ----------------------------------------------------------------------------------------------------------- restoring
@@ -158,7 +186,7 @@ def check_restore(taken: Sequence[Item], places: Sequence[int]) -> None:
     assert chain.digest(0) == whole.digest(0)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**32), share=st.floats(0.0, 1.0))
 def test_a_restored_shard_goes_on_with_equal_bits(seed: int, share: float) -> None:
     """Wherever both topics are cut, outputs and state after a restore are those of an uninterrupted worker."""
@@ -234,16 +262,16 @@ def test_arrays_of_another_type_or_shape_are_refused(task: str, count: int) -> N
     for name, array in live.arrays.items():
         if name.startswith("performance."):
             rest = {key: mine for key, mine in live.arrays.items() if key != name}
-            others = [None, np.zeros((), array.dtype), np.zeros(array.shape, np.int64 if array.dtype.kind == "f" else np.float64)]
+            typed = np.zeros(array.shape, np.int64 if array.dtype.kind == "f" else np.float64)
+            others = [None, np.zeros((), array.dtype), typed]
             if not name.endswith(FREE):
                 others.append(np.zeros((len(array) + 1, *array.shape[1:]), array.dtype))
             for other in others:
                 arrays = rest if other is None else rest | {name: other}
                 found = refusal(task, header, with_live(parts, task, State(live.plain, arrays)))
                 assert found is not None, name
-    with pytest.raises(SnapshotError):
-        more = State(live.plain, {**live.arrays, "performance.more": np.zeros(1)})
-        restored(header, with_live(parts, task, more), [task])
+    more = State(live.plain, {**live.arrays, "performance.more": np.zeros(1)})
+    assert refusal(task, header, with_live(parts, task, more)) is not None
 
 
 HOSTILE: list[object] = [None, -1, 0, 1, 2**53, 2**63 - 1, -(2**63), 0.5, math.nan, math.inf, "x", [], {}, True, b"x"]
@@ -267,7 +295,10 @@ def test_any_value_in_an_array_is_refused_or_does_no_harm(data: st.DataObject) -
     special = st.sampled_from([math.nan, math.inf, -math.inf]) if array.dtype.kind == "f" else st.nothing()
     values = st.sampled_from([*limits, -1, 0, 1, 2**40]) | st.integers(-70_000, 70_000) | special
     drawn = data.draw(values)
-    array.flat[data.draw(st.integers(0, array.size - 1))] = min(max(drawn, limits[0]), limits[1]) if drawn == drawn else drawn
+    place = data.draw(st.integers(0, array.size - 1))
+    array.flat[place] = (
+        drawn if isinstance(drawn, float) and math.isnan(drawn) else min(max(drawn, limits[0]), limits[1])
+    )
     refusal(task, header, with_live(parts, task, State(live.plain, {**live.arrays, name: array})))
 
 

@@ -114,8 +114,9 @@ class ConceptDriftOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """Drift of a model's error (0 or 1 for a class, |e| / (|e| + usual |e|) for a number)."""
 
     detector: Literal["off", "adwin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w"] = "adwin"
-    effect_min: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.05
-    """The least rise of the mean error that is an alarm."""
+    effect_min: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.005
+    """The least rise of the mean error that is an alarm, as the detector sees it. What ADWIN keeps of its window is
+    mostly from before the change, so a loss of 10 points looks like 1 to 3."""
     rest_labels: Count = 1_000
     """After an alarm the detector is not heard for so many labels."""
 
@@ -152,9 +153,9 @@ class PerformanceOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """Labelled events from which a task is inferred."""
     reference_labels: Annotated[int, Meta(ge=20, le=10_000_000)] = 3_000
     """The first ones, from which the reference is taken if they are stable."""
-    support_min: Annotated[int, Meta(ge=10)] = 200
-    """Labelled events that an alert rests on at least."""
-    alert_confidence: Annotated[float, Meta(ge=0.9, lt=1.0)] = 0.9999
+    support_min: Annotated[int, Meta(ge=10)] = 300
+    """Labelled events that an alert rests on at least. With few errors in fewer events intervals are too narrow."""
+    alert_confidence: Annotated[float, Meta(ge=0.9, lt=1.0)] = 0.9995
     """Of the intervals that alerts rest on; those that are published are of 95 %."""
     classes_max: Annotated[int, Meta(ge=2, le=200)] = 64
     segments: tuple[str, ...] = ()

@@ -5,10 +5,9 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from msgspec import Meta, Struct
 
-from worker.core.kernels.arrays import F64, I8, I16, I32, I64, Bool
+from worker.core.kernels.arrays import F64, I8, I16, I32, I64
 from worker.core.kernels.tally import LAG_BUCKETS, bucket_lags
-from worker.core.performance.label_join import NO_BLOCK, Columns, Joined
-from worker.core.performance.task import Task
+from worker.core.performance.label_join import Columns, Joined
 from worker.core.state import COUNT_MAX
 
 _Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
@@ -40,7 +39,7 @@ class Labelled(NamedTuple):
 
     def part(self, rows: slice | I64) -> "Labelled":
         """Return some of the events, in order."""
-        return Labelled(*(column[rows] for column in self))
+        return Labelled._make(column[rows] for column in self)
 
     @property
     def size(self) -> int:

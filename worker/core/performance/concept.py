@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from msgspec import Meta, Struct
 
-from worker.core.kernels.arrays import F64
+from worker.core.kernels.arrays import F64, I64
 from worker.core.options import ConceptDriftOptions
 from worker.core.performance.drift import ConceptDrift
 from worker.core.state import COUNT_MAX, AnyArray, Arrays
@@ -59,7 +59,7 @@ class ConceptWatch:
         self._total = 0.0
         self.open: OpenDrift | None = None
 
-    def process(self, errors: F64, times_ms: "np.ndarray", offsets: "np.ndarray") -> Iterator[DriftStep]:  # type: ignore[type-arg]  # i64
+    def process(self, errors: F64, times_ms: I64, offsets: I64) -> Iterator[DriftStep]:
         """Take in errors (n, in [0, 1]), with when and where each was known; yield the steps."""
         if self._detector is None:
             return

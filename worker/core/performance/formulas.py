@@ -13,8 +13,8 @@ from worker.core.performance.layout import (
     Layout,
     Tally,
     classification_figures,
-    lag_counts,
     labelled,
+    lag_counts,
     regression_figures,
 )
 from worker.core.performance.regression import regression_metrics
@@ -87,7 +87,7 @@ class Formulas:
         return classification_figures(tally, layout, names, positive if known else None)
 
 
-def lag_estimates(tally: Tally, z: float) -> dict[str, Estimate]:
+def lag_estimates(tally: Tally, z: float, names: Collection[str] = LAG_METRICS) -> dict[str, Estimate]:
     """Return median and 95 % quantile of the lags (ms), with intervals by order statistics (Hahn, Meeker 1991, 5.2).
 
     A bucket's middle stands for what is in it, so the relative error is at most 1/16.
@@ -95,7 +95,16 @@ def lag_estimates(tally: Tally, z: float) -> dict[str, Estimate]:
     return {
         name: quantile_estimate(lag_counts(tally), LAG_MIDDLES, share, z, labelled(tally))
         for name, share in zip(LAG_METRICS, (0.5, 0.95), strict=True)
+        if name in names
     }
+
+
+def needs_sums(names: Collection[str]) -> bool:
+    """Whether any of some metrics is made of sums, not of counts alone."""
+    return not _SUM_METRICS.isdisjoint(names)
+
+
+_SUM_METRICS = (REGRESSION_METRICS - {"median_absolute_error"}) | {"log_loss", "brier", "expected_calibration_error"}
 
 
 def quantile_estimate(counts: F64, middles: F64, share: float, z: float, n: float) -> Estimate:

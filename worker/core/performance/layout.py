@@ -1,5 +1,6 @@
 """Where the parts of a tally lie, for one task and number of classes; and tallies as figures for the formulas."""
 
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -16,7 +17,8 @@ _CLASSES_MIN, _BINARY_ROOM = 4, 3
 _Counts = TypeVar("_Counts", I32, I64)
 
 
-class Layout(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Layout:
     """Widths of a tally, and where each part begins (`at` i64[AT], see `kernels.tally`).
 
     A class more than there is room for doubles the room: the layout changes, and tallies move (`moved`).
@@ -27,15 +29,7 @@ class Layout(NamedTuple):
     lanes: int
     classes: int
     has_scores: bool
-    at: I64
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Layout) and self[:5] == other[:5]
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = None  # type: ignore[assignment]  # it is compared, never looked up
+    at: I64 = field(compare=False)
 
     @classmethod
     def of(cls, task: Task, classes: int, *, has_scores: bool) -> "Layout":
@@ -46,18 +40,18 @@ class Layout(NamedTuple):
         if task.is_regression:
             at[k.ERRORS], at[k.NON_ZERO] = end, end + k.ERROR_BUCKETS
             at[k.CLIPPED] = end + k.ERROR_BUCKETS + 1
-            return cls(end + k.ERROR_BUCKETS + 2, k.NUMBER_SUMS, k.NUMBER_LANES, 0, False, at)
+            return cls(end + k.ERROR_BUCKETS + 2, k.NUMBER_SUMS, k.NUMBER_LANES, 0, has_scores=False, at=at)
         binary = task.name == "binary"
         room = _BINARY_ROOM if binary else max(_CLASSES_MIN, 1 << max(classes - 1, 0).bit_length())
         at[k.CLASSES], at[k.CONFUSION] = room, end
         end += (room + 1) ** 2
         if not has_scores:
-            return cls(end, 0, k.CLASS_LANES, room, False, at)
+            return cls(end, 0, k.CLASS_LANES, room, has_scores=False, at=at)
         at[k.SCORE_CLASSES] = 1 if binary else room
         at[k.SCORED], at[k.CALIBRATION] = end, end + 1
         at[k.SCORES] = end + 1 + 2 * k.CALIBRATION_BINS
         end = int(at[k.SCORES] + 2 * k.SCORE_BINS * at[k.SCORE_CLASSES])
-        return cls(end, k.CLASS_SUMS, k.CLASS_LANES, room, True, at)
+        return cls(end, k.CLASS_SUMS, k.CLASS_LANES, room, has_scores=True, at=at)
 
     def moved(self, counts: _Counts, old: "Layout") -> _Counts:
         """Return counts [..., old.counts] of a layout with fewer classes, or without scores, in this one."""
@@ -108,9 +102,12 @@ def lag_counts(tally: Tally) -> F64:
 
 
 def confusion(tally: Tally, layout: Layout) -> F64:
-    """Return the confusion matrix ((room + 1) squared): a row for each class of labels, 0 is other."""
+    """Return the confusion matrix ((room + 1) squared): a row for each class of labels, 0 is other.
+
+    None of its cells is negative, unless stored state was tampered with; and then, too, there are formulas to come.
+    """
     begin, width = int(layout.at[k.CONFUSION]), layout.classes + 1
-    return tally.counts[begin : begin + width * width].reshape(width, width)
+    return np.maximum(tally.counts[begin : begin + width * width], 0.0).reshape(width, width)
 
 
 def classification_figures(

@@ -4,13 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
-from worker.core.events import AlertEvent, SegmentName
-from worker.core.kernels import join as j
+from worker.core.events import AlertEvent
 from worker.core.kernels.arrays import F64, I8, I16, I32, I64, Bool
-from worker.core.kernels.tally import CLIPPED
 from worker.core.options import ModelPerformanceOptions, PerformanceOptions
 from worker.core.performance.alerts import Facts, Subject, drift_alert, limit_alert
 from worker.core.performance.batch import Labelled
@@ -19,25 +16,21 @@ from worker.core.performance.confidence import Confidences, confidence_bins
 from worker.core.performance.coverage import Coverage
 from worker.core.performance.formulas import COVERAGE, LAG_METRICS, Formulas, lag_estimates
 from worker.core.performance.label_join import NO_BLOCK
-from worker.core.performance.layout import Layout, Tally, confusion, exact_values, labelled
+from worker.core.performance.layout import Layout, labelled
 from worker.core.performance.limits import Step, conditions
-from worker.core.performance.records import Extent, Source, Z95, performance_record
+from worker.core.performance.publishing import Flush, Publisher
+from worker.core.performance.records import Z95
 from worker.core.performance.reference import Look, Reference
 from worker.core.performance.segments import OTHER, Segments
 from worker.core.performance.series import Addition
+from worker.core.performance.series_keys import Key, series_key
 from worker.core.performance.tallies import Rows
 from worker.core.performance.task import Classes, Pairs, Quality, Task
 from worker.core.performance.telling import Owner, Told
 from worker.core.performance.values import NUMBER, Names
 from worker.core.performance.watched import WRONG_MAX, Happening, Watched
 
-ARCHIVED = -1
-"""Key of predictions whose pane is gone already."""
-
 _CLASSES_TOLD = 3
-
-Key = tuple[int, int]
-"""Place of a segment among the declared ones, and id of its value."""
 
 
 class _Sides(NamedTuple):
@@ -79,11 +72,12 @@ class Ledger:
         if self.classes is not None:
             self.classes.learn(texts, columns)
         self._formulas = Formulas(task, self.classes)
+        self._publisher = Publisher(owner, options, segments, task, self.classes, self._formulas)
         self._look = Look(self._formulas, self._z)
         self.layout = self._wanted_layout(has_scores=False)
         self.whole = self._new_watched({*self._formulas.names, *LAG_METRICS}, self._known)
         self.by_segment: dict[Key, Watched] = {}
-        self.coverage = Coverage(options, conditions(known.limits, (COVERAGE,)), self._z)
+        self.coverage = Coverage(options, conditions(known.limits or (), (COVERAGE,)), self._z)
         self.concept = ConceptWatch(options.drift, options.support_min)
         self.quality: I64 = np.zeros(len(Quality), dtype=np.int64)
         self.usual_error = 1.0
@@ -96,7 +90,7 @@ class Ledger:
     def _new_watched(self, metrics: set[str], known: ModelPerformanceOptions) -> Watched:
         options = self._options
         blocks = -(-options.reference_labels // options.block_labels)
-        found = conditions(known.limits, metrics)
+        found = conditions(known.limits or (), metrics)
         return Watched(options, self.task, self.layout, found, Reference(blocks, known.report, self._z))
 
     @property
@@ -212,7 +206,7 @@ class Ledger:
         # What was never added, because it did not fit, is not taken away either.
         old_ok = sides.old_ok & sides.prediction_ok & (batch.blocks[:, 0] != NO_BLOCK)
         new_ok = sides.label_ok & sides.prediction_ok
-        self._note_quality(batch, sides)
+        self._note_quality(sides)
         probabilities = self._probabilities(batch, columns)
         rows = np.repeat(np.arange(batch.size), 2)
         used = np.stack([old_ok, new_ok], axis=1).ravel()
@@ -270,7 +264,7 @@ class Ledger:
             return codes
         return np.where(apart, self.classes.another(), codes).astype(np.int16)
 
-    def _note_quality(self, batch: Labelled, sides: "_Sides") -> None:
+    def _note_quality(self, sides: _Sides) -> None:
         self.quality[Quality.LABEL_KIND] += np.count_nonzero(~sides.label_ok)
         self.quality[Quality.PREDICTION_KIND] += np.count_nonzero(~sides.prediction_ok)
         if self.classes is not None:
@@ -315,12 +309,12 @@ class Ledger:
 
     def _is_wrong(self, contributions: Rows) -> Bool:
         if self.classes is not None:
-            return contributions.labels != contributions.predictions
-        return self._bounded_errors(contributions.predictions, contributions.labels) > _WRONG_FROM
+            return np.not_equal(contributions.labels, contributions.predictions)
+        return np.greater(self._bounded_errors(contributions.predictions, contributions.labels), _WRONG_FROM)
 
-    def _bounded_errors(self, predictions: F64, labels: F64) -> F64:
+    def _bounded_errors(self, predictions: F64 | I16, labels: F64 | I16) -> F64:
         with np.errstate(over="ignore"):
-            errors = np.minimum(np.abs(predictions - labels), 1e300)
+            errors: F64 = np.minimum(np.abs(predictions - labels), 1e300)
             return errors / (errors + self.usual_error)
 
     def _note_confidences(
@@ -358,32 +352,22 @@ class Ledger:
 
     def _subject(self, key: Key | None) -> Subject:
         owner = self._owner
-        return Subject(owner.model_id, owner.model_version, owner.shard, owner.topic, self._segment(key))
-
-    def _segment(self, key: Key | None) -> SegmentName | None:
-        if key is None:
-            return None
-        return SegmentName(self._segments.all[key[0]].name, self._segments.name(*key))
-
-    def _source(self) -> Source:
-        owner = self._owner
-        return Source(owner.model_id, owner.model_version, owner.shard, self.task, self.classes, self._formulas)
+        return Subject(owner.model_id, owner.model_version, owner.shard, owner.topic, self._publisher.segment(key))
 
     def _tell(self, key: Key | None, watched: Watched, what: Happening, causes: I64, arrived: I64) -> list[Told]:
         offset, now_ms = int(causes[what.row]), int(arrived[what.row])
         if what.arrival is not None:
-            return [self._tell_arrival(key, watched, what.arrival, offset)]
+            return [self._publisher.arrival(key, watched.series, what.arrival, offset)]
         told = []
         if what.reference_taken:
-            segment = self._segment(key)
+            segment = self._publisher.segment(key)
             name = None if segment is None else f"{segment.name} = {segment.value}"
             told.append(self._owner.reference_taken(name, watched.reference.labels, offset))
             if key is None and watched.reference.tally is not None:
                 lag = lag_estimates(watched.reference.tally, Z95)["label_lag_p95"].value
                 self.coverage.learn(lag or 0.0)
-        for step in what.steps:
-            told.append(self._owner.alert(self._limit_alert(key, watched, step, now_ms, offset), offset))
-        return told
+        alerts = (self._limit_alert(key, watched, step, now_ms, offset) for step in what.steps)
+        return told + [self._owner.alert(alert, offset) for alert in alerts]
 
     def _limit_alert(self, key: Key | None, watched: Watched, step: Step, now_ms: int, offset: int) -> AlertEvent:
         tally = watched.series.blocks.merged(watched.series.window(step.blocks))
@@ -402,21 +386,6 @@ class Ledger:
         record = drift_alert(self._subject(None), step, facts, options.detector, options.effect_min)
         return self._owner.alert(record, facts.offset)
 
-    def _tell_arrival(self, key: Key | None, watched: Watched, tally: Tally, offset: int) -> Told:
-        series, pane_ms = watched.series, self._options.pane_ms
-        start_ms = series.arrival * pane_ms
-        extent = Extent(
-            self._segment(key),
-            "label_arrival",
-            "pane",
-            start_ms,
-            start_ms + pane_ms,
-            series.arrival_revision,
-            offset,
-            None,
-        )
-        return self._owner.metric(performance_record(self._source(), extent, tally, self.layout))
-
     @property
     def has_news(self) -> bool:
         """Whether a pane has changed since it was published."""
@@ -424,111 +393,10 @@ class Ledger:
 
     def flush(self, newest_pane: int | None, offset: int, confidences: Confidences, counters: I64) -> Iterator[Told]:
         """Yield the metrics of all panes that changed, up to `newest_pane` (None: all), and of the windows."""
+        flush = Flush(newest_pane, self.revision, offset, confidences, counters, self.quality)
         for key, watched in self.all_series():
-            yield from self._flush(key, watched, newest_pane, offset, confidences, counters)
+            yield from self._publisher.flush(key, watched.series, flush)
         self.revision += 1
-
-    def _flush(
-        self,
-        key: Key | None,
-        watched: Watched,
-        newest_pane: int | None,
-        offset: int,
-        confidences: Confidences,
-        counters: I64,
-    ) -> Iterator[Told]:
-        series, pane_ms, source = watched.series, self._options.pane_ms, self._source()
-        segment = self._segment(key)
-        changed = [
-            pane
-            for pane, known in sorted(series.known.items())
-            if known.changed and (newest_pane is None or pane <= newest_pane)
-        ]
-        for pane in changed:
-            known = series.known[pane]
-            tally = series.panes.merged([pane])
-            start_ms = pane * pane_ms
-            extent = Extent(
-                segment,
-                "prediction_time",
-                "pane",
-                start_ms,
-                start_ms + pane_ms,
-                known.revision,
-                offset,
-                known.predictions,
-            )
-            record = performance_record(source, extent, tally, self.layout)
-            if key is None and self.classes is not None:
-                right = float(np.trace(confusion(tally, self.layout)))
-                estimate = confidences.estimate(pane, Z95, right, labelled(tally))
-                record = msgspec.structs.replace(record, estimate=estimate)
-            yield self._owner.metric(record)
-            known.revision += 1
-            known.changed = False
-        if newest_pane is None and series.arrival_changed:
-            yield self._tell_arrival(key, watched, series.by_arrival.merged([series.arrival]), offset)
-            series.arrival_told()
-        if changed:
-            yield from self._windows(segment, watched, newest_pane, offset, counters if key is None else None)
-
-    def _windows(
-        self,
-        segment: SegmentName | None,
-        watched: Watched,
-        newest_pane: int | None,
-        offset: int,
-        counters: I64 | None,
-    ) -> Iterator[Told]:
-        series, pane_ms, source = watched.series, self._options.pane_ms, self._source()
-        # A window ends with a pane that is published, too, not with one that has only begun.
-        newest = max(pane for pane in series.known if newest_pane is None or pane <= newest_pane)
-        end_ms = (newest + 1) * pane_ms
-        for length_ms in self._options.windows_ms:
-            panes = range(newest + 1 - max(length_ms // pane_ms, 1), newest + 1)
-            predictions = sum(series.known[pane].predictions for pane in panes if pane in series.known)
-            extent = Extent(
-                segment,
-                "prediction_time",
-                "sliding",
-                panes.start * pane_ms,
-                end_ms,
-                self.revision,
-                offset,
-                predictions,
-            )
-            yield self._owner.metric(performance_record(source, extent, series.panes.merged(panes), self.layout))
-        extent = Extent(segment, "label_arrival", "decayed", None, None, self.revision, offset, None)
-        yield self._owner.metric(
-            performance_record(source, extent, series.blocks.weighted(series.weights), self.layout)
-        )
-        (counts, sums), predictions = series.lifetime
-        tally = Tally(counts.astype(np.float64), exact_values(sums))
-        extent = Extent(segment, "prediction_time", "lifetime", None, None, self.revision, offset, predictions)
-        record = performance_record(source, extent, tally, self.layout)
-        if counters is not None:
-            record = msgspec.structs.replace(record, label_facts=self._label_facts(counters, tally))
-        yield self._owner.metric(record)
-
-    def _label_facts(self, counters: I64, tally: Tally) -> dict[str, int]:
-        facts = {name: int(counters[place]) for name, place in _FACTS.items()}
-        quality = {each.name.lower(): int(self.quality[each]) for each in Quality}
-        if self.task.is_regression:
-            quality[Quality.CLIPPED.name.lower()] = int(tally.counts[self.layout.at[CLIPPED]])
-        return facts | quality
-
-
-def series_code(key: Key | None, segments: int) -> int:
-    """Return a series as one number: 0 is the whole model."""
-    return 0 if key is None else 1 + key[0] + segments * key[1]
-
-
-def series_key(code: int, segments: int) -> Key | None:
-    """Undo `series_code`."""
-    if code == 0:
-        return None
-    value_id, place = divmod(code - 1, segments)
-    return place, value_id
 
 
 def _counted(panes: I64) -> tuple[I64, I64]:
@@ -539,14 +407,3 @@ _WRONG_FROM = 0.9
 """Of the error on the scale of 0 to 1: nine times the usual one."""
 _DRIFT_CONFIDENCE = 0.998
 """Of ADWIN: its delta is 0.002."""
-_FACTS = {
-    "unlabelled_in_time": j.UNLABELLED_LATE,
-    "unlabelled_no_room": j.UNLABELLED_SIZE,
-    "label_without_prediction": j.LABEL_LATE,
-    "label_no_room": j.LABEL_SIZE,
-    "duplicate_predictions": j.DUPLICATE_PREDICTIONS,
-    "duplicate_labels": j.DUPLICATE_LABELS,
-    "outdated_labels": j.OUTDATED_LABELS,
-    "corrections": j.CORRECTIONS,
-}
-"""What became of labels and predictions, by the name under which it is told."""

@@ -106,7 +106,7 @@ class Watch:
         self._support_min = support_min
         self.open: dict[str, Breach] = {}
         self.cleared: dict[str, int] = {}
-        """By condition, blocks so far when its last breach was resolved: what came before is not held against it again."""
+        """Blocks so far when the last breach of a condition was resolved: what came before is not held against it."""
 
     @property
     def metrics(self) -> set[str]:
@@ -215,6 +215,12 @@ def judge(condition: Condition, now: Estimate, reference: Estimate | None) -> Ve
             return Verdict(now.high < limit, now.value >= limit, limit - now.value, limit)
         case "maximum":
             return Verdict(now.low > limit, now.value <= limit, now.value - limit, limit)
+    return _judge_against(condition, now, reference)
+
+
+def _judge_against(condition: Condition, now: Estimate, reference: Estimate | None) -> Verdict | None:
+    """Judge a drop or a rise."""
+    limit = condition.limit
     if reference is None or reference.value is None or reference.low is None:
         return None
     if condition.sort == "drop":

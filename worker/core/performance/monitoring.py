@@ -20,8 +20,9 @@ from worker.core.options import EngineOptions
 from worker.core.performance.batch import Labelled, Pending, labelled
 from worker.core.performance.confidence import Confidences, confidence_bins
 from worker.core.performance.label_join import NO_BLOCK, LabelJoin
-from worker.core.performance.ledger import ARCHIVED, Ledger, series_code
+from worker.core.performance.ledger import Ledger
 from worker.core.performance.segments import OTHER, Segments
+from worker.core.performance.series_keys import ARCHIVED, series_code
 from worker.core.performance.task import Pairs, Task, infer_task
 from worker.core.performance.telling import Owner, Told
 from worker.core.performance.values import NUMBER, Names, encode_probabilities, encode_values
@@ -148,7 +149,7 @@ class PerformanceMonitor:
         self.join.columns.widen(len(self.columns))
         return cells
 
-    def _fill_columns(  # noqa: PLR0913 - a row's parts, once
+    def _fill_columns(
         self,
         slots: I64,
         used: Bool,

@@ -24,7 +24,6 @@ from worker.core.performance.layout import (
     Layout,
     Tally,
     classification_figures,
-    confusion,
     labelled,
     regression_figures,
 )

@@ -1,20 +1,21 @@
 """What a series is measured against: its first labels, once they are stable, or the report of the model's training."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from worker.core.kernels.arrays import I64
 from worker.core.kernels.tally import LABELLED
 from worker.core.options import ReportOptions
-from worker.core.performance.formulas import LESS_IS_BETTER, MORE_IS_BETTER, Formulas
+from worker.core.performance.formulas import LAG_METRICS, LESS_IS_BETTER, MORE_IS_BETTER, Formulas, lag_estimates
 from worker.core.performance.intervals import Estimate, difference, ratio, wilson
 from worker.core.performance.layout import Layout, Tally, exact_values
 from worker.core.performance.series import Series
 from worker.core.state import COUNT_MAX, AnyArray, Arrays, blank, check_like, outside, refuse_if
 
 _STORED = "stored reference"
+_Exact: TypeAlias = tuple[I64, I64]
 NOT_TAKEN = -1
 
 
@@ -36,7 +37,7 @@ class Reference:
         self._report = {each.metric: _told(each, z) for each in report}
         self._begin = 0
         self.taken_at = NOT_TAKEN
-        self.exact: tuple[I64, I64] | None = None
+        self.exact: _Exact | None = None
         self._estimates: dict[str, Estimate] = dict(self._report)
 
     @property
@@ -59,12 +60,17 @@ class Reference:
         return block + 1 if not self.is_taken else block - self.taken_at
 
     def estimates(self, metrics: Collection[str], layout: Layout, look: Look) -> Mapping[str, Estimate]:
-        """Return what is known of the metrics."""
+        """Return what is known of the metrics, those of lags among them.
+
+        What is unknown is asked for again each time: whether it is known must not depend on when it was first asked.
+        """
         missing = set(metrics) - self._estimates.keys()
-        tally = self.tally
-        if missing and tally is not None:
-            found = look.formulas.estimates(tally, layout, look.z, missing)
-            self._estimates |= {name: found[name] for name in missing if name in found}
+        tally = self.tally if missing else None
+        if tally is not None:
+            self._estimates |= lag_estimates(tally, look.z, missing)
+            others = missing - set(LAG_METRICS)
+            found = look.formulas.estimates(tally, layout, look.z, others) if others else {}
+            self._estimates |= {name: found[name] for name in others if name in found}
         return self._estimates
 
     def look(self, series: Series, metrics: Collection[str], look: Look) -> bool:

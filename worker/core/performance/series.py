@@ -196,8 +196,13 @@ class Series:
         self.arrival_changed = False
 
     def begins(self) -> dict[int, int]:
-        """Return the sizes of the windows that end with the block just completed, and when each of them began (ms)."""
-        sizes = [1 << power for power in range(self._options.blocks_max.bit_length())]
+        """Return the sizes of the windows that end with the block just completed, and when each of them began (ms).
+
+        Those that cannot have the support of an alert are left out.
+        """
+        options = self._options
+        sizes = [1 << power for power in range(options.blocks_max.bit_length())]
+        sizes = [size for size in sizes if size * options.block_labels >= options.support_min]
         firsts = {size: self.block + 1 - size for size in sizes}
         return {size: self._block_begins[first] for size, first in firsts.items() if first in self._block_begins}
 

@@ -11,9 +11,10 @@ from worker.core.performance.batch import Pending
 from worker.core.performance.concept import StoredConcept
 from worker.core.performance.coverage import StoredCoverage
 from worker.core.performance.label_join import NO_BLOCK
-from worker.core.performance.ledger import ARCHIVED, Key, Ledger, series_code, series_key
+from worker.core.performance.ledger import Ledger
 from worker.core.performance.monitoring import PerformanceMonitor
 from worker.core.performance.segments import OTHER, Segment
+from worker.core.performance.series_keys import ARCHIVED, Key, series_code, series_key
 from worker.core.performance.task import Quality, Task
 from worker.core.performance.values import BOOLEAN, TEXT, Names
 from worker.core.performance.watched import StoredWatched, Watched

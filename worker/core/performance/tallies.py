@@ -1,5 +1,7 @@
 """Tallies by key (the number of a pane, or of a block), in the rows of two matrices that grow when they must."""
 
+from typing import cast
+
 import numpy as np
 
 from worker.core.kernels import tally as k
@@ -84,8 +86,8 @@ class Tallies:
                 slots,
                 rows.signs,
                 rows.lag_buckets,
-                rows.labels,
-                rows.predictions,
+                cast("F64", rows.labels),
+                cast("F64", rows.predictions),
                 task.center,
                 task.unit,
                 self.layout.at,
@@ -97,8 +99,8 @@ class Tallies:
                 slots,
                 rows.signs,
                 rows.lag_buckets,
-                rows.labels,
-                rows.predictions,
+                cast("I16", rows.labels),
+                cast("I16", rows.predictions),
                 rows.probabilities,
                 self.layout.at,
             )
@@ -117,12 +119,16 @@ class Tallies:
         slot = self._slots.get(key)
         return 0 if slot is None else int(self._counts[slot, self.layout.at[k.LABELLED]])
 
-    def merged(self, keys: "list[int] | range", plus: tuple[I64, I64] | None = None) -> Tally:
-        """Return the sum of the tallies of some keys, and of `plus`."""
+    def merged(self, keys: "list[int] | range") -> Tally:
+        """Return the sum of the tallies of some keys."""
         counts, sums = self.exact(keys)
-        if plus is not None:
-            counts, sums = counts + plus[0], sums + plus[1]
         return Tally(counts.astype(np.float64), exact_values(sums))
+
+    def merged_counts(self, keys: "list[int] | range") -> Tally:
+        """Return the same without the sums (NaN), for metrics that are made of counts alone."""
+        places = [self._slots[key] for key in keys if key in self._slots]
+        counts = self._counts[places].sum(axis=0, dtype=np.int64).astype(np.float64)
+        return Tally(counts, np.full(self.layout.sums, np.nan))
 
     def exact(self, keys: "list[int] | range") -> tuple[I64, I64]:
         """Return the sum of the tallies of some keys, exactly."""
@@ -133,14 +139,16 @@ class Tallies:
         """Return the weighted sum of some tallies; its design factor is sum w^2 n / sum w n (Kish 1965)."""
         keys = [key for key in weights if key in self._slots]
         places = [self._slots[key] for key in keys]
-        share = np.array([weights[key] for key in keys])
-        counts = share @ self._counts[places].astype(np.float64)
-        sums = np.zeros(self.layout.sums)
-        for weight, place in zip(share.tolist(), places, strict=True):
+        counts, sums = np.zeros(self.layout.counts), np.zeros(self.layout.sums)
+        total = squares = 0.0
+        # One after the other: a matrix product may add in another order on another machine.
+        for weight, place in zip([weights[key] for key in keys], places, strict=True):
+            counts += weight * self._counts[place]
             sums += weight * exact_values(self._sums[place])
-        number = self._counts[places, self.layout.at[k.LABELLED]].astype(np.float64)
-        total = float(share @ number)
-        return Tally(counts, sums, float(share * share @ number) / total if total else 1.0)
+            number = float(self._counts[place, self.layout.at[k.LABELLED]])
+            total += weight * number
+            squares += weight * weight * number
+        return Tally(counts, sums, squares / total if total else 1.0)
 
     def change_layout(self, layout: Layout) -> None:
         """Move all tallies to a layout with more classes, or with scores."""

@@ -1,11 +1,11 @@
 """What is to be told, and by whom: records with the offset that caused each."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from worker.core.events import AlertEvent, MaintenanceEvent, OutputTopic, PerformanceEvent
+from worker.core.events import AlertEvent, MaintenanceEvent, MetricEvent, OutputTopic, PerformanceEvent
 from worker.core.identity import derived_id
 from worker.core.performance.task import Task
 
@@ -16,7 +16,7 @@ class Told(NamedTuple):
     topic: OutputTopic
     offset: int
     key: str
-    record: AlertEvent | PerformanceEvent | MaintenanceEvent
+    record: AlertEvent | MetricEvent | PerformanceEvent | MaintenanceEvent
 
 
 class Owner:
@@ -52,7 +52,7 @@ class Owner:
         segment = f"{name} = {value}"
         return self._maintenance(MaintenanceEvent(**self._common("segment_evicted", offset, segment), segment=segment))
 
-    def _common(self, kind: str, offset: int, *more: str) -> dict[str, object]:
+    def _common(self, kind: str, offset: int, *more: str) -> dict[str, Any]:
         return {
             "maintenance_id": derived_id(kind, self.model_id, self.shard, offset, *more),
             "kind": kind,

@@ -9,7 +9,7 @@ import numpy as np
 
 from worker.core.kernels.arrays import F64, I64, Bool
 from worker.core.options import PerformanceOptions
-from worker.core.performance.formulas import LAG_METRICS, lag_estimates
+from worker.core.performance.formulas import LAG_METRICS, lag_estimates, needs_sums
 from worker.core.performance.intervals import Estimate
 from worker.core.performance.layout import Layout, Tally, confusion
 from worker.core.performance.limits import Breach, Condition, Moment, Step, Watch
@@ -85,13 +85,10 @@ class Watched:
         series = self.series
 
         def figures(size: int, names: Collection[str]) -> Mapping[str, Estimate]:
-            tally = series.blocks.merged(series.window(size))
-            return estimates_of(tally, series.layout, look, names)
+            merge = series.blocks.merged if needs_sums(names) else series.blocks.merged_counts
+            return estimates_of(merge(series.window(size)), series.layout, look, names)
 
-        known = dict(self.reference.estimates(self.watch.metrics - set(LAG_METRICS), series.layout, look))
-        tally = self.reference.tally
-        if tally is not None and not self.watch.metrics.isdisjoint(LAG_METRICS):
-            known |= lag_estimates(tally, look.z)
+        known = self.reference.estimates(self.watch.metrics, series.layout, look)
         return self.watch.look(series.block + 1, self.reference.since(series.block), figures, known, moment)
 
     def worst_classes(self, size: int, names: list[str], count_max: int) -> list[str]:
@@ -128,9 +125,10 @@ class Watched:
 
     def restore(self, plain: StoredWatched, arrays: Arrays) -> None:
         """Take over what `plain` and `arrays` gave; ValueError for what cannot be."""
-        wrong = arrays.get("wrong", np.zeros((0, 2), dtype=np.int64))
-        rows = len(wrong) if wrong.ndim else 0
-        check_like(_STORED, {"wrong": wrong}, {"wrong": blank(np.int64, rows, 2)})
+        own = {name: array for name, array in arrays.items() if name == "wrong"}
+        rows = len(own["wrong"]) if "wrong" in own and own["wrong"].ndim else 0
+        check_like(_STORED, own, {"wrong": blank(np.int64, rows, 2)})
+        wrong = own["wrong"]
         refuse_if(_STORED, {"there is too much evidence": rows > WRONG_MAX, "evidence": outside(wrong, 0, 2**62)})
         rest = {name: array for name, array in arrays.items() if name != "wrong"}
         parts = by_part(_STORED, rest, ("series", "reference"))
@@ -142,7 +140,7 @@ class Watched:
 
 def estimates_of(tally: Tally, layout: Layout, look: Look, names: Collection[str]) -> Mapping[str, Estimate]:
     """Return estimates of metrics of a task and of lags."""
-    lags = {} if set(names).isdisjoint(LAG_METRICS) else lag_estimates(tally, look.z)
+    lags = lag_estimates(tally, look.z, names)
     others = set(names) - set(LAG_METRICS)
     return lags | (look.formulas.estimates(tally, layout, look.z, others) if others else {})
 
