@@ -43,7 +43,9 @@ def generate(count: int, seed: int = 7) -> list[tuple[int, bytes]]:
 def create_topics(bootstrap: str, names: list[str]) -> None:
     """Create topics with PARTITIONS partitions each."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    for future in admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names]).values():
+    compacted = {"cleanup.policy": "compact"}
+    topics = [NewTopic(name, PARTITIONS, 1, config=compacted if name.endswith("state") else {}) for name in names]
+    for future in admin.create_topics(topics).values():
         future.result(30)
 
 

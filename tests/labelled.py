@@ -39,7 +39,9 @@ def items(seed: int, count: int, tasks: Sequence[str] = TASKS) -> list[Item]:
         truth, event = _event(rng, task, now, degraded=number > 0.7 * count)
         event |= {"event_id": f"e{number}", "model_id": task}
         inside = rng.random() < 0.05
-        out.append((now, Item(is_label=False, record=(json.dumps(event | ({"label": truth} if inside else {})).encode(), now))))
+        out.append(
+            (now, Item(is_label=False, record=(json.dumps(event | ({"label": truth} if inside else {})).encode(), now)))
+        )
         if rng.random() < 0.02:
             out.append((now + 5, Item(is_label=False, record=(json.dumps(event | {"label": truth}).encode(), now + 5))))
         out += _labels(rng, task, event["event_id"], truth, now)
@@ -60,7 +62,8 @@ def _event(rng: random.Random, task: str, now: int, *, degraded: bool) -> tuple[
         return truth, event | {"prediction": truth + rng.gauss(0, 4 if degraded else 1)}
     if task == "score":
         return rng.random() < x, event | {"prediction": 1 - x if degraded else x}
-    names = {"binary": ["ok", "fraud"], "boolean": [False, True], "digits": [0, 1, 2, 3, 7]}.get(task, list("abcdef"))
+    known: dict[str, list[Any]] = {"binary": ["ok", "fraud"], "boolean": [False, True], "digits": [0, 1, 2, 3, 7]}
+    names = known.get(task, list("abcdef"))
     if task == "digits":
         event["probabilities"] = {"0": 0.5, "1": 0.2, "2": 0.2, "3": 0.1}
     truth = rng.choice(names)
@@ -77,7 +80,7 @@ def _labels(rng: random.Random, task: str, event_id: str, truth: Any, now: int) 
         return []
     lag = rng.choice([-30, 200, 500, 500, 900, 3_000, 25_000])
     stamp = now + max(lag, 1)
-    found = [(now + lag, _label(task, event_id, truth, stamp))]
+    found: list[tuple[float, Item]] = [(now + lag, _label(task, event_id, truth, stamp))]
     if rng.random() < 0.1:
         found.append((now + lag + rng.choice([0, 300]), found[0][1]))
     if rng.random() < 0.1:

@@ -36,6 +36,7 @@ class World:
         self.replaced = 0
         self.closed: list[str] = []
         self.paused: set[int] = set()
+        self.behind: set[int] = set()
 
     # What a test does.
 
@@ -69,6 +70,9 @@ class World:
     def detach(self, partitions: Sequence[int]) -> None:
         for partition in partitions:
             self.attached.pop(partition, None)
+
+    def may_have_more(self, partition: int) -> bool:
+        return partition in self.behind
 
     def pause_labels(self, partition: int, *, paused: bool) -> None:
         if paused:

@@ -3,19 +3,22 @@
 Kafka knows no order between `predictions[p]` and `labels[p]`. While a worker keeps up it does not matter. But when it
 works off a backlog, the topic with the shorter records comes in faster, and labels would reach their bound before the
 predictions that they belong to. So labels wait until the predictions have come as far as they, by the timestamps of
-their Kafka records, or until no prediction has come for `hold_ms`: then there is nothing to wait for. Predictions never
-wait. (Kafka Streams does the same to its inputs: KIP-353, `max.task.idle.ms`.)
+their Kafka records, or until there is nothing to wait for: no prediction has come for `hold_ms`, and Kafka has no more,
+or does not say so (after a transaction it never does) for ten times as long. Predictions never wait. (Kafka Streams
+does the same to its inputs: KIP-353, `max.task.idle.ms`.)
 
 What is held was not taken: whoever gets the partition reads it again.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from worker.core.events import RawBatch
 
 LEAD_MS = 1_000
 """So far labels may be ahead of the predictions."""
+
+_PATIENCE = 10
 
 
 class Alignment:
@@ -54,11 +57,21 @@ class Alignment:
         self._reached_ms[batch.partition] = max(self._reached_ms[batch.partition], *batch.timestamps_ms)
         self._last_prediction_ms[batch.partition] = now_ms
 
-    def release(self, now_ms: int) -> list[RawBatch]:
-        """Return the labels that may be taken now, in their order."""
+    def release(self, now_ms: int, may_have_more: Callable[[int], bool]) -> list[RawBatch]:
+        """Return the labels that may be taken now, in their order.
+
+        Args:
+            now_ms: by a clock that only goes on.
+            may_have_more: whether there may be predictions of a partition that have not come yet.
+        """
         released = []
         for partition, held in self._held.items():
-            silent = now_ms - self._last_prediction_ms[partition] >= self._hold_ms
+            if not held:
+                continue
+            waited_ms = now_ms - self._last_prediction_ms[partition]
+            silent = waited_ms >= self._hold_ms and (
+                waited_ms >= _PATIENCE * self._hold_ms or not may_have_more(partition)
+            )
             limit_ms = self._reached_ms[partition] + LEAD_MS
             while held:
                 count = len(held[0].offsets) if silent else _up_to(held[0], limit_ms)

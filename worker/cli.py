@@ -286,7 +286,17 @@ def _toml_lines(table: Mapping[str, Any], prefix: str) -> Iterator[str]:
         if isinstance(value, Mapping):
             yield from _toml_lines(value, f"{name}.")
         else:
-            yield f"{name} = {json.dumps(value, ensure_ascii=False)}"
+            yield f"{name} = {_toml_value(value)}"
+
+
+def _toml_value(value: object) -> str:
+    """Write a value on one line; tables in a list are inline ones, without what is not set."""
+    if isinstance(value, Mapping):
+        pairs = (f"{json.dumps(key)} = {_toml_value(each)}" for key, each in value.items() if each is not None)
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 modelvigil.add_command(state)

@@ -180,7 +180,7 @@ class Loop:
             if batch.partition in self._tracks:
                 self._alignment.predictions_taken(batch, self._clock.monotonic_ms())
         if held:
-            for batch in self._alignment.release(self._clock.monotonic_ms()):
+            for batch in self._alignment.release(self._clock.monotonic_ms(), self._source.may_have_more):
                 self._take(batch)
             self._pause_labels()
 

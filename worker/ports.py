@@ -154,6 +154,10 @@ class Source(Protocol):
         """Stop reading partitions; nothing of them is delivered afterwards."""
         ...
 
+    def may_have_more(self, partition: int) -> bool:
+        """Tell whether there may be predictions of an attached partition that were not delivered yet."""
+        ...
+
     def pause_labels(self, partition: int, *, paused: bool) -> None:
         """Deliver no labels of an attached partition for now, or go on with them where they stopped."""
         ...

@@ -121,7 +121,7 @@ class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     idle_close_ms: Annotated[int, Meta(ge=100)] = 5_000
     """Silence of a partition after which panes that are over are published without waiting for a later event."""
     label_hold_ms: Annotated[int, Meta(ge=0, le=60_000)] = 2_000
-    """Labels that are ahead of the predictions in a backlog wait for them, unless none has come for so long."""
+    """Labels that are ahead of the predictions in a backlog wait, unless none has come so long and none is left."""
     start_at: Literal["earliest", "latest"] = "earliest"
     """Where a partition without a committed position begins."""
     instance_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,100}$")] = ""

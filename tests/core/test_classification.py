@@ -111,7 +111,11 @@ def test_values_of_a_confusion_matrix_are_those_of_scikit_learn(rows: list[tuple
         del expected["matthews"]
     for name, value in expected.items():
         assert found[name].value == pytest.approx(value, abs=1e-12), name
-        assert found[name].support == len(rows)
+        if name in {"balanced_accuracy", "precision_macro", "recall_macro", "f1_macro"}:
+            # As if all classes had as few events as the rarest.
+            assert found[name].support <= len(rows)
+        else:
+            assert found[name].support == len(rows)
         assert ordered(found[name], -1.0 if name == "matthews" else 0.0, 1.0), name
     assert all(found[name].value is None for name in OF_PROBABILITIES)
 

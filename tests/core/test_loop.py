@@ -563,6 +563,20 @@ def test_labels_wait_no_longer_than_predictions_come(world: World) -> None:
     assert journal_of(world) == [(EntryKind.PREDICTIONS, 1), (EntryKind.LABELS, 2)]
 
 
+def test_labels_wait_longer_while_kafka_has_predictions(world: World) -> None:
+    """A slow start is no silence: as long as there are predictions to come, labels wait, though not for ever."""
+    loop = live(world, loop_of(world, LoopOptions(label_hold_ms=2_000)))
+    world.behind = {0}
+    world.give(0, stamped(labels(2), 50_000, 60_000), InputTopic.LABELS)
+    loop.step()
+    world.now_ms += 10_000
+    loop.step()
+    assert journal_of(world) == []
+    world.now_ms += 10_000
+    loop.step()
+    assert journal_of(world)[0] == (EntryKind.LABELS, 2)
+
+
 def test_no_more_labels_are_fetched_than_may_wait(world: World) -> None:
     """More than `held_labels_max` held labels pause their partition, until the predictions have come."""
     loop = live(world, loop_of(world, LoopOptions(label_hold_ms=60_000, held_labels_max=2)))

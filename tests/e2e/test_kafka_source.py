@@ -109,6 +109,20 @@ def test_records_of_aborted_transactions_are_passed_over(cluster: Cluster) -> No
     assert [value for batch in batches for value in batch.values] == [b"0", b"2"]
 
 
+def test_a_source_tells_whether_there_is_more(cluster: Cluster) -> None:
+    """Before the first answer, and while records are left, there may be more; at the end there is not."""
+    source = cluster.source()
+    cluster.fill({0: [b"%d" % n for n in range(500)]})
+    source.attach(0, 0, 0)
+    source.attach(1, 0, 0)
+    assert source.may_have_more(0)
+    fetched(source, 500)
+    assert not source.may_have_more(0)
+    for _ in range(20):
+        source.fetch(10, 100)
+    assert not source.may_have_more(1)
+
+
 def test_paused_labels_go_on_where_they_stopped(cluster: Cluster) -> None:
     """While labels are paused predictions come alone; afterwards every label comes, once, in order."""
     values = [b"%d" % n for n in range(3000)]

@@ -91,6 +91,9 @@ class NaiveJoin:
         self.waiting.append(row)
         for place, early in enumerate(self.early):
             if early is not None and early.key == step.key:
+                if own is not None:
+                    newer = k.CORRECTIONS if early.label_ms >= step.time_ms else k.OUTDATED_LABELS
+                    self.counters[k.DUPLICATE_LABELS if own == early.label else newer] += 1
                 if own is None or early.label_ms >= step.time_ms:
                     row.label, row.label_ms = early.label, early.label_ms
                 self.early[place] = None

@@ -53,6 +53,11 @@ class SimSource:
                 self._positions.pop((topic, partition), None)
         self._paused.difference_update(partitions)
 
+    def may_have_more(self, partition: int) -> bool:
+        """Tell whether there are predictions that were not delivered yet."""
+        place = (InputTopic.PREDICTIONS, partition)
+        return self._positions[place] != self._host.broker.log(*place).stable_end
+
     def pause_labels(self, partition: int, *, paused: bool) -> None:
         """Deliver no labels of a partition for now, or go on."""
         assert (InputTopic.LABELS, partition) in self._positions, f"partition {partition} is not attached"

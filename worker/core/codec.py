@@ -213,8 +213,9 @@ class _Kind(msgspec.Struct):
 
 def decode_metric(value: bytes) -> MetricEvent | PerformanceEvent:
     """Decode a record of the topic `metrics`; msgspec's errors for anything else."""
-    kind = msgspec.json.decode(value, type=_Kind).kind
-    return msgspec.json.decode(value, type=PerformanceEvent if kind == "performance" else MetricEvent)
+    if msgspec.json.decode(value, type=_Kind).kind == "performance":
+        return msgspec.json.decode(value, type=PerformanceEvent)
+    return msgspec.json.decode(value, type=MetricEvent)
 
 
 def dead_letter(batch: RawBatch, reject: Reject, topic: str) -> Output:

@@ -301,7 +301,7 @@ class AccuracyEstimate(Struct, frozen=True):
     """
 
     accuracy: float | None
-    """Confidence-based estimate (CBPE): confidences of the pane, each with the share of right answers it used to have."""
+    """Confidence-based (CBPE): the confidences of the pane, each with the share of right answers it used to have."""
     low: float | None
     high: float | None
     predictions: int

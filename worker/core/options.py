@@ -114,9 +114,8 @@ class ConceptDriftOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """Drift of a model's error (0 or 1 for a class, |e| / (|e| + usual |e|) for a number)."""
 
     detector: Literal["off", "adwin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w"] = "adwin"
-    effect_min: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.005
-    """The least rise of the mean error that is an alarm, as the detector sees it. What ADWIN keeps of its window is
-    mostly from before the change, so a loss of 10 points looks like 1 to 3."""
+    effect_min: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.02
+    """The least rise of the mean error that is an alarm."""
     rest_labels: Count = 1_000
     """After an alarm the detector is not heard for so many labels."""
 

@@ -11,7 +11,7 @@ merges the row's two oldest into one of the next row. State, all 0 when empty:
 * `totals`, `variances` f64[R, m + 1]: sum, and sum of squared deviations from the mean, of each bucket;
 * `width` i64[1]: values in the window, which are the values since the last alarm;
 * `window` f64[2]: sum, and sum of squared deviations from the mean, of the window;
-* `change` f64[2]: mean of the dropped part and of the kept part at the last alarm; stays until the next.
+* `change` f64[2]: means before and after the most likely place of the last change; stays until the next alarm.
 
 R = 60 rows hold any stream: with m = 5, row r is begun by value 5 x 2^r - 4, so 2^53 values use 51 rows.
 """
@@ -80,18 +80,6 @@ def _last_row(buckets: I64) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def _drop_oldest(buckets: I64, totals: F64, variances: F64, width: I64, window: F64) -> None:
-    """Remove the oldest bucket from the window, which must hold another one. O(m + log n)."""
-    row = _last_row(buckets)
-    width[0] -= 1 << row
-    window[0] -= totals[row, 0]
-    size, left = float(1 << row), float(width[0])
-    difference = totals[row, 0] / size - window[0] / left
-    window[1] -= variances[row, 0] + size * left * difference * difference / (size + left)
-    _shift(row, 1, buckets, totals, variances)
-
-
-@numba.njit(cache=True, nogil=True)
 def _has_cut(buckets: I64, totals: F64, width: I64, window: F64, delta: float, min_window_length: int) -> bool:
     """Return whether the window can be cut in two parts whose means differ too much. O(m log n).
 
@@ -99,7 +87,7 @@ def _has_cut(buckets: I64, totals: F64, width: I64, window: F64, delta: float, m
     `min_window_length` - 1 values less than they hold, as in MOA and River.
     """
     if window[1] < 0.0:
-        return False  # only rounding gets here, after a drop; River then compares with the root of it, which is NaN
+        return False  # only rounding gets here; River then compares with the root of it, which is NaN
     log_term = math.log(2.0 * math.log(float(width[0])) / delta)
     variance = window[1] / width[0]
     n_old, n_new = 0.0, float(width[0])
@@ -123,6 +111,32 @@ def _has_cut(buckets: I64, totals: F64, width: I64, window: F64, delta: float, m
 
 
 @numba.njit(cache=True, nogil=True)
+def _note_change(buckets: I64, totals: F64, width: I64, window: F64, min_window_length: int, change: F64) -> None:
+    """Note the means on both sides of the cut at which they differ most, in standard errors. O(m log n).
+
+    What ADWIN keeps is mostly from before the change: it drops no more than it must. So its two parts say little of
+    how much has changed; the most likely cut does (the maximum likelihood place of a change of the mean).
+    """
+    n_old, n_new = 0.0, float(width[0])
+    total_old, total_new, best = 0.0, window[0], -1.0
+    for row in range(_last_row(buckets), -1, -1):
+        for k in range(buckets[row]):
+            n_old += float(1 << row)
+            n_new -= float(1 << row)
+            total_old += totals[row, k]
+            total_new -= totals[row, k]
+            if n_old < min_window_length or n_new < min_window_length:
+                continue
+            difference = total_old / n_old - total_new / n_new
+            weight = difference * difference * n_old * n_new
+            if weight > best:
+                best = weight
+                # Sums of values in [0, 1] are exact to their last bits only: the means are kept in that range.
+                change[0] = min(max(total_old / n_old, 0.0), 1.0)
+                change[1] = min(max(total_new / n_new, 0.0), 1.0)
+
+
+@numba.njit(cache=True, nogil=True)
 def adwin(
     values: F64,
     begin: int,
@@ -139,21 +153,17 @@ def adwin(
 ) -> int:
     """Take values f64[n], each in [0, 1], from `begin` to the first that alarms; return its index, or n if none does.
 
-    Amortized O(1) for a value, and O(m log n) for each `clock`th, where all cuts are tried. An alarm empties the
-    window once the old part is dropped and `change` is noted, as River does before the next value. So River's tick
+    Amortized O(1) for a value, and O(m log n) for each `clock`th, where all cuts are tried. An alarm notes `change`
+    and empties the window, as River does before the next value. So River's tick
     is the width. `min_window_length` >= 1, `grace_period` >= 1, m >= 2.
     """
     for i in range(begin, len(values)):
         _insert(values[i], buckets, totals, variances, width, window)
         if width[0] % clock != 0 or width[0] <= grace_period:
             continue
-        width_before, total_before = width[0], window[0]
-        while _has_cut(buckets, totals, width, window, delta, min_window_length):
-            _drop_oldest(buckets, totals, variances, width, window)
-        if width[0] < width_before:
-            # Sums of values in [0, 1] are exact to their last bits only: the means are kept in that range.
-            change[0] = min(max((total_before - window[0]) / (width_before - width[0]), 0.0), 1.0)
-            change[1] = min(max(window[0] / width[0], 0.0), 1.0)
+        if _has_cut(buckets, totals, width, window, delta, min_window_length):
+            # River drops old buckets now, one by one, and all the rest before the next value.
+            _note_change(buckets, totals, width, window, min_window_length, change)
             buckets[:] = 0
             totals[:] = 0.0
             variances[:] = 0.0

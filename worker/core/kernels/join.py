@@ -1,8 +1,8 @@
 """The join of predictions and labels: rings of rows with an index by key, in compact arrays.
 
 A ring holds rows in the order in which they came: row number `r` is in slot r modulo capacity. The index is open
-addressing with linear probing over at least twice as many places; a row that leaves is taken out by shifting back what
-follows it (Knuth, TAOCP 3, 6.4, algorithm R), so nothing ever has to be rebuilt but when a ring grows.
+addressing with linear probing over half as many places more at least; a row that leaves is taken out by shifting back
+what follows it (Knuth, TAOCP 3, 6.4, algorithm R), so nothing ever has to be rebuilt but when a ring grows.
 
 Rule 1: what happens at a row depends on the rows before it, never on how they were cut into calls.
 Rule 2: the latest label wins, by its own timestamp; of two of one timestamp, the one that came later.
@@ -76,7 +76,7 @@ def find(ring: Ring, k0: np.uint64, k1: np.uint64) -> int:
 @numba.njit(cache=True, nogil=True)
 def append(ring: Ring, k0: np.uint64, k1: np.uint64) -> int:
     """Append a row whose key is not there, to a ring that is not full; return its slot. O(1)."""
-    slot: int = int(ring.meta[TAIL]) & (ring.keys.shape[0] - 1)
+    slot: int = int(ring.meta[TAIL]) % ring.keys.shape[0]
     ring.meta[TAIL] += 1
     ring.keys[slot, 0] = k0
     ring.keys[slot, 1] = k1
@@ -115,7 +115,7 @@ def build_index(ring: Ring) -> None:
     """Enter all rows of a ring whose index is empty. O(C)."""
     mask = ring.table.shape[0] - 1
     for row in range(ring.meta[HEAD], ring.meta[TAIL]):
-        slot = row & (ring.keys.shape[0] - 1)
+        slot = row % ring.keys.shape[0]
         if ring.alive[slot]:
             place = np.int64(ring.keys[slot, 0] & np.uint64(mask))
             while ring.table[place] != 0:
@@ -126,7 +126,7 @@ def build_index(ring: Ring) -> None:
 @numba.njit(cache=True, nogil=True)
 def _drop_head(ring: Ring) -> int:
     """Drop the first row; return its slot."""
-    slot: int = int(ring.meta[HEAD]) & (ring.keys.shape[0] - 1)
+    slot: int = int(ring.meta[HEAD]) % ring.keys.shape[0]
     if ring.alive[slot]:
         remove(ring, slot)
     ring.meta[HEAD] += 1
@@ -153,22 +153,22 @@ def _pass_time(
     due: I32,
 ) -> None:
     """Look at labels that are due, and let go what has waited for more than `wait_ms`. O(rows that leave)."""
-    mask = waiting.keys.shape[0] - 1
+    capacity = waiting.keys.shape[0]
     while waiting.meta[DUE] < waiting.meta[TAIL]:
-        slot = waiting.meta[DUE] & mask
+        slot = waiting.meta[DUE] % capacity
         if known.time_ms[slot] + due_ms >= now_ms:
             break
         due[0] += 1
         due[1] += known.kind[slot] != NO_LABEL
         waiting.meta[DUE] += 1
     while waiting.meta[HEAD] < waiting.meta[TAIL]:
-        if known.time_ms[waiting.meta[HEAD] & mask] + wait_ms >= now_ms:
+        if known.time_ms[waiting.meta[HEAD] % capacity] + wait_ms >= now_ms:
             break
         _leave(waiting, known, counters, UNLABELLED_LATE)
         waiting.meta[DUE] = max(waiting.meta[DUE], waiting.meta[HEAD])
-    mask = early.keys.shape[0] - 1
+    capacity = early.keys.shape[0]
     while early.meta[HEAD] < early.meta[TAIL]:
-        slot = early.meta[HEAD] & mask
+        slot = early.meta[HEAD] % capacity
         if early.alive[slot]:
             if early_known.label_ms[slot] + wait_ms >= now_ms:
                 break
@@ -266,8 +266,12 @@ def join_predictions(
         known.label_ms[slot] = times_ms[row]
         found = find(early, keys[row, 0], keys[row, 1])
         if found >= 0:
-            # A label inside the prediction is as old as the prediction.
-            if kinds[row] == NO_LABEL or early_known.label_ms[found] >= times_ms[row]:
+            # A label inside the prediction is as old as the prediction. One of the two is told as what it is.
+            newer = early_known.label_ms[found] >= times_ms[row]
+            if kinds[row] != NO_LABEL:
+                same = kinds[row] == early_known.kind[found] and labels[row] == early_known.label[found]
+                counters[DUPLICATE_LABELS if same else (CORRECTIONS if newer else OUTDATED_LABELS)] += 1
+            if kinds[row] == NO_LABEL or newer:
                 known.label[slot] = early_known.label[found]
                 known.kind[slot] = early_known.kind[found]
                 known.label_ms[slot] = early_known.label_ms[found]
@@ -306,8 +310,8 @@ def join_labels(
         if slot >= 0:
             _relabel(early_known, slot, labels[row], kinds[row], times_ms[row], counters, outcome, row)
             continue
-        mask = early.keys.shape[0] - 1
-        while early.meta[HEAD] < early.meta[TAIL] and not early.alive[early.meta[HEAD] & mask]:
+        capacity = early.keys.shape[0]
+        while early.meta[HEAD] < early.meta[TAIL] and not early.alive[early.meta[HEAD] % capacity]:
             _drop_head(early)
         if early.meta[TAIL] - early.meta[HEAD] >= early_max:
             counters[LABEL_SIZE] += 1

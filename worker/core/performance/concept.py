@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from worker.core.kernels.arrays import F64, I64
 from worker.core.options import ConceptDriftOptions
@@ -27,6 +27,8 @@ class OpenDrift(Struct, frozen=True, forbid_unknown_fields=True):
     after: _Mean
     opened_ms: _Count
     opened_offset: int
+    settled: bool = False
+    """Whether `after` was measured over a whole chunk; what the detector saw may have been a few labels."""
 
 
 class StoredConcept(Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,10 +77,19 @@ class ConceptWatch:
                     yield step
             if self._fill == self._chunk_labels:
                 mean, self._fill, self._total = self._total / self._fill, 0, 0.0
-                if self.open is not None and mean <= (self.open.before + self.open.after) / 2.0:
+                if self.open is not None and self._is_over(self.open, mean):
                     yield DriftStep(stop - 1, "resolved", self.open, mean)
                     self.open = None
             begin = stop
+
+    def _is_over(self, drift: OpenDrift, mean: float) -> bool:
+        """Judge a chunk of labels after an alarm. The first one tells how large the error has become."""
+        if drift.settled:
+            return mean <= (drift.before + drift.after) / 2.0
+        if mean <= drift.before + self._options.effect_min / 2.0:
+            return True
+        self.open = structs.replace(drift, after=min(mean, 1.0), settled=True)
+        return False
 
     def _count(self, errors: F64) -> None:
         # One after the other, so that how the stream is cut changes no bit.

@@ -88,7 +88,7 @@ def _average_share(hits: F64, of: F64, table: Confusion, z: float) -> Estimate:
     if table.n <= 0.0:
         return unknown()
     low, high = wilson_limits(hits / table.design, of / table.design, z)
-    return _average(quotient(hits, of), low, high, None, table.n)
+    return _average(quotient(hits, of), low, high, None, _balanced_support(of, table))
 
 
 def f1_macro(table: Confusion, z: float) -> Estimate:
@@ -102,7 +102,7 @@ def f1_macro(table: Confusion, z: float) -> Estimate:
         return unknown()
     both = table.labels + table.predictions
     value, low, high = f1_estimates(table.hits, both, z, table.design)
-    return _average(value, low, high, _f1_correlation(table, value, both), table.n)
+    return _average(value, low, high, _f1_correlation(table, value, both), _balanced_support(both / 2.0, table))
 
 
 def _f1_correlation(table: Confusion, f1: F64, both: F64) -> F64:
@@ -118,6 +118,14 @@ def _f1_correlation(table: Confusion, f1: F64, both: F64) -> F64:
     correlation = quotient(covariance, scale)
     np.fill_diagonal(correlation, 1.0)
     return correlation
+
+
+def _balanced_support(of: F64, table: Confusion) -> float:
+    """Return the events that a mean over classes rests on: as if all classes had as few as the rarest one.
+
+    Near 1 the limits of a mean over rare classes are too narrow: they cannot reach beyond 1 for any of them.
+    """
+    return min(float(len(of) * of.min()), table.n)
 
 
 def _average(value: F64, low: F64, high: F64, correlation: F64 | None, support: float) -> Estimate:

@@ -79,14 +79,15 @@ class Columns:
             setattr(self, name, new)
 
 
-def _capacity(rows: int) -> int:
-    return max(_CAPACITY_MIN, 1 << max(rows - 1, 0).bit_length())
+def _capacity(wanted: int, now: int, most: int) -> int:
+    """Return the capacity of a ring that must grow: by half at least, but not beyond what it will ever need."""
+    return max(_CAPACITY_MIN, min(max(wanted, now + now // 2), most))
 
 
 def _ring(capacity: int) -> k.Ring:
     return k.Ring(
         np.zeros((capacity, 2), dtype=np.uint64),
-        np.zeros(2 * capacity, dtype=np.int32),
+        np.zeros(1 << (capacity + capacity // 2).bit_length(), dtype=np.int32),
         np.zeros(4, dtype=np.int64),
         np.zeros(capacity, dtype=np.bool),
     )
@@ -104,7 +105,7 @@ def _known(capacity: int) -> k.Known:
 def _grown(ring: k.Ring, known: k.Known, capacity: int) -> tuple[k.Ring, k.Known, I64]:
     """Return the same rows in arrays of another capacity, first row first, and where they were."""
     head, tail = int(ring.meta[k.HEAD]), int(ring.meta[k.TAIL])
-    places = np.arange(head, tail) & (len(ring.keys) - 1)
+    places = np.arange(head, tail) % len(ring.keys)
     new, new_known = _ring(capacity), _known(capacity)
     arrays = new_known._asdict()
     for name, old_array in known._asdict().items():
@@ -149,10 +150,12 @@ class LabelJoin:
 
         No slot is used twice within a call, so what is looked up after it is still there.
         """
-        limit = _capacity(self._options.join_events_max + _ROOM_MIN)
+        limit = max(_CAPACITY_MIN, self._options.join_events_max + _ROOM_MIN)
         wanted = self.waiting + count
         if wanted > len(self._waiting.keys) and len(self._waiting.keys) < limit:
-            self._waiting, self._known, places = _grown(self._waiting, self._known, min(_capacity(wanted), limit))
+            self._waiting, self._known, places = _grown(
+                self._waiting, self._known, _capacity(wanted, len(self._waiting.keys), limit)
+            )
             self.columns.moved(places, len(self._waiting.keys))
         return min(count, len(self._waiting.keys) - self.waiting)
 
@@ -206,7 +209,7 @@ class LabelJoin:
         wanted = int(self._early.meta[k.TAIL] - self._early.meta[k.HEAD]) + len(keys)
         early_max = self._options.early_labels_max
         if wanted > len(self._early.keys) and len(self._early.keys) < early_max:
-            capacity = _capacity(min(wanted, early_max))
+            capacity = _capacity(wanted, len(self._early.keys), early_max)
             self._early, self._early_known, _ = _grown(self._early, self._early_known, capacity)
         outcome = _outcome(len(keys))
         k.join_labels(
@@ -292,7 +295,7 @@ class LabelJoin:
 
     @staticmethod
     def _places(ring: k.Ring) -> I64:
-        return np.arange(ring.meta[k.HEAD], ring.meta[k.TAIL]) & (len(ring.keys) - 1)
+        return np.arange(ring.meta[k.HEAD], ring.meta[k.TAIL]) % len(ring.keys)
 
 
 def _outcome(count: int) -> k.Outcome:
@@ -328,7 +331,7 @@ def _restored(arrays: Arrays, rows_max: int) -> tuple[k.Ring, k.Known]:
     """Return a ring with these rows; ValueError for what cannot be."""
     count = len(arrays["keys"]) if "keys" in arrays and arrays["keys"].ndim else 0
     refuse_if(_STORED, {"there are too many rows": count > rows_max})
-    capacity = _capacity(count + _ROOM_MIN)
+    capacity = max(_CAPACITY_MIN, count + _ROOM_MIN)
     ring, known = _ring(capacity), _known(capacity)
     like = {"keys": blank(np.uint64, count, 2), "alive": blank(np.bool, count)}
     check_like(_STORED, arrays, like | {name: blank(each.dtype.type, count) for name, each in known._asdict().items()})

@@ -78,7 +78,7 @@ class Ledger:
         self.whole = self._new_watched({*self._formulas.names, *LAG_METRICS}, self._known)
         self.by_segment: dict[Key, Watched] = {}
         self.coverage = Coverage(options, conditions(known.limits or (), (COVERAGE,)), self._z)
-        self.concept = ConceptWatch(options.drift, options.support_min)
+        self.concept = ConceptWatch(options.drift, max(options.support_min, _DRIFT_CHUNK_MIN))
         self.quality: I64 = np.zeros(len(Quality), dtype=np.int64)
         self.usual_error = 1.0
         self.revision = 0
@@ -149,9 +149,17 @@ class Ledger:
         self.layout = self._wanted_layout(has_scores=has_scores)
         self.whole.change_layout(self.layout)
 
-    def drop_segment(self, place: int, value_id: int) -> None:
-        """Forget a value of a segment that gave way to another."""
-        self.by_segment.pop((place, value_id), None)
+    def drop_segment(self, key: Key, offset: int, confidences: Confidences, counters: I64) -> Iterator[Told]:
+        """Forget a value of a segment that gives way to another; yield its last metrics and the end of its alerts."""
+        watched = self.by_segment.get(key)
+        if watched is None:
+            return
+        flush = Flush(None, self.revision, offset, confidences, counters, self.quality)
+        yield from self._publisher.flush(key, watched.series, flush)
+        now_ms = watched.series.latest_ms
+        for step in watched.farewell(self._look):
+            yield self._owner.alert(self._limit_alert(key, watched, step, now_ms, offset), offset)
+        del self.by_segment[key]
 
     # Labels.
 
@@ -405,5 +413,7 @@ def _counted(panes: I64) -> tuple[I64, I64]:
 
 _WRONG_FROM = 0.9
 """Of the error on the scale of 0 to 1: nine times the usual one."""
+_DRIFT_CHUNK_MIN = 100
+"""Labels in a row by which the end of a drift is judged, at least."""
 _DRIFT_CONFIDENCE = 0.998
 """Of ADWIN: its delta is 0.002."""

@@ -161,6 +161,20 @@ class Watch:
                             self.cleared[each.key] = done
         return steps
 
+    def end_all(self, figures: Figures, reference: Mapping[str, Estimate]) -> list[Step]:
+        """Return the end of every open breach, as the windows stand in which they were found."""
+        steps = []
+        for condition in self.conditions:
+            breach = self.open.pop(condition.key, None)
+            if breach is None:
+                continue
+            estimate = figures(breach.window, {condition.metric}).get(condition.metric)
+            verdict = None if estimate is None else judge(condition, estimate, reference.get(condition.metric))
+            if estimate is not None and verdict is not None:
+                known = reference.get(condition.metric)
+                steps.append(Step("resolved", condition, breach, estimate, known, verdict.limit, breach.window))
+        return steps
+
     def _judge(
         self,
         condition: Condition,

@@ -21,7 +21,7 @@ from worker.core.performance.batch import Labelled, Pending, labelled
 from worker.core.performance.confidence import Confidences, confidence_bins
 from worker.core.performance.label_join import NO_BLOCK, LabelJoin
 from worker.core.performance.ledger import Ledger
-from worker.core.performance.segments import OTHER, Segments
+from worker.core.performance.segments import OTHER, Evicted, Segments
 from worker.core.performance.series_keys import ARCHIVED, series_code
 from worker.core.performance.task import Pairs, Task, infer_task
 from worker.core.performance.telling import Owner, Told
@@ -113,16 +113,23 @@ class PerformanceMonitor:
             [None if event.segment is None else event.segment.get(name) for name in names]
             for event in arrived.events[begin:end]
         ]
-        ids, evicted = self.segments.ids(values, self.seen)
+        told = [
+            each
+            for leaving in self.segments.leaving(values[0], self.seen)
+            for each in self._farewell(leaving, int(arrived.offsets[begin]))
+        ]
+        ids, _ = self.segments.ids(values, self.seen)
         self._ids = np.array(ids, dtype=np.int32).reshape(len(ids), len(names))
         self.seen += len(ids)
-        told = []
-        for each in evicted:
-            self.early_predictions.pop(series_code((each.place, each.value.id), len(names)), None)
-            if self.ledger is not None:
-                self.ledger.drop_segment(each.place, each.value.id)
-            told.append(self._owner.segment_evicted(names[each.place], each.value.name, int(arrived.offsets[begin])))
         return begin + len(ids), told
+
+    def _farewell(self, leaving: Evicted, offset: int) -> Iterator[Told]:
+        """Publish what is left of a value of a segment, resolve its alerts, and forget it."""
+        key = leaving.place, leaving.value.id
+        self.early_predictions.pop(series_code(key, len(self._known.segments)), None)
+        if self.ledger is not None:
+            yield from self.ledger.drop_segment(key, offset, self.confidences, self.join.counters)
+        yield self._owner.segment_evicted(self._known.segments[leaving.place], leaving.value.name, offset)
 
     def _predicted(self, part: Arrived, keys: U64) -> list[Told]:
         events = part.events

@@ -46,6 +46,12 @@ class Segments:
         self._idle_events = idle_events
         self.all = [Segment(name) for name in names]
 
+    def leaving(self, values: Sequence[str | None], sequence: int) -> list[Evicted]:
+        """Return the values that will give way at an event."""
+        names = [None if value is None else value[:VALUE_CHARS_MAX] for value in values]
+        gone = [self._gives_way(segment, name, sequence) for segment, name in zip(self.all, names, strict=True)]
+        return [Evicted(place, each) for place, each in enumerate(gone) if each is not None]
+
     def ids(self, values: Sequence[Sequence[str | None]], sequence: int) -> tuple[list[list[int]], list[Evicted]]:
         """Return the ids of the first events of a batch, and the values that gave way at the very first one.
 

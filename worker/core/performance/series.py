@@ -195,6 +195,11 @@ class Series:
         self.arrival_revision += 1
         self.arrival_changed = False
 
+    @property
+    def latest_ms(self) -> int:
+        """About when its latest label came: the beginning of the latest block."""
+        return max(self._block_begins.values(), default=0)
+
     def begins(self) -> dict[int, int]:
         """Return the sizes of the windows that end with the block just completed, and when each of them began (ms).
 

@@ -126,6 +126,13 @@ def _number_name(value: float) -> str:
     return str(int(value)) if value.is_integer() and abs(value) < _WHOLE_MAX else repr(value)
 
 
+def _is_number_name(name: str) -> bool:
+    try:
+        return _number_name(float(name)) == name
+    except ValueError:
+        return False
+
+
 def _scale(pairs: Pairs) -> tuple[float, float]:
     """Return a label in the middle, and a power of two that is about as large as labels and errors around it."""
     used = (pairs.label_kinds == NUMBER) & (pairs.prediction_kinds == NUMBER)
@@ -210,13 +217,18 @@ class Classes:
         known = len(self._of_text) - 1
         open_ended = not self._declared and self._task.mode in ("text", "number", "text_score")
         if len(texts) > known:
-            add = self.table.add if open_ended and self._task.mode != "number" else self.table.find
-            new = [add(name) or self._alias(name) for name in texts.names[known:]]
+            new = [self._text_code(name, open_ended=open_ended) or self._alias(name) for name in texts.names[known:]]
             self._of_text = np.append(self._of_text, np.array(new, dtype=np.int16))
         if open_ended and len(columns) > self._columns_known:
             for name in columns.names[self._columns_known :]:
                 self.table.add(name)
             self._columns_known = len(columns)
+
+    def _text_code(self, name: str, *, open_ended: bool) -> int:
+        if not open_ended:
+            return self.table.find(name)
+        # Among numbers a text is a class only if it is one: that must not depend on which classes are known by then.
+        return self.table.add(name) if self._task.mode != "number" or _is_number_name(name) else OTHER
 
     def _alias(self, name: str) -> int:
         """Return the class that another spelling of a boolean means."""

@@ -12,7 +12,7 @@ from worker.core.options import PerformanceOptions
 from worker.core.performance.formulas import LAG_METRICS, lag_estimates, needs_sums
 from worker.core.performance.intervals import Estimate
 from worker.core.performance.layout import Layout, Tally, confusion
-from worker.core.performance.limits import Breach, Condition, Moment, Step, Watch
+from worker.core.performance.limits import Breach, Condition, Figures, Moment, Step, Watch
 from worker.core.performance.reference import Look, Reference
 from worker.core.performance.series import Addition, Series, StoredSeries
 from worker.core.performance.task import Task
@@ -83,13 +83,23 @@ class Watched:
         if not self.watch.conditions:
             return []
         series = self.series
+        known = self.reference.estimates(self.watch.metrics, series.layout, look)
+        figures = self._figures(look)
+        return self.watch.look(series.block + 1, self.reference.since(series.block), figures, known, moment)
+
+    def _figures(self, look: Look) -> Figures:
+        series = self.series
 
         def figures(size: int, names: Collection[str]) -> Mapping[str, Estimate]:
             merge = series.blocks.merged if needs_sums(names) else series.blocks.merged_counts
             return estimates_of(merge(series.window(size)), series.layout, look, names)
 
-        known = self.reference.estimates(self.watch.metrics, series.layout, look)
-        return self.watch.look(series.block + 1, self.reference.since(series.block), figures, known, moment)
+        return figures
+
+    def farewell(self, look: Look) -> list[Step]:
+        """Return the end of every open breach: the series will be watched no more."""
+        known = self.reference.estimates(self.watch.metrics, self.series.layout, look)
+        return self.watch.end_all(self._figures(look), known)
 
     def worst_classes(self, size: int, names: list[str], count_max: int) -> list[str]:
         """Return the classes whose recall in a window is furthest under that of the reference, or of 1, worst first."""

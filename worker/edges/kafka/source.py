@@ -47,6 +47,7 @@ class KafkaSource:
         self._topics = {topics[topic]: topic for topic in (InputTopic.PREDICTIONS, InputTopic.LABELS)}
         self._connection = connection
         self._attached: set[int] = set()
+        self._begins: dict[int, int] = {}
         self._watch = ErrorWatch()
         self._consumer = connection.consumer(self._watch, _DEFAULTS, {**_FORCED, "group.id": group_id})
 
@@ -58,6 +59,7 @@ class KafkaSource:
         offsets = zip(self._names, (offset, label_offset), strict=True)
         self._consumer.incremental_assign([TopicPartition(name, partition, begin) for name, begin in offsets])
         self._attached.add(partition)
+        self._begins[partition] = offset
 
     def detach(self, partitions: Sequence[int]) -> None:
         """Stop reading partitions; librdkafka throws away what it has read ahead of them."""
@@ -66,6 +68,17 @@ class KafkaSource:
             places = [TopicPartition(name, partition) for name in self._names for partition in sorted(gone)]
             self._consumer.incremental_unassign(places)
             self._attached -= gone
+
+    def may_have_more(self, partition: int) -> bool:
+        """Compare where reading is with the end as the last answer of Kafka told it; before the first one nobody knows.
+
+        The end may be that of a transaction, after which there is no record: then there seems to be more for ever.
+        """
+        place = TopicPartition(self._names[0], partition)
+        _, end = self._consumer.get_watermark_offsets(place, cached=True)
+        (position,) = self._consumer.position([place])
+        reached = max(position.offset, self._begins[partition])
+        return end < 0 or reached < end
 
     def pause_labels(self, partition: int, *, paused: bool) -> None:
         """Stop or go on to fetch labels of a partition; librdkafka fetches again what it had read ahead of it."""
