@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tests.streams import SMALL, START_MS, Record, batch
+from tests.streams import PERFORMANCE, SMALL, START_MS, Record, batch
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.engine import Engine
 from worker.core.events import InputTopic, Output, RawBatch
 from worker.core.options import EngineOptions
 from worker.core.shard import Topics
 
-LABELLED = msgspec.structs.replace(SMALL, models_max=8)
+LABELLED = msgspec.structs.replace(SMALL, models_max=8, performance=PERFORMANCE)
 """Options under which a few hundred labels go through everything."""
 
 

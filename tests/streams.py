@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
+import msgspec
+
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.detectors.refit import RefitPool
 from worker.core.engine import Engine
@@ -80,7 +82,8 @@ SMALL = EngineOptions(
     ),
     calibration=CalibrationOptions(scores_max=64, memory_events=200, detector_events_min=20, verdict_events_min=30),
     incident=IncidentOptions(quiet_ms=500, quiet_events=10, update_ms=200, evidence_max=3, features_max=3),
-    performance=PERFORMANCE,
+    # Without segments and short windows: records of metrics would take most of the time of every other test.
+    performance=msgspec.structs.replace(PERFORMANCE, segments=(), windows_ms=(8_000,)),
 )
 """Options under which a few hundred events and labels go through everything: warm-up, refits, incidents, bounds."""
 

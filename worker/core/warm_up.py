@@ -10,8 +10,14 @@ from worker.core.codec import encode
 from worker.core.detectors.isolation_forest import ForestArrays
 from worker.core.detectors.refit import RefitRequest
 from worker.core.engine import Engine
-from worker.core.events import PredictionEvent, RawBatch
-from worker.core.options import CalibrationOptions, EngineOptions, ForestOptions, HalfSpaceOptions
+from worker.core.events import InputTopic, LabelEvent, PredictionEvent, RawBatch
+from worker.core.options import (
+    CalibrationOptions,
+    EngineOptions,
+    ForestOptions,
+    HalfSpaceOptions,
+    PerformanceOptions,
+)
 from worker.core.shard import Topics
 
 _EVENTS = 128
@@ -24,6 +30,9 @@ _OPTIONS = EngineOptions(
         trees=2, sample_rows=8, rows_max=16, refit_events_first=16, takeover_events_min=4, takeover_events_max=8
     ),
     calibration=CalibrationOptions(scores_max=64, detector_events_min=16, verdict_events_min=16),
+    performance=PerformanceOptions(
+        pane_ms=1000, windows_ms=(2000,), block_labels=10, task_labels=4, reference_labels=20, support_min=10
+    ),
 )
 
 
@@ -58,5 +67,14 @@ def compile_kernels() -> None:
     times = [n * 100 for n in range(_EVENTS)]
     nothing = [None] * _EVENTS
     engine.handle(RawBatch(0, range(_EVENTS), times, values, nothing, nothing))
-    for _ in range(2):  # at the first tick the model is not idle yet
+    binary = [
+        encode(PredictionEvent(f"e{n}", "binary", {}, n % 3 == 0, probabilities={"true": 0.4, "false": 0.6}))
+        for n in range(_EVENTS)
+    ]
+    engine.handle(RawBatch(0, range(_EVENTS, 2 * _EVENTS), times, binary, nothing, nothing))
+    for first, model_id in ((0, "warm-up"), (_EVENTS, "binary")):
+        labels = [encode(LabelEvent(f"e{n}", model_id, n % 2 == 0 if first else n % 5 * 0.1)) for n in range(_EVENTS)]
+        offsets = range(first, first + _EVENTS)
+        engine.handle(RawBatch(0, offsets, times, labels, nothing, nothing, InputTopic.LABELS))
+    for _ in range(3):  # at the first tick the model is not idle yet
         engine.tick(0, times[-1] + 10 * _OPTIONS.pane_ms)
