@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from worker.core.events import LabelEvent, PredictionEvent
+from worker.core.events import LabelEvent, PredictionEvent, PredictionValue
 from worker.core.kernels.arrays import F64, I8, I32, I64, U64, Bool
 from worker.core.kernels.event_keys import event_keys
 from worker.core.options import EngineOptions
@@ -35,6 +35,29 @@ class Arrived(NamedTuple):
     offsets: I64
     times_ms: I64
     watermarks_ms: I64
+
+
+class Said(NamedTuple):
+    """What predictions (n) say, as columns; and whether any of it is a text, a label, a probability."""
+
+    predictions: list[PredictionValue]
+    labels: list[PredictionValue | None]
+    probabilities: list[dict[str, float] | None]
+    has_texts: bool
+    has_labels: bool
+    has_probabilities: bool
+
+    def part(self, begin: int, end: int) -> "Said":
+        """Return some of them."""
+        return Said(self.predictions[begin:end], self.labels[begin:end], self.probabilities[begin:end], *self[3:])
+
+
+def _said(events: Sequence[PredictionEvent]) -> Said:
+    predictions, labels = [event.prediction for event in events], [event.label for event in events]
+    probabilities = [event.probabilities for event in events]
+    has_labels = labels.count(None) < len(labels)
+    has_texts = str in set(map(type, predictions)) or (has_labels and str in set(map(type, labels)))
+    return Said(predictions, labels, probabilities, has_texts, has_labels, any(probabilities))
 
 
 class PerformanceMonitor:
@@ -64,14 +87,15 @@ class PerformanceMonitor:
             return []
         events = arrived.events
         keys = event_keys([event.event_id for event in events], self._seed)
+        said = _said(events)
         told: list[Told] = []
         begin = 0
         while begin < len(events):
-            end = begin + self.join.room(self._until_new(events, begin))
+            end = begin + self.join.room(self._until_new(said, begin))
             end, more = self._assign_segments(arrived, begin, end)
             told += self._as_of_versions(more, arrived)
             part = Arrived(events[begin:end], *(column[begin:end] for column in arrived[1:]))
-            told += self._as_of_versions(self._predicted(part, keys[begin:end]), part)
+            told += self._as_of_versions(self._predicted(part, said.part(begin, end), keys[begin:end]), part)
             begin = end
         return told
 
@@ -83,24 +107,23 @@ class PerformanceMonitor:
         versions = dict(zip(part.offsets.tolist(), (event.model_version for event in part.events), strict=True))
         return [Owner.of_version(each, versions.get(each.offset)) for each in told]
 
-    def _until_new(self, events: Sequence[PredictionEvent], begin: int) -> int:
+    def _until_new(self, said: Said, begin: int) -> int:
         """Return how many events there are up to the next one, after the first, that brings a new name.
 
         Before the task is known, also no more than could make it known at the last of them.
         """
-        if self.ledger is None and (self.join.early or any(event.label is not None for event in events[begin:])):
-            events = events[: begin + max(self.options.task_labels - len(self.pending), 1)]
-        rest = events[begin + 1 :]
-        texts = [each if isinstance(each, str) else None for event in rest for each in (event.prediction, event.label)]
-        found = self.texts.first_new(texts)
-        count = len(events) - begin if found is None else 1 + found // 2
-        if all(event.probabilities is None for event in rest[: count - 1]):
-            return count
-        known = self.columns
-        for place, event in enumerate(rest[: count - 1]):
-            if event.probabilities is not None and known.first_new(event.probabilities) is not None:
-                return 1 + place
-        return count
+        end = len(said.predictions)
+        if self.ledger is None and (said.has_labels or self.join.early):
+            end = min(end, begin + max(self.options.task_labels - len(self.pending), 1))
+        if said.has_texts:
+            pairs = zip(said.predictions[begin + 1 : end], said.labels[begin + 1 : end], strict=True)
+            found = self.texts.first_new(each if isinstance(each, str) else None for pair in pairs for each in pair)
+            end = end if found is None else begin + 1 + found // 2
+        if said.has_probabilities:
+            for place, row in enumerate(said.probabilities[begin + 1 : end], start=begin + 1):
+                if row is not None and self.columns.first_new(row) is not None:
+                    return place - begin
+        return end - begin
 
     def _assign_segments(self, arrived: Arrived, begin: int, end: int) -> tuple[int, list[Told]]:
         """Give the events their segments; return where to stop, and what is told of segments that gave way."""
@@ -131,11 +154,10 @@ class PerformanceMonitor:
             yield from self.ledger.drop_segment(key, offset, self.confidences, self.join.counters)
         yield self._owner.segment_evicted(self._known.segments[leaving.place], leaving.value.name, offset)
 
-    def _predicted(self, part: Arrived, keys: U64) -> list[Told]:
-        events = part.events
-        predictions, kinds = encode_values([event.prediction for event in events], self.texts)
-        labels, label_kinds = encode_values([event.label for event in events], self.texts)
-        probabilities = self._probabilities(events)
+    def _predicted(self, part: Arrived, said: Said, keys: U64) -> list[Told]:
+        predictions, kinds = encode_values(said.predictions, self.texts)
+        labels, label_kinds = encode_values(said.labels, self.texts)
+        probabilities = self._probabilities(said)
         self._learn_names()
         panes = part.times_ms // self.options.pane_ms
         ledger = self.ledger
@@ -148,11 +170,10 @@ class PerformanceMonitor:
         told = [] if ledger is None else ledger.due(due, part.times_ms, part.offsets)
         return told + self._pass_on(labelled(joined, self.join.columns, part.offsets))
 
-    def _probabilities(self, events: Sequence[PredictionEvent]) -> F64:
-        rows = [event.probabilities for event in events]
-        if not len(self.columns) and all(row is None for row in rows):
-            return np.zeros((len(rows), 0))
-        cells = encode_probabilities(rows, self.columns)
+    def _probabilities(self, said: Said) -> F64:
+        if not said.has_probabilities:
+            return np.full((len(said.predictions), len(self.columns)), np.nan)
+        cells = encode_probabilities(said.probabilities, self.columns)
         self.join.columns.widen(len(self.columns))
         return cells
 
