@@ -171,15 +171,15 @@ def regression_figures(tally: Tally, layout: Layout, task: Task) -> RegressionFi
     )
 
 
-def _error_bounds() -> F64:
-    """Return the lower bounds of the buckets of absolute errors, in units, and an upper one for the last."""
-    octaves = 2.0 ** np.arange(k.ERROR_LOW_OCTAVE - 1, k.ERROR_LOW_OCTAVE - 1 + k.ERROR_OCTAVES)
+def error_bounds(count: int) -> F64:
+    """Return the lower bounds of the buckets of absolute errors over so many octaves, in units, and an upper one."""
+    octaves = 2.0 ** np.arange(k.ERROR_LOW_OCTAVE - 1, k.ERROR_LOW_OCTAVE - 1 + count)
     inside = (octaves[:, np.newaxis] * (1.0 + np.arange(k.ERROR_STEPS) / k.ERROR_STEPS)).ravel()
-    top = 2.0 ** (k.ERROR_LOW_OCTAVE - 1 + k.ERROR_OCTAVES)
+    top = 2.0 ** (k.ERROR_LOW_OCTAVE - 1 + count)
     return np.concatenate([[0.0], inside, [top, 2.0 * top]])
 
 
-ERROR_BOUNDS = _error_bounds()
+ERROR_BOUNDS = error_bounds(k.ERROR_OCTAVES)
 
 
 def _lag_middles() -> F64:

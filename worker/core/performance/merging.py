@@ -14,7 +14,7 @@ from worker.core.kernels import tally as k
 from worker.core.kernels.arrays import F64
 from worker.core.performance.classification import ClassificationFigures, classification_metrics
 from worker.core.performance.intervals import Estimate
-from worker.core.performance.layout import ERROR_BOUNDS
+from worker.core.performance.layout import error_bounds
 from worker.core.performance.regression import RegressionFigures, regression_metrics
 
 
@@ -115,13 +115,16 @@ def _spread(buckets: BucketCounts, length: int) -> F64:
 
 
 def _regression(parts: Sequence[RegressionParts], counts: Sequence[float]) -> RegressionFigures:
-    """Bring all sums to the center and unit of the first part, and add them."""
-    center, unit = parts[0].center, max(part.unit for part in parts)
+    """Bring all sums to the center of the first part and the smallest unit, and add them."""
+    center, unit = parts[0].center, min(part.unit for part in parts)
+    octaves = [round(np.log2(part.unit / unit)) for part in parts]
     total = np.zeros(len(_MOMENTS))
-    errors = np.zeros(k.ERROR_BUCKETS)
-    for part, n in zip(parts, counts, strict=True):
+    errors = np.zeros(k.ERROR_BUCKETS + max(octaves) * k.ERROR_STEPS)
+    for part, n, above in zip(parts, counts, octaves, strict=True):
         total += _moved(part, n, center, unit)
-        errors += _coarser(_spread(part.errors, k.ERROR_BUCKETS), round(np.log2(unit / part.unit)))
+        # In a unit that is 2^octaves as large, the same bucket lies so many octaves higher.
+        begin = above * k.ERROR_STEPS
+        errors[begin : begin + k.ERROR_BUCKETS] += _spread(part.errors, k.ERROR_BUCKETS)
     values = dict(zip(_MOMENTS, total.tolist(), strict=True))
     return RegressionFigures(
         n=sum(counts),
@@ -132,7 +135,7 @@ def _regression(parts: Sequence[RegressionParts], counts: Sequence[float]) -> Re
         percentage_squares=sum(part.percentage_squares for part in parts),
         percentage_n=float(sum(part.percentage_n for part in parts)),
         absolute_counts=errors,
-        absolute_bounds=ERROR_BOUNDS,
+        absolute_bounds=error_bounds(k.ERROR_OCTAVES + max(octaves)),
     )
 
 
@@ -174,14 +177,3 @@ def _moved(part: RegressionParts, n: float, center: float, unit: float) -> F64:
             second,
         ]
     )
-
-
-def _coarser(counts: F64, octaves: int) -> F64:
-    """Return a histogram of errors in a unit that is 2^octaves as large: its buckets move down by so many octaves."""
-    if octaves == 0:
-        return counts
-    found = np.zeros(len(counts))
-    by = min(octaves * k.ERROR_STEPS, k.ERROR_BUCKETS - 1)
-    found[0] = counts[: by + 1].sum()
-    found[1 : len(counts) - by] = counts[by + 1 :]
-    return found

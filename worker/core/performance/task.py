@@ -134,14 +134,18 @@ def _is_number_name(name: str) -> bool:
 
 
 def _scale(pairs: Pairs) -> tuple[float, float]:
-    """Return a label in the middle, and a power of two that is about as large as labels and errors around it."""
+    """Return a label in the middle, and a power of two that is about as large as labels and errors around it.
+
+    Four times the upper quartile: one absurd label among the first ones must not make all others look alike.
+    """
     used = (pairs.label_kinds == NUMBER) & (pairs.prediction_kinds == NUMBER)
     if not used.any():
         return 0.0, 1.0
     labels = np.sort(pairs.labels[used])
     center = float(labels[len(labels) // 2])
     with np.errstate(over="ignore"):
-        spread = max(np.abs(labels - center).max(), np.abs(pairs.predictions[used] - pairs.labels[used]).max())
+        sizes = np.maximum(np.abs(pairs.labels[used] - center), np.abs(pairs.predictions[used] - pairs.labels[used]))
+        spread = 4.0 * np.sort(sizes)[3 * len(sizes) // 4] or sizes.max()
     _, exponent = np.frexp(min(float(spread), 2.0**_EXPONENT_MAX))
     return center, 2.0 ** max(int(exponent), -_EXPONENT_MAX) if spread > 0.0 else 1.0
 
