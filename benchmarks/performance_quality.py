@@ -28,8 +28,8 @@ from rich.table import Table
 
 from worker.core.events import AlertEvent, LabelEvent, PredictionEvent, PredictionValue
 from worker.core.kernels.arrays import F64, I64, Bool
+from worker.core.metric_names import LESS_IS_BETTER
 from worker.core.options import DEFAULT_LIMITS, EngineOptions, LimitOptions, PerformanceOptions
-from worker.core.performance.formulas import LESS_IS_BETTER
 from worker.core.performance.intervals import wilson
 from worker.core.performance.monitoring import Arrived, PerformanceMonitor
 from worker.core.performance.records import Z95

@@ -3,9 +3,9 @@
 Kafka knows no order between `predictions[p]` and `labels[p]`. While a worker keeps up it does not matter. But when it
 works off a backlog, the topic with the shorter records comes in faster, and labels would reach their bound before the
 predictions that they belong to. So labels wait until the predictions have come as far as they, by the timestamps of
-their Kafka records, or until there is nothing to wait for: no prediction has come for `hold_ms`, and Kafka has no more,
-or does not say so (after a transaction it never does) for ten times as long. Predictions never wait. (Kafka Streams
-does the same to its inputs: KIP-353, `max.task.idle.ms`.)
+their Kafka records, or until there is nothing to wait for: they have waited for `hold_ms`, and Kafka has no more
+predictions, or does not say so (after a transaction it never does) for ten times as long. Predictions never wait. (Kafka
+Streams does the same to its inputs: KIP-353, `max.task.idle.ms`.)
 
 What is held was not taken: whoever gets the partition reads it again.
 """
@@ -34,28 +34,30 @@ class Alignment:
         self._records_max = records_max
         self._held: dict[int, deque[RawBatch]] = {}
         self._reached_ms: dict[int, int] = {}
-        self._last_prediction_ms: dict[int, int] = {}
+        self._waiting_since_ms: dict[int, int] = {}
 
     def begin(self, partition: int, now_ms: int) -> None:
         """A shard goes live."""
         self._held[partition] = deque()
         self._reached_ms[partition] = -1
-        self._last_prediction_ms[partition] = now_ms
+        self._waiting_since_ms[partition] = now_ms
 
     def forget(self, partitions: Sequence[int]) -> None:
         """Shards are gone."""
         for partition in partitions:
-            for known in (self._held, self._reached_ms, self._last_prediction_ms):
+            for known in (self._held, self._reached_ms, self._waiting_since_ms):
                 known.pop(partition, None)
 
-    def hold(self, labels: RawBatch) -> None:
+    def hold(self, labels: RawBatch, now_ms: int) -> None:
         """Keep labels until they may be taken."""
-        self._held[labels.partition].append(labels)
+        held = self._held[labels.partition]
+        if not held:
+            self._waiting_since_ms[labels.partition] = now_ms
+        held.append(labels)
 
-    def predictions_taken(self, batch: RawBatch, now_ms: int) -> None:
+    def predictions_taken(self, batch: RawBatch) -> None:
         """Predictions were given to the engine."""
         self._reached_ms[batch.partition] = max(self._reached_ms[batch.partition], *batch.timestamps_ms)
-        self._last_prediction_ms[batch.partition] = now_ms
 
     def release(self, now_ms: int, may_have_more: Callable[[int], bool]) -> list[RawBatch]:
         """Return the labels that may be taken now, in their order.
@@ -68,7 +70,8 @@ class Alignment:
         for partition, held in self._held.items():
             if not held:
                 continue
-            waited_ms = now_ms - self._last_prediction_ms[partition]
+            # Since when the first label waits: one with a wrong timestamp must not hold all others up for ever.
+            waited_ms = now_ms - self._waiting_since_ms[partition]
             silent = waited_ms >= self._hold_ms and (
                 waited_ms >= _PATIENCE * self._hold_ms or not may_have_more(partition)
             )
@@ -77,6 +80,7 @@ class Alignment:
                 count = len(held[0].offsets) if silent else _up_to(held[0], limit_ms)
                 if count == 0:
                     break
+                self._waiting_since_ms[partition] = now_ms
                 released.append(_part(held[0], 0, count))
                 rest = _part(held[0], count, len(held[0].offsets))
                 held.popleft()

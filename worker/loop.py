@@ -50,7 +50,7 @@ class LoopOptions(NamedTuple):
     retry_pause_ms: int = 100
     wait_ms: int = 50
     label_hold_ms: int = 0
-    """Labels wait for predictions as long as any have come in this time; 0: they do not (`Alignment`)."""
+    """How long labels wait for predictions that may not come; 0: they do not wait (`Alignment`)."""
     held_labels_max: int = 50_000
     restores: RestoresOptions = RestoresOptions()
     snapshots: SnapshotOptions = SnapshotOptions()
@@ -174,11 +174,11 @@ class Loop:
         for batch in batches:
             if held and batch.topic is InputTopic.LABELS:
                 if batch.partition in self._tracks:
-                    self._alignment.hold(batch)
+                    self._alignment.hold(batch, self._clock.monotonic_ms())
                 continue
             self._take(batch)
             if batch.partition in self._tracks:
-                self._alignment.predictions_taken(batch, self._clock.monotonic_ms())
+                self._alignment.predictions_taken(batch)
         if held:
             for batch in self._alignment.release(self._clock.monotonic_ms(), self._source.may_have_more):
                 self._take(batch)

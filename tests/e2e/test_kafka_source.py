@@ -109,6 +109,19 @@ def test_records_of_aborted_transactions_are_passed_over(cluster: Cluster) -> No
     assert [value for batch in batches for value in batch.values] == [b"0", b"2"]
 
 
+def test_a_pause_ends_with_the_assignment(cluster: Cluster) -> None:
+    """A partition that goes away with its labels paused, and comes back, gives its labels again."""
+    cluster.fill({0: [b"%d" % n for n in range(50)]}, InputTopic.LABELS)
+    source = cluster.source()
+    source.attach(0, 0, 0)
+    fetched(source, 10)
+    source.pause_labels(0, paused=True)
+    source.detach([0])
+    source.attach(0, 0, 20)
+    batches = fetched(source, 30)
+    assert [offset for batch in batches for offset in batch.offsets] == list(range(20, 50))
+
+
 def test_a_source_tells_whether_there_is_more(cluster: Cluster) -> None:
     """Before the first answer, and while records are left, there may be more; at the end there is not."""
     source = cluster.source()

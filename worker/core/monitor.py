@@ -68,6 +68,7 @@ class _Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     columns: list[StoredColumn]
     incident: OpenIncident | None
     closed_pane: int
+    pane_at_tick: int
     labels_at_tick: _Count
     performance: storing.StoredPerformance
 
@@ -113,6 +114,7 @@ class Monitor:
         self._owner = Owner(model_id, shard, topic)
         self._performance = PerformanceMonitor(self._owner, options)
         self._closed_pane = -1
+        self._pane_at_tick = -1
         self._labels_at_tick = 0
         self._desk = IncidentDesk(options.incident, Origin(model_id, shard, topic, options.alert_rate))
         self._told: list[Told] = []
@@ -222,13 +224,15 @@ class Monitor:
         """Close panes that are over by the clock, and resolve a quiet incident, if this model has been idle.
 
         Idle is: no event since the last tick. `now_ms` comes from a journalled tick; `offset` is that of the last
-        record of the shard. What labels have changed is published when they, too, have been idle.
+        record of the shard. What labels have changed is published when they, too, have been idle, or once a pane.
         """
         idle, self._seen_at_tick = self._seen == self._seen_at_tick, self._seen
         idle_labels, self._labels_at_tick = self._labels == self._labels_at_tick, self._labels
         if not idle:
             return []
-        if idle_labels and self._performance.has_news:
+        pane = now_ms // self._options.performance.pane_ms
+        if self._performance.has_news and (idle_labels or pane != self._pane_at_tick):
+            self._pane_at_tick = pane
             self._told += self._performance.flush(None, offset)
         while (slot := self._counts.oldest()) is not None:
             end_ms = (int(self._counts.index[slot]) + 1) * self._options.pane_ms
@@ -348,6 +352,7 @@ class Monitor:
             columns=self._columns.state(),
             incident=self._desk.state(),
             closed_pane=self._closed_pane,
+            pane_at_tick=self._pane_at_tick,
             labels_at_tick=self._labels_at_tick,
             performance=storing.plain_state(self._performance),
         )
@@ -377,7 +382,8 @@ class Monitor:
         if plain.incident is not None:
             self._desk.restore(plain.incident, plain.seen, len(self._columns) - 1)
         storing.restore(self._performance, plain.performance, parts["performance"])
-        self._closed_pane, self._labels_at_tick = plain.closed_pane, plain.labels_at_tick
+        self._closed_pane, self._pane_at_tick = plain.closed_pane, plain.pane_at_tick
+        self._labels_at_tick = plain.labels_at_tick
         self._owner.model_version = plain.model_version
         self._model_version = plain.model_version
         self._seen, self._seen_at_tick = plain.seen, plain.seen_at_tick

@@ -4,8 +4,8 @@ from typing import Literal, NamedTuple
 
 from worker.core.events import AlertEvent, AlertKind, EvidenceRow, LimitEvidence, SegmentName
 from worker.core.identity import derived_id
+from worker.core.metric_names import COVERAGE, LAG_METRICS
 from worker.core.performance.concept import DriftStep
-from worker.core.performance.formulas import COVERAGE, LAG_METRICS
 from worker.core.performance.limits import Condition, Step
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from worker.core.kernels.arrays import I32, I64
+from worker.core.metric_names import COVERAGE
 from worker.core.options import PerformanceOptions
-from worker.core.performance.formulas import COVERAGE
 from worker.core.performance.intervals import Estimate, wilson
 from worker.core.performance.limits import Breach, Condition, Moment, Step, Watch
 from worker.core.state import COUNT_MAX, refuse_if
@@ -89,11 +89,10 @@ class Coverage:
         self._blocks = [*self._blocks, self._open][-self._options.blocks_max :]
         self._open = DueBlock()
         self._done += 1
-        if self._reference is None:
-            if self._done == _REFERENCE_BLOCKS:
-                self._reference = _sum(self._blocks)
+        if self._reference is None and self._done == _REFERENCE_BLOCKS:
+            self._reference = _sum(self._blocks)
             return []
-        reference = {COVERAGE: self._estimate(self._reference)}
+        reference = {} if self._reference is None else {COVERAGE: self._estimate(self._reference)}
         sizes = [1 << power for power in range(len(self._blocks).bit_length())]
         begins = {size: self._blocks[-size].begin_ms for size in sizes if size <= len(self._blocks)}
         moment = Moment(now_ms, offset, begins)

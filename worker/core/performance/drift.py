@@ -55,7 +55,7 @@ class ConceptDrift:
     def before_after(self) -> tuple[float, float]:
         """Return the mean error before and after the change as the last alarm saw it; NaN before the first alarm.
 
-        ADWIN: the part of its window that it dropped and the part that it kept. The others know no such point: the
+        ADWIN: the two sides of the most likely place of the change. The others know no such point: the
         mean since the alarm before, the change included, and the fading mean of about the last 50 values.
         """
         before, after = self._arrays["change"].tolist()

@@ -5,7 +5,7 @@ MEANINGS = {
     "unlabelled_no_room": "Predictions that gave way, without a label, to newer ones beyond `join_events_max`.",
     "label_without_prediction": "Labels for which no prediction came within `label_wait_max_ms`.",
     "label_no_room": "Labels that waited for a prediction and gave way to newer ones beyond `early_labels_max`.",
-    "duplicate_predictions": "Predictions with the id of one that is still kept; joined once, counted in panes twice.",
+    "duplicate_predictions": "Predictions with the id of one that is kept; joined once, in panes of features twice.",
     "duplicate_labels": "Labels that say what was known already.",
     "outdated_labels": "Labels with an older timestamp than the one that holds.",
     "corrections": "Labels that replaced another one: its contribution was taken back.",

@@ -6,6 +6,7 @@ from math import sqrt
 import numpy as np
 
 from worker.core.kernels.arrays import F64
+from worker.core.metric_names import BINARY_METRICS, CLASSIFICATION_METRICS, LAG_METRICS, REGRESSION_METRICS
 from worker.core.performance.classification import ClassificationFigures, class_metrics, classification_metrics
 from worker.core.performance.intervals import Estimate
 from worker.core.performance.layout import (
@@ -19,37 +20,6 @@ from worker.core.performance.layout import (
 )
 from worker.core.performance.regression import regression_metrics
 from worker.core.performance.task import Classes, Task
-
-LAG_METRICS = ("label_lag_median", "label_lag_p95")
-COVERAGE = "label_coverage"
-CLASSIFICATION_METRICS = frozenset(
-    {
-        "accuracy",
-        "balanced_accuracy",
-        "precision_macro",
-        "recall_macro",
-        "f1_macro",
-        "precision_weighted",
-        "recall_weighted",
-        "f1_weighted",
-        "precision_micro",
-        "recall_micro",
-        "f1_micro",
-        "matthews",
-        "log_loss",
-        "brier",
-        "expected_calibration_error",
-        "roc_auc",
-        "average_precision",
-    }
-)
-BINARY_METRICS = CLASSIFICATION_METRICS | {"precision", "recall", "f1"}
-REGRESSION_METRICS = frozenset({"mse", "rmse", "mae", "median_absolute_error", "r2", "bias", "mape"})
-LESS_IS_BETTER = frozenset(
-    {"log_loss", "brier", "expected_calibration_error", "mse", "rmse", "mae", "median_absolute_error", "mape"}
-) | set(LAG_METRICS)
-MORE_IS_BETTER = (BINARY_METRICS | REGRESSION_METRICS | {COVERAGE}) - LESS_IS_BETTER - {"bias"}
-ALL_METRICS = BINARY_METRICS | REGRESSION_METRICS | {COVERAGE, *LAG_METRICS}
 
 
 class Formulas:

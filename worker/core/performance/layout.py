@@ -7,7 +7,7 @@ import numpy as np
 
 from worker.core.kernels import tally as k
 from worker.core.kernels.arrays import F64, I32, I64
-from worker.core.kernels.exact_sum import LANE_BITS, LOWEST_BIT
+from worker.core.kernels.exact_sum import exact_value
 from worker.core.performance.classification import ClassificationFigures
 from worker.core.performance.regression import RegressionFigures
 from worker.core.performance.task import Task
@@ -82,13 +82,7 @@ class Tally(NamedTuple):
 
 def exact_values(sums: I64) -> F64:
     """Return exact sums i64[S, L] as the nearest doubles."""
-    values = np.empty(len(sums))
-    for place, lanes in enumerate(sums.tolist()):
-        total = 0
-        for lane in reversed(lanes):
-            total = (total << LANE_BITS) + lane
-        values[place] = total / (1 << -LOWEST_BIT)
-    return values
+    return np.array([exact_value(lanes) for lanes in sums.tolist()], dtype=np.float64)
 
 
 def labelled(tally: Tally) -> float:

@@ -8,13 +8,14 @@ import numpy as np
 
 from worker.core.events import AlertEvent
 from worker.core.kernels.arrays import F64, I8, I16, I32, I64, Bool
+from worker.core.metric_names import COVERAGE, LAG_METRICS
 from worker.core.options import ModelPerformanceOptions, PerformanceOptions
 from worker.core.performance.alerts import Facts, Subject, drift_alert, limit_alert
 from worker.core.performance.batch import Labelled
 from worker.core.performance.concept import ConceptWatch, DriftStep
 from worker.core.performance.confidence import Confidences, confidence_bins
 from worker.core.performance.coverage import Coverage
-from worker.core.performance.formulas import COVERAGE, LAG_METRICS, Formulas, lag_estimates
+from worker.core.performance.formulas import Formulas, lag_estimates
 from worker.core.performance.label_join import NO_BLOCK
 from worker.core.performance.layout import Layout, labelled
 from worker.core.performance.limits import Step, conditions
@@ -214,7 +215,7 @@ class Ledger:
         # What was never added, because it did not fit, is not taken away either.
         old_ok = sides.old_ok & sides.prediction_ok & (batch.blocks[:, 0] != NO_BLOCK)
         new_ok = sides.label_ok & sides.prediction_ok
-        self._note_quality(sides)
+        self._note_quality(batch, sides)
         probabilities = self._probabilities(batch, columns)
         rows = np.repeat(np.arange(batch.size), 2)
         used = np.stack([old_ok, new_ok], axis=1).ravel()
@@ -227,6 +228,8 @@ class Ledger:
         wrong = self._is_wrong(contributions)
         drifted = self._note_drift(batch, rows[fresh], wrong[fresh])
         told = self._add_to_series(batch, rows, contributions, fresh & wrong) + drifted
+        # Taken away and nothing added: as if it had never been labelled.
+        batch.blocks[old_ok & ~new_ok] = NO_BLOCK
         self._note_confidences(probabilities, rows, labels == predictions, signs, confidences)
         # Stable: what one record causes stays in its order, and records are in theirs.
         told.sort(key=lambda each: each.offset)
@@ -272,9 +275,10 @@ class Ledger:
             return codes
         return np.where(apart, self.classes.another(), codes).astype(np.int16)
 
-    def _note_quality(self, sides: _Sides) -> None:
+    def _note_quality(self, batch: Labelled, sides: _Sides) -> None:
+        # What is wrong with a prediction is told once, with its first label.
         self.quality[Quality.LABEL_KIND] += np.count_nonzero(~sides.label_ok)
-        self.quality[Quality.PREDICTION_KIND] += np.count_nonzero(~sides.prediction_ok)
+        self.quality[Quality.PREDICTION_KIND] += np.count_nonzero(~sides.prediction_ok & (batch.corrected == 0))
         if self.classes is not None:
             self.quality[Quality.UNKNOWN_CLASS] += np.count_nonzero(sides.label_ok & (sides.labels == 0))
 
@@ -285,7 +289,7 @@ class Ledger:
         found, bad = self.classes.probabilities(
             width, batch.probabilities, columns, batch.predictions, batch.prediction_kinds
         )
-        self.quality[Quality.PROBABILITIES] += np.count_nonzero(bad)
+        self.quality[Quality.PROBABILITIES] += np.count_nonzero(bad & (batch.corrected == 0))
         self._fit_layout(has_scores=self.layout.has_scores or not np.isnan(found[:, 0]).all())
         return found
 

@@ -3,9 +3,9 @@
     (kept) --interval excludes the limit--> broken --worse by half--> broken --value is back--> (kept)
             opened                                   updated                    resolved
 
-Windows of 1, 2, 4, ... blocks of labels are looked at, each when half of it is new, so a great loss is found in a few
-blocks and a small one when enough labels have come. A drop is measured against a reference whose own interval counts,
-too (MOVER, `intervals.difference`).
+Windows of 1, 2, 4, ... blocks of labels are looked at, if they have the support of an alert, each when half of it is
+new. So a great loss is found in a few blocks and a small one when enough labels have come. A drop is measured against a
+reference whose own interval counts, too (MOVER, `intervals.difference`).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -240,11 +240,14 @@ def _judge_against(condition: Condition, now: Estimate, reference: Estimate | No
     if condition.sort == "drop":
         value, _, high = difference(now, reference)
         return Verdict(high < -limit, value >= -limit, -value - limit, reference.value - limit)
+    top = reference.value * (1.0 + limit)
+    if now.value is not None and now.value <= 0.0:
+        return Verdict(broken=False, kept=True, excess=-1.0 - limit, limit=top)
     grown = ratio(now, reference)
     if grown is None:
         return None
     value, low, _ = grown
-    return Verdict(low > 1.0 + limit, value <= 1.0 + limit, value - 1.0 - limit, reference.value * (1.0 + limit))
+    return Verdict(low > 1.0 + limit, value <= 1.0 + limit, value - 1.0 - limit, top)
 
 
 def _severity(condition: Condition, verdict: Verdict) -> Literal["warning", "critical"]:

@@ -7,8 +7,9 @@ import numpy as np
 
 from worker.core.kernels.arrays import I64
 from worker.core.kernels.tally import LABELLED
+from worker.core.metric_names import LAG_METRICS, LESS_IS_BETTER, MORE_IS_BETTER
 from worker.core.options import ReportOptions
-from worker.core.performance.formulas import LAG_METRICS, LESS_IS_BETTER, MORE_IS_BETTER, Formulas, lag_estimates
+from worker.core.performance.formulas import Formulas, lag_estimates
 from worker.core.performance.intervals import Estimate, difference, ratio, wilson
 from worker.core.performance.layout import Layout, Tally, exact_values
 from worker.core.performance.series import Series
@@ -80,7 +81,7 @@ class Reference:
             return False
         middle = self._begin + self._blocks // 2
         halves = [series.blocks.merged(range(*part)) for part in ((self._begin, middle), (middle, block + 1))]
-        names = set(metrics) & series_metrics(look.formulas)
+        names = set(metrics) & look.formulas.names
         first, second = (look.formulas.estimates(half, series.layout, look.z, names) for half in halves)
         if any(_differs(name, first.get(name), second.get(name)) for name in sorted(names)):
             self._begin = middle
@@ -133,11 +134,6 @@ class Reference:
             more[: len(sums)] = sums
             self.exact = layout.moved(counts, old), more
         self._estimates = dict(self._report)
-
-
-def series_metrics(formulas: Formulas) -> set[str]:
-    """Return the metrics whose stability can be judged."""
-    return set(formulas.names)
 
 
 def _told(report: ReportOptions, z: float) -> Estimate:

@@ -8,8 +8,9 @@ import msgspec
 import numpy as np
 
 from worker.core.kernels.arrays import F64, I64, Bool
+from worker.core.metric_names import LAG_METRICS
 from worker.core.options import PerformanceOptions
-from worker.core.performance.formulas import LAG_METRICS, lag_estimates, needs_sums
+from worker.core.performance.formulas import lag_estimates, needs_sums
 from worker.core.performance.intervals import Estimate
 from worker.core.performance.layout import Layout, Tally, confusion
 from worker.core.performance.limits import Breach, Condition, Figures, Moment, Step, Watch

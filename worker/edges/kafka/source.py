@@ -65,6 +65,8 @@ class KafkaSource:
         """Stop reading partitions; librdkafka throws away what it has read ahead of them."""
         gone = self._attached.intersection(partitions)
         if gone:
+            # librdkafka remembers a pause over an assignment: attached again, the labels would never come.
+            self._consumer.resume([TopicPartition(self._names[1], partition) for partition in sorted(gone)])
             places = [TopicPartition(name, partition) for name in self._names for partition in sorted(gone)]
             self._consumer.incremental_unassign(places)
             self._attached -= gone
