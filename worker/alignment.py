@@ -4,8 +4,8 @@ Kafka knows no order between `predictions[p]` and `labels[p]`. While a worker ke
 works off a backlog, the topic with the shorter records comes in faster, and labels would reach their bound before the
 predictions that they belong to. So labels wait until the predictions have come as far as they, by the timestamps of
 their Kafka records, or until there is nothing to wait for: they have waited for `hold_ms`, and Kafka has no more
-predictions, or does not say so (after a transaction it never does) for ten times as long. Predictions never wait. (Kafka
-Streams does the same to its inputs: KIP-353, `max.task.idle.ms`.)
+predictions, or does not say so (after a transaction it never does) for ten times as long. Predictions never wait.
+(Kafka Streams does the same to its inputs: KIP-353, `max.task.idle.ms`.)
 
 What is held was not taken: whoever gets the partition reads it again.
 """
