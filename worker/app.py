@@ -122,6 +122,7 @@ def _ports(settings: Settings, connection: KafkaConnection) -> Ports:
             OutputTopic.ALERTS: topics.alerts,
             OutputTopic.METRICS: topics.metrics,
             OutputTopic.MAINTENANCE: topics.maintenance,
+            OutputTopic.SCORES: topics.scores,
             OutputTopic.DEAD_LETTERS: topics.dead_letters,
         },
         transaction_timeout_ms=worker.transaction_timeout_ms,

@@ -29,6 +29,7 @@ from worker.core.events import (
     PredictionEvent,
     RawBatch,
     RejectCode,
+    ScoreEvent,
 )
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -38,6 +39,7 @@ STRUCTS: dict[str, tuple[type[msgspec.Struct], ...]] = {
     "alerts": (AlertEvent,),
     "metrics": (MetricEvent, PerformanceEvent),
     "maintenance": (MaintenanceEvent,),
+    "scores": (ScoreEvent,),
 }
 """The topics whose records are JSON, and the structs of each, which differ in `kind`."""
 
@@ -152,8 +154,9 @@ def _dead_letter_schema() -> dict[str, Any]:
 @cache
 def _docs() -> dict[str, dict[str, str]]:
     """Return the strings under the fields (or members) of each class in `events`, which Python itself drops."""
-    tree = ast.parse(inspect.getsource(events))
-    return {node.name: dict(_field_docs(node)) for node in tree.body if isinstance(node, ast.ClassDef)}
+    modules = {inspect.getmodule(getattr(events, name)) for name in events.__all__} - {None}
+    trees = [ast.parse(inspect.getsource(module)) for module in modules if module is not None]
+    return {node.name: dict(_field_docs(node)) for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
 def _field_docs(node: ast.ClassDef) -> Iterator[tuple[str, str]]:

@@ -40,9 +40,10 @@ from worker.core.options import EngineOptions
 from worker.core.pane_records import PaneOwner, pane_records
 from worker.core.performance import storing
 from worker.core.performance.monitoring import Arrived, PerformanceMonitor
-from worker.core.performance.telling import Owner, Told
+from worker.core.performance.telling import PerformanceOwner
 from worker.core.state import COUNT_MAX, AnyArray, State, by_part, decoded, prefixed, refuse_if
 from worker.core.statistics.panes import PaneCounts, PaneSlots
+from worker.core.telling import Told
 
 _STORED = "stored monitor"
 _OFFSET = attrgetter("offset")
@@ -111,7 +112,7 @@ class Monitor:
         self._slots = PaneSlots(options.buckets_max, options.categories_max + 1)
         self._counts = PaneCounts()
         self._ensemble = Ensemble(options, refits, derived_seed("monitor", options.seed, model_id, shard))
-        self._owner = Owner(model_id, shard, topic)
+        self._owner = PerformanceOwner(model_id, shard, topic)
         self._performance = PerformanceMonitor(self._owner, options)
         self._closed_pane = -1
         self._pane_at_tick = -1

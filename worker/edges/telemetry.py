@@ -39,6 +39,8 @@ class Count(StrEnum):
     """Records committed to the metric topic."""
     MAINTENANCE = "maintenance"
     """Records committed to the maintenance topic."""
+    SCORES = "scores"
+    """Verdicts on single events, where they are asked for."""
     DEAD_LETTERS = "dead_letters"
     """Records committed to the dead-letter topic."""
     TRANSACTIONS_COMMITTED = "transactions_committed"
@@ -97,6 +99,7 @@ OUTPUT_COUNTS: Mapping[OutputTopic, Count] = {
     OutputTopic.ALERTS: Count.ALERTS,
     OutputTopic.METRICS: Count.METRICS,
     OutputTopic.MAINTENANCE: Count.MAINTENANCE,
+    OutputTopic.SCORES: Count.SCORES,
     OutputTopic.DEAD_LETTERS: Count.DEAD_LETTERS,
 }
 

@@ -27,9 +27,10 @@ from worker.core.performance.series import Addition
 from worker.core.performance.series_keys import Key, series_key
 from worker.core.performance.tallies import Rows
 from worker.core.performance.task import Classes, Pairs, Quality, Task
-from worker.core.performance.telling import Owner, Told
+from worker.core.performance.telling import PerformanceOwner
 from worker.core.performance.values import NUMBER, Names
 from worker.core.performance.watched import WRONG_MAX, Happening, Watched
+from worker.core.telling import Told
 
 _CLASSES_TOLD = 3
 
@@ -54,7 +55,7 @@ class Ledger:
 
     def __init__(
         self,
-        owner: Owner,
+        owner: PerformanceOwner,
         options: PerformanceOptions,
         known: ModelPerformanceOptions,
         task: Task,

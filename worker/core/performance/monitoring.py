@@ -24,8 +24,9 @@ from worker.core.performance.ledger import Ledger
 from worker.core.performance.segments import OTHER, Evicted, Segments
 from worker.core.performance.series_keys import ARCHIVED, series_code
 from worker.core.performance.task import Pairs, Task, infer_task
-from worker.core.performance.telling import Owner, Told
+from worker.core.performance.telling import PerformanceOwner
 from worker.core.performance.values import NUMBER, Names, encode_probabilities, encode_values
+from worker.core.telling import Told
 
 
 class Arrived(NamedTuple):
@@ -63,7 +64,7 @@ def _said(events: Sequence[PredictionEvent]) -> Said:
 class PerformanceMonitor:
     """Performance of one model inside one shard. Every method returns what is to be told, by offset."""
 
-    def __init__(self, owner: Owner, options: EngineOptions) -> None:
+    def __init__(self, owner: PerformanceOwner, options: EngineOptions) -> None:
         self._owner = owner
         self.options = options.performance
         self._seed = options.seed
@@ -105,7 +106,7 @@ class PerformanceMonitor:
         if not told:
             return told
         versions = dict(zip(part.offsets.tolist(), (event.model_version for event in part.events), strict=True))
-        return [Owner.of_version(each, versions.get(each.offset)) for each in told]
+        return [PerformanceOwner.of_version(each, versions.get(each.offset)) for each in told]
 
     def _until_new(self, said: Said, begin: int) -> int:
         """Return how many events there are up to the next one, after the first, that brings a new name.

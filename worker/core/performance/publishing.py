@@ -19,7 +19,8 @@ from worker.core.performance.segments import Segments
 from worker.core.performance.series import Series
 from worker.core.performance.series_keys import Key
 from worker.core.performance.task import Classes, Quality, Task
-from worker.core.performance.telling import Owner, Told
+from worker.core.performance.telling import PerformanceOwner
+from worker.core.telling import Told
 
 
 class Flush(NamedTuple):
@@ -39,7 +40,7 @@ class Publisher:
 
     def __init__(
         self,
-        owner: Owner,
+        owner: PerformanceOwner,
         options: PerformanceOptions,
         segments: Segments,
         task: Task,

@@ -1,0 +1,113 @@
+"""Alerts and what they rest on."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from worker.core.events.changes import ChangeEvidence
+from worker.core.events.metrics import SCHEMA_VERSION
+from worker.core.events.performance import LimitEvidence
+
+
+class DetectorScore(Struct, frozen=True):
+    """One detector's part in a verdict. The p-value is calibrated against the detector's own past scores."""
+
+    detector: str
+    score: float | None
+    p_value: float | None
+
+
+class FeatureEvidence(Struct, frozen=True):
+    """One feature of the flagged event: what was seen, what is usual, and what it adds to the anomaly.
+
+    `contribution` is the feature's Shapley value: contributions add up to the anomaly score of the event minus that of
+    an event with all features at their usual values. The score is the mean over the detectors of -log10 of the p-value.
+    """
+
+    name: str
+    observed: float | bool | str | None
+    expected: float | None
+    expected_low: float | None
+    expected_high: float | None
+    contribution: float
+    contributions: dict[str, float] = {}
+    """The same for each detector alone, in units of its own score."""
+
+
+class EvidenceRow(Struct, frozen=True):
+    """Where a flagged event can be read again."""
+
+    topic: str
+    partition: int
+    offset: int
+    event_id: str | None
+    """Null where only the place is kept."""
+    timestamp_ms: int
+    p_value: float | None
+
+
+AlertKind = Literal[
+    "anomaly.input",
+    "anomaly.rate",
+    "bias.calibration",
+    "bias.error",
+    "bias.selection_rate",
+    "bias.true_positive_rate",
+    "drift.concept",
+    "drift.input",
+    "drift.multivariate",
+    "drift.prediction",
+    "label.coverage",
+    "label.lag",
+    "performance.drop",
+    "performance.limit",
+    "quality.category",
+    "quality.constant",
+    "quality.duplicate",
+    "quality.missing",
+    "quality.range",
+    "quality.schema",
+    "quality.timestamp",
+    "quality.type",
+]
+
+
+class AlertEvent(Struct, frozen=True, kw_only=True):
+    """A step in the life of an incident: opened, updated (seldom), resolved."""
+
+    schema_version: int = SCHEMA_VERSION
+    alert_id: str
+    incident_id: str
+    fingerprint: str
+    kind: AlertKind
+    status: Literal["opened", "updated", "resolved"]
+    severity: Literal["info", "warning", "critical"]
+    summary: str
+    runbook: str
+    model_id: str
+    model_version: str | None
+    shard: int
+    timestamp_ms: int
+    """Event time of this step."""
+    opened_at_ms: int
+    last_flagged_ms: int
+    resolved_at_ms: int | None
+    flagged_events: int = 0
+    """Flagged events of the incident so far."""
+    events: int = 0
+    """All events of the model since the incident opened."""
+    p_value: float | None = None
+    """Of the most anomalous event so far; null in alerts that do not come from single events, as all that follows."""
+    alert_rate: float | None = None
+    scores: list[DetectorScore] = []
+    """Of that event."""
+    features: list[FeatureEvidence] = []
+    """Of that event, largest contribution first."""
+    evidence: list[EvidenceRow] = []
+    """The most anomalous events so far, or the latest wrong answers, in stream order."""
+    disagreement: bool = False
+    """Whether the detectors contradict each other about that event."""
+    performance: LimitEvidence | None = None
+    """Of the kinds `performance.*`, `label.*` and `drift.concept`."""
+    change: ChangeEvidence | None = None
+    """Of the kinds `anomaly.rate`, `bias.*`, `quality.*` and `drift.*` without `drift.concept`."""

@@ -1,0 +1,58 @@
+"""Frozen options of the core: every bound and threshold, with its unit last in the name.
+
+The edges read TOML and the environment (`worker.settings`); the core only ever sees these structs.
+Defaults are meant to be right for a stream nobody has described: point the worker at a topic and go.
+"""
+
+from worker.core.options.change import (
+    BiasOptions,
+    DriftOptions,
+    QualityOptions,
+    RateOptions,
+    StandingAlertOptions,
+    UnivariateOptions,
+)
+from worker.core.options.detection import (
+    CalibrationOptions,
+    ForestOptions,
+    HalfSpaceOptions,
+    IncidentOptions,
+    NeighboursOptions,
+    SvmOptions,
+)
+from worker.core.options.engine import EngineOptions, contradictions
+from worker.core.options.performance import (
+    DEFAULT_LIMITS,
+    ConceptDriftOptions,
+    LimitOptions,
+    ModelPerformanceOptions,
+    PerformanceOptions,
+    ReportOptions,
+)
+from worker.core.options.units import Count, Milliseconds, Share
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "BiasOptions",
+    "CalibrationOptions",
+    "ConceptDriftOptions",
+    "Count",
+    "DriftOptions",
+    "EngineOptions",
+    "ForestOptions",
+    "HalfSpaceOptions",
+    "IncidentOptions",
+    "LimitOptions",
+    "Milliseconds",
+    "ModelPerformanceOptions",
+    "NeighboursOptions",
+    "PerformanceOptions",
+    "QualityOptions",
+    "RateOptions",
+    "ReportOptions",
+    "Share",
+    "StandingAlertOptions",
+    "SvmOptions",
+    "UnivariateOptions",
+    "contradictions",
+]

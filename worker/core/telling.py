@@ -1,0 +1,50 @@
+"""What is to be told, and by whom: records with the offset that caused each."""
+
+from typing import Any, NamedTuple
+
+from worker.core.events import AlertEvent, MaintenanceEvent, MetricEvent, OutputTopic, PerformanceEvent, ScoreEvent
+from worker.core.identity import derived_id
+
+
+class Told(NamedTuple):
+    """One record for one topic."""
+
+    topic: OutputTopic
+    offset: int
+    key: str
+    record: AlertEvent | MetricEvent | PerformanceEvent | MaintenanceEvent | ScoreEvent
+
+
+class Owner:
+    """The monitor that speaks; it keeps `model_version` up to date."""
+
+    def __init__(self, model_id: str, shard: int, topic: str) -> None:
+        self.model_id = model_id
+        self.shard = shard
+        self.topic = topic
+        self.model_version: str | None = None
+
+    def alert(self, record: AlertEvent, offset: int) -> Told:
+        """Return an alert to be told."""
+        return Told(OutputTopic.ALERTS, offset, record.fingerprint, record)
+
+    def maintenance(
+        self,
+        kind: Any,  # noqa: ANN401 - a literal of the struct below
+        offset: int,
+        *parts: str,
+        events: int | None = None,
+        **facts: Any,  # noqa: ANN401 - fields of the struct below
+    ) -> Told:
+        """Return a maintenance event to be told; `parts` set its id apart from others of the kind and offset."""
+        record = MaintenanceEvent(
+            maintenance_id=derived_id(kind, self.model_id, self.shard, offset, *parts),
+            kind=kind,
+            model_id=self.model_id,
+            model_version=self.model_version,
+            shard=self.shard,
+            offset=offset,
+            events=events,
+            **facts,
+        )
+        return Told(OutputTopic.MAINTENANCE, offset, self.model_id, record)
