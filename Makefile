@@ -6,7 +6,7 @@ BIN := .venv/bin
 CODE := worker tests $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo bench soak lint schemas lock clean
+.PHONY: help setup test demo quality bench soak lint schemas lock clean
 SOAK_SECONDS ?= 600
 
 help: ## List the targets.
@@ -37,6 +37,12 @@ lint: setup ## Run the checks that need no test: ruff, mypy and the import rules
 
 demo: setup ## Show the whole pipeline on a local Kafka (DEMO_SECONDS sets how long).
 	@$(BIN)/modelvigil demo
+
+quality: setup ## Measure how well anomalies are found (STREAMS=folder of *.npz; without it, shipped streams).
+	@$(BIN)/python -m benchmarks.quality $(if $(STREAMS),--streams $(STREAMS))
+
+quality: setup ## Measure how well anomalies are found; STREAMS=folder of *.npz, without it shipped streams.
+	@$(BIN)/python -m benchmarks.quality $(if $(STREAMS),--streams $(STREAMS))
 
 bench: setup ## Measure the whole pipeline on a local Kafka; the last line is JSON.
 	@$(BIN)/python -m benchmarks.bench

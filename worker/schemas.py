@@ -156,7 +156,8 @@ def _docs() -> dict[str, dict[str, str]]:
     """Return the strings under the fields (or members) of each class in `events`, which Python itself drops."""
     modules = {inspect.getmodule(getattr(events, name)) for name in events.__all__} - {None}
     trees = [ast.parse(inspect.getsource(module)) for module in modules if module is not None]
-    return {node.name: dict(_field_docs(node)) for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
+    nodes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
+    return {node.name: dict(_field_docs(node)) for node in nodes}
 
 
 def _field_docs(node: ast.ClassDef) -> Iterator[tuple[str, str]]:

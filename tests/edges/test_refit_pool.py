@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from worker.core.detectors.forest_fit import InlineRefits
-from worker.core.detectors.refit import RefitRequest
+from worker.core.detectors.refit import ForestRequest, RefitRequest, SvmRequest
 from worker.edges.refit_pool import ProcessRefitPool, RefitFailedError
 
 _WAIT_MAX_S = 15.0
@@ -23,7 +23,11 @@ _WAIT_MAX_S = 15.0
 def _request(seed: int, rows: int = 300, trees: int = 5) -> RefitRequest:
     table = np.random.default_rng(seed).normal(size=(rows, 3)).astype(np.float32)
     table[::7, 1] = np.nan
-    return RefitRequest(table, trees, 64, seed)
+    return ForestRequest(table, trees, 64, seed)
+
+
+def _svm_request(seed: int) -> RefitRequest:
+    return SvmRequest(np.random.default_rng(seed).normal(size=(100, 3)).astype(np.float32), 0.5, 0.3)
 
 
 def _kill_children() -> None:
@@ -57,9 +61,9 @@ def pool() -> Iterator[ProcessRefitPool]:
 
 
 def test_a_fit_in_a_process_gives_the_same_bytes(pool: ProcessRefitPool) -> None:
-    """A request determines its forest; rows that change after `submit` do not."""
+    """A request determines its forest or its SVM; rows that change after `submit` change nothing."""
     inline = InlineRefits()
-    requests = [_request(seed) for seed in range(4)]
+    requests = [request for seed in range(3) for request in (_request(seed), _svm_request(seed))]
     expected = [inline.submit(request).result().to_bytes() for request in requests]
     tickets = [pool.submit(request) for request in requests]
     for request in requests:
@@ -120,12 +124,12 @@ def test_no_child_survives_a_parent_that_is_killed() -> None:
     script = """
         import numpy as np
         from multiprocessing import active_children
-        from worker.core.detectors.refit import RefitRequest
+        from worker.core.detectors.refit import ForestRequest
         from worker.edges.refit_pool import ProcessRefitPool
         import time
         if __name__ == "__main__":
             pool = ProcessRefitPool(1)
-            pool.submit(RefitRequest(np.ones((20, 2), dtype=np.float32), 1, 16, 0)).result()
+            pool.submit(ForestRequest(np.ones((20, 2), dtype=np.float32), 1, 16, 0)).result()
             print(*(child.pid for child in active_children()), flush=True)
             time.sleep(60)
     """

@@ -1,49 +1,47 @@
 """All state of one model inside one shard, and the path of its events.
 
-    columns -> panes -> surprisal of categories -> detectors (score, then learn) -> verdict -> incident
+    columns -> panes -> judge (detectors score, then learn; verdict; incident) -> watchers (quality, drift, rate)
+                     '-> performance (waits for labels)
 
 Rule 1: what happens at an event depends on the events before it, never on how they were cut into batches. So a batch
-        is worked off in segments that end where something is due: a pane to close, the end of the warm-up, a refit.
+        is worked off in segments that end where something is due: a pane to close, the end of the warm-up, another
+        version of the model.
 Rule 2: an event is scored before it is learned.
 Rule 3: outputs leave in the order of the offsets that caused them.
 """
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
 
-from worker.core.alerts.explanation import Explainer
 from worker.core.alerts.incident import Step
-from worker.core.alerts.incident_desk import IncidentDesk, OpenIncident, Verdicts
-from worker.core.alerts.records import Origin
 from worker.core.codec import TIMESTAMP_MS_MAX, encode
 from worker.core.columns import ColumnTable, Matrix, StoredColumn
-from worker.core.detectors.ensemble import Ensemble
 from worker.core.detectors.refit import RefitPool
 from worker.core.events import (
-    AlertEvent,
     LabelEvent,
-    MaintenanceEvent,
-    MetricEvent,
     Output,
     OutputTopic,
     PredictionEvent,
 )
-from worker.core.identity import derived_id, derived_seed
-from worker.core.kernels.arrays import F64, I8, I64, Bool
+from worker.core.judging import Judge, StoredJudge
+from worker.core.kernels.arrays import I64, Bool
 from worker.core.kernels.event_time import BEHIND, BEHIND_EVENTS, NO_PANE, OLDEST, WATERMARK, assign_panes
 from worker.core.options import EngineOptions
 from worker.core.pane_records import PaneOwner, pane_records
 from worker.core.performance import storing
 from worker.core.performance.monitoring import Arrived, PerformanceMonitor
 from worker.core.performance.telling import PerformanceOwner
+from worker.core.seen import Seen
 from worker.core.state import COUNT_MAX, AnyArray, State, by_part, decoded, prefixed, refuse_if
 from worker.core.statistics.panes import PaneCounts, PaneSlots
 from worker.core.telling import Told
+from worker.core.versions import StoredVersions, VersionWatch
+from worker.core.watching import StoredWatching, Watching
 
 _STORED = "stored monitor"
 _OFFSET = attrgetter("offset")
@@ -62,12 +60,13 @@ class _Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seen_at_tick: _Count
     labels: _Count
     labels_untold: _Count
-    scores_checksum: _Checksum
     outputs_checksum: _Checksum
     watermark_ms: Annotated[int, msgspec.Meta(ge=0, le=TIMESTAMP_MS_MAX)]
     behind: Annotated[int, msgspec.Meta(ge=0, lt=BEHIND_EVENTS)]
     columns: list[StoredColumn]
-    incident: OpenIncident | None
+    judge: StoredJudge
+    watching: StoredWatching
+    versions: StoredVersions
     closed_pane: int
     pane_at_tick: int
     labels_at_tick: _Count
@@ -82,6 +81,10 @@ class _Fitted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: _Count
 
 
+REGIME_GRID_EVENTS = 4_096
+"""Whether inputs have drifted for long is looked at after so many events."""
+
+
 class _Rows(NamedTuple):
     """A batch of this monitor's events as columns of equal length n, and what is known of each row."""
 
@@ -93,11 +96,37 @@ class _Rows(NamedTuple):
     late: Bool
 
 
+def _seen(rows: _Rows, matrix: Matrix, part: slice, first: int, sequence: int) -> Seen:
+    """Return a part of a batch; row `first` of the batch is row 0 of the matrix."""
+    begin, end = part.start - first, part.stop - first
+    invalid = matrix.invalid
+    if len(invalid):
+        invalid = invalid[(invalid[:, 0] >= begin) & (invalid[:, 0] < end)] - np.array([begin, 0])
+    return Seen(
+        first_sequence=sequence,
+        events=rows.events[part],
+        offsets=rows.offsets[part],
+        times_ms=rows.times_ms[part],
+        watermarks_ms=rows.watermarks_ms[part],
+        cells=matrix.cells[begin:end],
+        invalid=invalid,
+        unknown=None if matrix.unknown is None else matrix.unknown[begin:end],
+    )
+
+
+def _as_of_versions(told: list[Told], seen: Seen) -> list[Told]:
+    """Give what is told the version of the model that the event at its offset has."""
+    if not told:
+        return told
+    versions = [event.model_version for event in seen.events]
+    return [each.of_version(versions[int(np.searchsorted(seen.offsets, each.offset))]) for each in told]
+
+
 class Monitor:
     """Watches one model. `process` takes its events in stream order and returns the outputs they cause."""
 
     def __init__(self, model_id: str, shard: int, topic: str, options: EngineOptions, refits: RefitPool) -> None:
-        self._options = options
+        self._options = options = options.of_model(model_id)
         self._model_id = model_id
         self._model_version: str | None = None
         self._shard = shard
@@ -105,19 +134,19 @@ class Monitor:
         self._seen_at_tick = 0
         self._labels = 0
         self._labels_untold = 0
-        self._scores_checksum = 0
         self._outputs_checksum = 0
         self._clock = np.array([0, NO_PANE, 0], dtype=np.int64)
         self._columns = ColumnTable(features_max=options.features_max, categories_max=options.categories_max)
         self._slots = PaneSlots(options.buckets_max, options.categories_max + 1)
         self._counts = PaneCounts()
-        self._ensemble = Ensemble(options, refits, derived_seed("monitor", options.seed, model_id, shard))
         self._owner = PerformanceOwner(model_id, shard, topic)
+        self._judge = Judge(self._owner, self._columns, options, refits)
+        self._watching = Watching(self._owner, self._columns, options)
+        self._versions = VersionWatch()
         self._performance = PerformanceMonitor(self._owner, options)
         self._closed_pane = -1
         self._pane_at_tick = -1
         self._labels_at_tick = 0
-        self._desk = IncidentDesk(options.incident, Origin(model_id, shard, topic, options.alert_rate))
         self._told: list[Told] = []
 
     def process(self, events: Sequence[PredictionEvent], offsets: I64, times_ms: I64) -> list[Output]:
@@ -128,27 +157,35 @@ class Monitor:
         )
         start = 0
         while start < count:
-            if not self._columns.frozen:
-                # A warm-up segment must not reach past its end: from there on no column is added.
-                stop = min(count, start + self._options.warmup_events - self._seen)
-                self._columns.learn(events[start:stop])
-                self._slots.grow(len(self._columns))
-            else:
-                stop = count
-            self._process_matrix(rows, self._columns.matrix(events[start:stop]), start, stop)
+            taken = self._versions.until_takeover(events[start:])
+            stop = count if taken is None else start + taken
+            self._process_version(rows, start, stop)
+            if taken is not None:
+                self._told += self._judge.begin_anew(self._step(int(offsets[stop - 1])))
             start = stop
         return self._take_output()
+
+    def _process_version(self, rows: _Rows, start: int, count: int) -> None:
+        """Process rows [start, count), before which and within which no other version of the model takes over."""
+        while start < count:
+            stop = count
+            if not self._columns.frozen:
+                # A warm-up segment must not reach past its end: from there on no column is added.
+                stop = min(count, start + self._judge.warmup_left(self._seen))
+                self._columns.learn(rows.events[start:stop])
+                self._slots.grow(len(self._columns))
+            self._process_matrix(rows, self._columns.matrix(rows.events[start:stop]), start, stop)
+            start = stop
 
     def _process_matrix(self, rows: _Rows, matrix: Matrix, start: int, stop: int) -> None:
         """Work off rows [start, stop) of a batch, whose cells are in `matrix`, segment by segment."""
         options = self._options
         begin = start
         while begin < stop:
-            due = min(stop, begin + self._ensemble.barrier() - self._seen)
             end = assign_panes(
                 rows.times_ms,
                 begin,
-                due,
+                min(stop, begin + REGIME_GRID_EVENTS - self._seen % REGIME_GRID_EVENTS),
                 self._clock,
                 options.pane_ms,
                 options.pane_grace_ms,
@@ -167,59 +204,38 @@ class Monitor:
         """Process rows [begin, end) between which nothing is due; row `first` of the batch is row 0 of the matrix."""
         part = slice(begin, end)
         slot = (rows.panes[part] & 1).astype(np.int8)
-        cells = matrix.cells[begin - first : end - first]
-        unknown = None if matrix.unknown is None else matrix.unknown[begin - first : end - first]
-        self._counts.add(rows.panes[part], rows.offsets[part], rows.late[part], unknown)
-        self._slots.add(cells, slot, self._columns.is_numeric)
-        self._add_invalid(matrix.invalid, begin - first, end - first, slot)
+        seen = _seen(rows, matrix, part, first, self._seen)
+        self._counts.add(rows.panes[part], rows.offsets[part], rows.late[part], seen.unknown)
+        self._slots.add(seen.cells, slot, self._columns.is_numeric)
+        if len(seen.invalid):
+            self._slots.add_invalid(seen.invalid, slot)
         self._model_version = rows.events[end - 1].model_version
-        self._judge(rows, cells[:, 1:], slot, begin, end)
+        was_frozen = self._columns.frozen
+        judged, told = self._judge.process(seen)
+        self._counts.add_verdicts(slot, ~np.isnan(judged.verdicts), judged.flagged)
+        if was_frozen:
+            told += self._watching.process(seen, judged.verdicts)
+        elif self._columns.frozen:
+            self._watching.begin()
+        self._told += _as_of_versions(told, seen)
         self._seen += end - begin
-        if self._seen == self._ensemble.barrier():
-            self._cross_barrier(int(rows.offsets[end - 1]))
+        self._owner.model_version = self._model_version
+        self._accept_drift(int(rows.offsets[end - 1]))
         arrived = Arrived(rows.events[part], rows.offsets[part], rows.times_ms[part], rows.watermarks_ms[part])
         self._told += self._performance.predicted(arrived)
-        self._owner.model_version = self._model_version
 
-    def _add_invalid(self, invalid: I64, begin: int, end: int, slot: I8) -> None:
-        if len(invalid):
-            inside = invalid[(invalid[:, 0] >= begin) & (invalid[:, 0] < end)]
-            self._slots.add_invalid(inside - np.array([begin, 0]), slot)
-
-    def _judge(self, rows: _Rows, cells: F64, slot: I8, begin: int, end: int) -> None:
-        """Score, learn and judge the features of rows [begin, end), and tell what becomes of incidents."""
-        seen_by_detectors = self._ensemble.rows(cells, ~self._columns.is_numeric[1:])
-        if not self._columns.frozen:
-            self._ensemble.learn_warmup(seen_by_detectors)
+    def _accept_drift(self, offset: int) -> None:
+        """Let detectors begin anew when their inputs have drifted for long. Looked at now and then only."""
+        if self._seen % REGIME_GRID_EVENTS:
             return
-        judgement = self._ensemble.judge(seen_by_detectors)
-        self._scores_checksum = zlib.crc32(judgement.fused.data, self._scores_checksum)
-        flagged = judgement.verdicts <= self._options.alert_rate
-        self._counts.add_verdicts(slot, ~np.isnan(judgement.verdicts), flagged)
-        part = slice(begin, end)
-        seen = Verdicts(
-            first_sequence=self._seen,
-            events=rows.events[part],
-            offsets=rows.offsets[part],
-            times_ms=rows.times_ms[part],
-            watermarks_ms=rows.watermarks_ms[part],
-            cells=cells,
-            rows=seen_by_detectors,
-            detectors=self._ensemble.names,
-            scores=judgement.scores,
-            p_values=judgement.p_values,
-            verdicts=judgement.verdicts,
-        )
-        self._tell(self._desk.process(seen, flagged, self._explainer()))
+        drifted_for = self._watching.drift.inputs_drifted_for
+        is_new = self._judge.accepted_at < self._seen - drifted_for
+        if drifted_for >= self._options.calibration.regime_events and is_new:
+            self._told += self._judge.accept_regime(self._step(offset))
 
-    def _cross_barrier(self, offset: int) -> None:
-        """Do what is due after exactly this many events: end the warm-up, or request or take over a refit."""
-        if not self._columns.frozen:
-            self._columns.frozen = True
-            self._ensemble.end_warmup(len(self._columns) - 1)
-            self._maintain("schema_frozen", offset, features=list(self._columns.feature_names))
-        for note in self._ensemble.cross(self._seen):
-            self._maintain("detector_refitted", offset, detector=note.detector, refit=note.refit, rows=note.rows)
+    def _step(self, offset: int) -> Step:
+        """Return the end of an incident at the latest event, or after it."""
+        return Step("resolved", self._seen - 1, offset, int(self._clock[WATERMARK]), self._model_version)
 
     def tick(self, now_ms: int, offset: int) -> list[Output]:
         """Close panes that are over by the clock, and resolve a quiet incident, if this model has been idle.
@@ -240,8 +256,7 @@ class Monitor:
             if now_ms < end_ms + self._options.pane_grace_ms:
                 break
             self._close_oldest(offset)
-        step = Step("resolved", self._seen - 1, offset, int(self._clock[WATERMARK]), self._model_version)
-        self._tell(self._desk.tick(now_ms, step, self._explainer()))
+        self._told += self._judge.tick(now_ms, self._step(offset))
         return self._take_output()
 
     @property
@@ -251,7 +266,7 @@ class Monitor:
             self._seen != self._seen_at_tick
             or self._labels != self._labels_at_tick
             or self._counts.oldest() is not None
-            or self._desk.is_open
+            or self._judge.is_open
             or self._performance.has_news
         )
 
@@ -266,9 +281,9 @@ class Monitor:
         slot = self._counts.oldest()
         if slot is None:
             raise AssertionError("no pane is open")
-        owner = PaneOwner(self._model_id, self._model_version, self._shard, self._ensemble.phase, self._labels_untold)
+        owner = PaneOwner(self._model_id, self._model_version, self._shard, self._judge.phase, self._labels_untold)
         for metric in pane_records(owner, self._counts, self._slots, self._columns, slot, self._options.pane_ms):
-            self._emit(OutputTopic.METRICS, offset, self._model_id, metric)
+            self._told.append(Told(OutputTopic.METRICS, offset, self._model_id, metric))
             self._counts.part[slot] += 1
         self._labels_untold = 0
         closed = (int(self._counts.index[slot]) + 1) * self._options.pane_ms // self._options.performance.pane_ms
@@ -283,31 +298,6 @@ class Monitor:
     def _oldest_pane(self) -> int:
         slot = self._counts.oldest()
         return NO_PANE if slot is None else int(self._counts.index[slot])
-
-    def _maintain(self, kind: Any, offset: int, **facts: Any) -> None:  # noqa: ANN401 - fields of the struct below
-        record = MaintenanceEvent(
-            maintenance_id=derived_id(kind, self._model_id, self._shard, offset),
-            kind=kind,
-            model_id=self._model_id,
-            model_version=self._model_version,
-            shard=self._shard,
-            offset=offset,
-            events=self._seen,
-            **facts,
-        )
-        self._emit(OutputTopic.MAINTENANCE, offset, self._model_id, record)
-
-    def _explainer(self) -> Explainer:
-        return Explainer(self._columns.columns[1:], self._ensemble.usual, self._ensemble.explaining_score())
-
-    def _tell(self, steps: Iterable[tuple[int, AlertEvent]]) -> None:
-        for offset, record in steps:
-            self._emit(OutputTopic.ALERTS, offset, record.fingerprint, record)
-
-    def _emit(
-        self, topic: OutputTopic, offset: int, key: str, record: AlertEvent | MetricEvent | MaintenanceEvent
-    ) -> None:
-        self._told.append(Told(topic, offset, key, record))
 
     def _take_output(self) -> list[Output]:
         """Encode what was told, in the order of offsets; what one record caused stays in its order."""
@@ -328,12 +318,12 @@ class Monitor:
     def trace(self) -> int:
         """64 bits of all that was computed so far: fused scores, outputs, counts. A replay that differs shows here."""
         counts = f"{self._seen} {self._labels}".encode()
-        return self._scores_checksum << 32 | zlib.crc32(counts, self._outputs_checksum)
+        return self._judge.scores_checksum << 32 | zlib.crc32(counts, self._outputs_checksum)
 
     @property
     def fitted_version(self) -> int:
         """Changes exactly when the fitted state does; 0 in the warm-up, when nothing is fitted."""
-        return self._ensemble.fitted_version
+        return self._judge.fitted_version
 
     def live_state(self) -> State:
         """Return what changes with events. Arrays are the live ones."""
@@ -346,12 +336,13 @@ class Monitor:
             seen_at_tick=self._seen_at_tick,
             labels=self._labels,
             labels_untold=self._labels_untold,
-            scores_checksum=self._scores_checksum,
             outputs_checksum=self._outputs_checksum,
             watermark_ms=int(self._clock[WATERMARK]),
             behind=int(self._clock[BEHIND]),
             columns=self._columns.state(),
-            incident=self._desk.state(),
+            judge=self._judge.plain(),
+            watching=self._watching.plain(),
+            versions=self._versions.state(),
             closed_pane=self._closed_pane,
             pane_at_tick=self._pane_at_tick,
             labels_at_tick=self._labels_at_tick,
@@ -359,12 +350,13 @@ class Monitor:
         )
         arrays = prefixed("panes", self._slots.arrays) | prefixed("counts", self._counts.state())
         arrays |= prefixed("performance", storing.arrays_state(self._performance))
-        return State(msgspec.msgpack.encode(plain), arrays | prefixed("ensemble", self._ensemble.live()))
+        arrays |= prefixed("watching", self._watching.arrays())
+        return State(msgspec.msgpack.encode(plain), arrays | prefixed("judge", self._judge.live()))
 
     def fitted_state(self) -> State:
         """Return what changes with `fitted_version` alone."""
         plain = _Fitted(self._model_id, self._shard, self.fitted_version)
-        return State(msgspec.msgpack.encode(plain), self._ensemble.fitted())
+        return State(msgspec.msgpack.encode(plain), self._judge.fitted())
 
     def restore(self, live: State, fitted: State | None) -> None:
         """Become, from new, the monitor of the same model and options that gave these states (None: version 0).
@@ -374,14 +366,14 @@ class Monitor:
         fitted = self.fitted_state() if fitted is None else fitted
         plain, fitted_plain = decoded(live.plain, _Live), decoded(fitted.plain, _Fitted)
         self._check(plain, fitted_plain)
-        parts = by_part(_STORED, live.arrays, ("panes", "counts", "ensemble", "performance"))
-        self._columns.restore(plain.columns, frozen=plain.seen >= self._options.warmup_events)
+        parts = by_part(_STORED, live.arrays, ("panes", "counts", "judge", "watching", "performance"))
+        self._columns.restore(plain.columns, frozen=False)
         self._slots.restore(len(self._columns), parts["panes"])
         self._counts.restore(plain.watermark_ms // self._options.pane_ms, parts["counts"])
-        self._ensemble.restore(plain.seen, ~self._columns.is_numeric[1:], parts["ensemble"], fitted.arrays)
+        self._judge.restore(plain.seen, plain.judge, parts["judge"], fitted.arrays)
+        self._watching.restore(plain.watching, parts["watching"])
+        self._versions.restore(plain.versions)
         refuse_if(_STORED, {"its fitted part is of another version": self.fitted_version != plain.fitted_version})
-        if plain.incident is not None:
-            self._desk.restore(plain.incident, plain.seen, len(self._columns) - 1)
         storing.restore(self._performance, plain.performance, parts["performance"])
         self._closed_pane, self._pane_at_tick = plain.closed_pane, plain.pane_at_tick
         self._labels_at_tick = plain.labels_at_tick
@@ -389,11 +381,10 @@ class Monitor:
         self._model_version = plain.model_version
         self._seen, self._seen_at_tick = plain.seen, plain.seen_at_tick
         self._labels, self._labels_untold = plain.labels, plain.labels_untold
-        self._scores_checksum, self._outputs_checksum = plain.scores_checksum, plain.outputs_checksum
+        self._outputs_checksum = plain.outputs_checksum
         self._clock[[WATERMARK, OLDEST, BEHIND]] = plain.watermark_ms, self._oldest_pane(), plain.behind
 
     def _check(self, plain: _Live, fitted: _Fitted) -> None:
-        warming_up = plain.seen < self._options.warmup_events
         refuse_if(
             _STORED,
             {
@@ -401,7 +392,6 @@ class Monitor:
                 "its fitted part is another's": fitted != _Fitted(self._model_id, self._shard, plain.fitted_version),
                 "it has events without columns, or the reverse": bool(plain.columns) != bool(plain.seen),
                 "its last tick is ahead of it": plain.seen_at_tick > plain.seen,
-                "it has an incident before it has detectors": warming_up and plain.incident is not None,
             },
         )
 

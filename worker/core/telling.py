@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+import msgspec
+
 from worker.core.events import AlertEvent, MaintenanceEvent, MetricEvent, OutputTopic, PerformanceEvent, ScoreEvent
 from worker.core.identity import derived_id
 
@@ -13,6 +15,10 @@ class Told(NamedTuple):
     offset: int
     key: str
     record: AlertEvent | MetricEvent | PerformanceEvent | MaintenanceEvent | ScoreEvent
+
+    def of_version(self, version: str | None) -> "Told":
+        """Return the same as of a model's version."""
+        return self._replace(record=msgspec.structs.replace(self.record, model_version=version))
 
 
 class Owner:

@@ -1,7 +1,7 @@
-"""Fits isolation forests in processes of their own: a fit holds the interpreter lock for most of its 50 ms.
+"""Fits models in processes of their own: a fit of a forest holds the interpreter lock for most of its 50 ms.
 
 Rule 1: what crosses to the child and back is bytes of our own formats; nothing is unpickled that describes a model.
-Rule 2: a request determines its forest, so a fit that died with its process is simply asked for again.
+Rule 2: a request determines its model, so a fit that died with its process is simply asked for again.
 Rule 3: no child outlives this process, however it ends: each watches its parent and goes when it is gone.
 """
 
@@ -20,7 +20,8 @@ import numpy as np
 
 from worker.core.detectors.forest_fit import fit_request
 from worker.core.detectors.isolation_forest import ForestArrays
-from worker.core.detectors.refit import RefitRequest
+from worker.core.detectors.refit import FittedModel, ForestRequest, RefitRequest, SvmRequest
+from worker.core.detectors.svm_arrays import SvmArrays
 
 _ATTEMPTS_MAX = 3
 _NICENESS = 5
@@ -31,7 +32,7 @@ class RefitFailedError(Exception):
     """A fit did not come back; the message says what was tried."""
 
 
-class _Payload(msgspec.Struct, array_like=True, frozen=True):
+class _ForestPayload(msgspec.Struct, array_like=True, frozen=True, tag="forest"):
     """A request as it crosses: rows are float32, little-endian, row by row."""
 
     rows: bytes
@@ -39,6 +40,15 @@ class _Payload(msgspec.Struct, array_like=True, frozen=True):
     trees: int
     sample_rows: int
     seed: int
+
+
+class _SvmPayload(msgspec.Struct, array_like=True, frozen=True, tag="svm"):
+    """As above."""
+
+    rows: bytes
+    features: int
+    nu: float
+    gamma_factor: float
 
 
 class ProcessRefitPool:
@@ -52,9 +62,7 @@ class ProcessRefitPool:
 
     def submit(self, request: RefitRequest) -> "_Ticket":
         """Start a fit; never waits."""
-        rows = np.ascontiguousarray(request.rows, dtype="<f4")
-        payload = _Payload(rows.tobytes(), rows.shape[1], request.trees, request.sample_rows, request.seed)
-        return _Ticket(self, msgspec.msgpack.encode(payload))
+        return _Ticket(self, _packed(request), ForestArrays if isinstance(request, ForestRequest) else SvmArrays)
 
     def warm(self) -> None:
         """Start the processes and let them import scikit-learn, so that the first fit does not wait for it."""
@@ -87,20 +95,21 @@ class ProcessRefitPool:
 class _Ticket:
     """A fit under way in another process."""
 
-    __slots__ = ("_future", "_payload", "_pool")
+    __slots__ = ("_future", "_kind", "_payload", "_pool")
 
-    def __init__(self, pool: ProcessRefitPool, payload: bytes) -> None:
+    def __init__(self, pool: ProcessRefitPool, payload: bytes, kind: type[ForestArrays] | type[SvmArrays]) -> None:
         self._pool = pool
         self._payload = payload
+        self._kind = kind
         self._future = pool.start(payload)
 
-    def result(self) -> ForestArrays:
-        """Return the forest: wait for a fit under way, and do here what still waits in the queue (the same bytes)."""
+    def result(self) -> FittedModel:
+        """Return the model: wait for a fit under way, and do here what still waits in the queue (the same bytes)."""
         begun = time.monotonic()
         reply = _fit(self._payload) if self._future.cancel() else self._payload_of_reply()
-        forest = ForestArrays.from_bytes(reply)
+        model = self._kind.from_bytes(reply)
         self._pool.waited(time.monotonic() - begun)
-        return forest
+        return model
 
     def _payload_of_reply(self) -> bytes:
         """Wait; a fit whose process died is started again."""
@@ -112,6 +121,16 @@ class _Ticket:
         raise RefitFailedError(
             f"the refit process died {_ATTEMPTS_MAX} times in a row: is there enough memory? See the system's log."
         )
+
+
+def _packed(request: RefitRequest) -> bytes:
+    """Return a request as the bytes that cross."""
+    rows = np.ascontiguousarray(request.rows, dtype="<f4")
+    crossing, features = rows.tobytes(), rows.shape[1]
+    if isinstance(request, ForestRequest):
+        payload = _ForestPayload(crossing, features, request.trees, request.sample_rows, request.seed)
+        return msgspec.msgpack.encode(payload)
+    return msgspec.msgpack.encode(_SvmPayload(crossing, features, request.nu, request.gamma_factor))
 
 
 def _prepare_child() -> None:
@@ -134,6 +153,8 @@ def _fit(payload: bytes) -> bytes:
     """Fit what a payload describes. An empty one only loads what a fit needs."""
     if not payload:
         return b""
-    wanted = msgspec.msgpack.decode(payload, type=_Payload)
+    wanted = msgspec.msgpack.decode(payload, type=_ForestPayload | _SvmPayload)
     rows = np.frombuffer(wanted.rows, dtype="<f4").reshape(-1, wanted.features)
-    return fit_request(RefitRequest(rows, wanted.trees, wanted.sample_rows, wanted.seed)).to_bytes()
+    if isinstance(wanted, _ForestPayload):
+        return fit_request(ForestRequest(rows, wanted.trees, wanted.sample_rows, wanted.seed)).to_bytes()
+    return fit_request(SvmRequest(rows, wanted.nu, wanted.gamma_factor)).to_bytes()

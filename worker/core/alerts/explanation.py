@@ -1,53 +1,94 @@
 """Why an event was flagged: what each feature was, what is usual, and what it adds to the anomaly.
 
-One feature at a time is put back to its usual value (the median of the reservoir), all others kept, and the event is
-scored again: the drop is the feature's contribution (occlusion: Robnik-Šikonja & Kononenko 2008, with one baseline).
-The contributions are not additive. It costs one batch of d + 1 rows on a detector, and only when an alert is told.
+The parts are Shapley values (shapley.py): those of the fused score, and those of each detector's own score. They are
+against one baseline, the event with its features at their usual values (the medians of the reservoir). A feature
+that is missing in the event stays missing, and one that usually has no value has none in the baseline. All parts
+together are score(event) - score(baseline), exactly but for rounding; what is not told completes the sum.
+
+It costs one batch of at most `shapley.ROWS_MAX` rows on each detector, and only when an alert is told.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
+from worker.core.alerts.shapley import trials
 from worker.core.columns import Column, Kind
 from worker.core.events import FeatureEvidence
 from worker.core.kernels.arrays import F64, I64
 from worker.core.statistics.bands import Usual
 
+_FAR = 1e6
+"""Distance, in widths of the band, of what lies farther away, or of any change where the band has no width."""
+
 
 class Explainer(NamedTuple):
-    """What explanations are made with: the feature columns (d), their usual band, and a detector's score if any."""
+    """What explanations are made with: the feature columns (d), their usual band, and the scores to be explained."""
 
     columns: list[Column]
     usual: Usual
-    score: Callable[[F64], F64] | None
+    scorers: Mapping[str, Callable[[F64], F64]]
+    """Each detector's own score of rows (n x d), learning nothing; NaN = none, then the detector is left out."""
+    fused: Callable[[F64], F64]
+    """The fused score (n) of scores (k x n) of the detectors in that order; NaN = none."""
 
 
-def explain(explainer: Explainer, cells: F64, row: F64, features_max: int) -> list[FeatureEvidence]:
-    """Explain one event (d cells, and d values as detectors see them), largest contribution first."""
-    parts = contributions(row, explainer.usual, explainer.score)
+class Parts(NamedTuple):
+    """What each feature adds (d) to the fused score, and to the score of each detector that had one."""
+
+    fused: F64
+    detectors: Mapping[str, F64]
+
+
+def explain(explainer: Explainer, cells: F64, row: F64, seed: int, features_max: int) -> list[FeatureEvidence]:
+    """Explain one event (d cells, and d values as detectors see them), largest contribution first.
+
+    Features that add nothing are left out. Those that make the event more usual come last, where there is room.
+    """
+    parts = contributions(explainer, row, seed)
     return [
-        _evidence(explainer.columns[place], float(cells[place]), explainer.usual, int(place), float(parts[place]))
-        for place in largest(parts, features_max)
-        if parts[place] > 0.0
+        _evidence(explainer, parts, float(cells[place]), int(place))
+        for place in largest(parts.fused, features_max)
+        if parts.fused[place] != 0.0
     ]
 
 
-def contributions(row: F64, usual: Usual, score: Callable[[F64], F64] | None) -> F64:
-    """Return the contribution of each feature (d) of one event (d, NaN = missing)."""
-    if score is None:
-        return _band_distances(row, usual)
-    trials = np.repeat(row[np.newaxis], len(row) + 1, axis=0)
-    trials[np.arange(len(row)), np.arange(len(row))] = usual.median
-    scores = score(trials)
-    drops: F64 = scores[-1] - scores[:-1]  # the last copy was left as it is
-    return drops
+def contributions(explainer: Explainer, row: F64, seed: int) -> Parts:
+    """Return what each feature of one event (d, NaN = missing) adds; distances from the band before there are scores.
+
+    The seed chooses the orders in which features are put back to usual, where there are too many for all orders.
+    """
+    usual = explainer.usual
+    far = _distances(row, usual)
+    chosen = trials(far, seed)
+    rows = chosen.rows(row, np.where(far > 0.0, usual.median, row))
+    scores = np.full((len(explainer.scorers), len(rows)), np.nan)
+    for place, scorer in enumerate(explainer.scorers.values()):
+        scores[place] = scorer(rows)
+    has_score = np.isfinite(scores).all(axis=1)
+    scores[~has_score] = np.nan
+    fused = explainer.fused(scores) if has_score.any() else np.full(len(rows), np.nan)
+    if not np.isfinite(fused).all():
+        return Parts(_band_distances(row, usual), {})
+    names = list(explainer.scorers)
+    detectors = {names[place]: chosen.parts(scores[place]) for place in np.flatnonzero(has_score)}
+    return Parts(chosen.parts(fused), detectors)
 
 
 def largest(values: F64, count: int) -> I64:
     """Return the places of the largest values, largest first; ties in column order."""
     return np.argsort(-values, kind="stable")[:count]
+
+
+def _distances(row: F64, usual: Usual) -> F64:
+    """How far each value (d) is from its median, in widths of the band; 0 where it is equal or missing."""
+    changed = ~np.isnan(row) & (row != usual.median)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        far = np.abs(row - usual.median) / (usual.high - usual.low)
+    # A value where there is usually none is NaN here: as far as can be.
+    far = np.clip(np.nan_to_num(far, nan=_FAR, posinf=_FAR), np.finfo(np.float64).tiny, _FAR)
+    return np.where(changed, far, 0.0)
 
 
 def _band_distances(row: F64, usual: Usual) -> F64:
@@ -58,14 +99,16 @@ def _band_distances(row: F64, usual: Usual) -> F64:
         return np.nan_to_num(beyond / width, nan=0.0, posinf=np.finfo(np.float64).max)
 
 
-def _evidence(column: Column, cell: float, usual: Usual, place: int, contribution: float) -> FeatureEvidence:
+def _evidence(explainer: Explainer, parts: Parts, cell: float, place: int) -> FeatureEvidence:
+    column, usual = explainer.columns[place], explainer.usual
     return FeatureEvidence(
         name=column.name,
         observed=_observed(column, cell),
         expected=_expected(column, usual.median[place]),
         expected_low=_expected(column, usual.low[place]),
         expected_high=_expected(column, usual.high[place]),
-        contribution=contribution,
+        contribution=float(parts.fused[place]),
+        contributions={name: float(added[place]) for name, added in parts.detectors.items()},
     )
 
 

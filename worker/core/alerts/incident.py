@@ -83,29 +83,28 @@ class Incident(Struct, forbid_unknown_fields=True):
 class IncidentLife:
     """Opens, updates and resolves the incidents of one monitor; at most one is open."""
 
-    def __init__(self, options: IncidentOptions, alert_rate: float) -> None:
+    def __init__(self, options: IncidentOptions) -> None:
         self._options = options
-        self._alert_rate = alert_rate
         self.open: Incident | None = None
 
-    def flag(self, event: Flagged) -> tuple[Step | None, bool]:
+    def flag(self, event: Flagged, alert_rate: float) -> tuple[Step | None, bool]:
         """Take in a flagged event; return the step to tell, if any, and whether the event is the rarest so far."""
         incident = self.open
         if incident is None:
             self.open = incident = Incident(event, event, event, [event], event.watermark_ms)
-            incident.severity = self._severity(incident)
+            incident.severity = self._severity(incident, alert_rate)
             return _step("opened", event), True
         rarest = incident.add(event, self._options.evidence_max)
-        if not self._worth_telling(incident, event.watermark_ms):
+        if not self._worth_telling(incident, event.watermark_ms, alert_rate):
             return None, rarest
         incident.told_flagged, incident.told_ms = incident.flagged, event.watermark_ms
         if incident.severity == "critical":
             incident.told_critical_ms = event.watermark_ms
         return _step("updated", event), rarest
 
-    def _worth_telling(self, incident: Incident, now_ms: int) -> bool:
+    def _worth_telling(self, incident: Incident, now_ms: int, alert_rate: float) -> bool:
         """Tell a rise in severity at once (a second burst only after `update_ms`), growth when it has doubled."""
-        before, incident.severity = incident.severity, self._severity(incident)
+        before, incident.severity = incident.severity, self._severity(incident, alert_rate)
         rose = _RANK[incident.severity] > _RANK[before]
         again = incident.severity == "critical" and incident.told_critical_ms is not None
         rested = now_ms - incident.told_ms >= self._options.update_ms
@@ -140,7 +139,7 @@ class IncidentLife:
         self.open = None
         return incident
 
-    def _severity(self, incident: Incident) -> Severity:
+    def _severity(self, incident: Incident, alert_rate: float) -> Severity:
         """Judge a burst by its local rate: flagged events among the last hundred or so, decayed exponentially.
 
         It falls back only when the burst is clearly over, so that a rise is told once a burst.
@@ -149,7 +148,7 @@ class IncidentLife:
             return "critical"
         if incident.severity == "critical" and incident.burst > self._options.burst_flagged_min / 2:
             return "critical"
-        return "warning" if incident.rarest.p_value <= self._alert_rate / 100 else "info"
+        return "warning" if incident.rarest.p_value <= alert_rate / 100 else "info"
 
 
 def _step(status: Status, event: Flagged) -> Step:

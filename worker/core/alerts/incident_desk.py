@@ -1,24 +1,29 @@
 """Verdicts in, alert records out: finds the rows at which an incident opens, grows or is over, in stream order."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from msgspec import Struct
 
-from worker.core.alerts.explanation import Explainer, explain
 from worker.core.alerts.incident import Flagged, Incident, IncidentLife, Step
 from worker.core.alerts.records import Origin, Story, alert_record
-from worker.core.events import AlertEvent, DetectorScore, PredictionEvent
+from worker.core.events import AlertEvent, DetectorScore, FeatureEvidence, PredictionEvent
 from worker.core.kernels.arrays import F64, I64, Bool
 from worker.core.options import IncidentOptions
+from worker.core.seen import Seen
 from worker.core.state import refuse_if
+
+Explain = Callable[[F64, F64, int | None], list[FeatureEvidence]]
+"""Explains an event (its d cells, and d values as detectors see them) by the detectors as they were before a row of
+the batch, or as they are now (None)."""
 
 
 class Verdicts(NamedTuple):
     """Consecutive events (n) of one monitor with their scores and p-values (k detectors x n) and verdicts (n).
 
     `first_sequence` is the place of row 0 in the monitor's count of events; `cells` and `rows` are n x d features.
+    Flagged are verdicts of at most `alert_rate`.
     """
 
     first_sequence: int
@@ -31,7 +36,10 @@ class Verdicts(NamedTuple):
     detectors: Sequence[str]
     scores: F64
     p_values: F64
+    fused: F64
     verdicts: F64
+    disagreements: Bool
+    alert_rate: float
 
 
 class _Portrait(NamedTuple):
@@ -40,6 +48,7 @@ class _Portrait(NamedTuple):
     cells: F64
     row: F64
     scores: list[DetectorScore]
+    disagreement: bool
 
 
 class OpenIncident(Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,6 +58,7 @@ class OpenIncident(Struct, frozen=True, forbid_unknown_fields=True):
     cells: list[float]
     row: list[float]
     scores: list[DetectorScore]
+    disagreement: bool
 
 
 class IncidentDesk:
@@ -57,26 +67,33 @@ class IncidentDesk:
     def __init__(self, options: IncidentOptions, origin: Origin) -> None:
         self._options = options
         self._origin = origin
-        self._life = IncidentLife(options, origin.alert_rate)
+        self._life = IncidentLife(options)
         self._portrait: _Portrait | None = None
 
-    def process(self, seen: Verdicts, flagged: Bool, explainer: Explainer) -> Iterator[tuple[int, AlertEvent]]:
-        """Yield the offsets and records of the steps in one segment; `flagged` (n) marks its anomalies."""
+    def process(self, seen: Verdicts, explain: Explain) -> Iterator[tuple[int, AlertEvent]]:
+        """Yield the offsets and records of the steps in one segment."""
         self._life.follow_back(int(seen.watermarks_ms[0]))
-        for row in map(int, np.flatnonzero(flagged)):
-            yield from self._resolve_until(row, seen, explainer)
-            step, rarest = self._life.flag(_flagged(seen, row))
+        for row in map(int, np.flatnonzero(seen.verdicts <= seen.alert_rate)):
+            yield from self._resolve_until(row, seen, explain)
+            step, rarest = self._life.flag(_flagged(seen, row), seen.alert_rate)
             if rarest:
                 self._portrait = _portrait(seen, row)
             if step is not None:
-                yield self._record(step, explainer)
-        yield from self._resolve_until(len(seen.events) - 1, seen, explainer)
+                yield self._record(step, seen.alert_rate, explain, row)
+        yield from self._resolve_until(len(seen.events) - 1, seen, explain)
 
-    def tick(self, now_ms: int, step: Step, explainer: Explainer) -> Iterator[tuple[int, AlertEvent]]:
+    def tick(self, now_ms: int, step: Step, alert_rate: float, explain: Explain) -> Iterator[tuple[int, AlertEvent]]:
         """Resolve the incident of an idle input when it has been quiet for `quiet_ms` by the journalled clock."""
         incident = self._life.open
         if incident is not None and now_ms >= incident.last.watermark_ms + self._options.quiet_ms:
-            yield self._resolve(step, explainer)
+            yield self._resolve(step, alert_rate, explain, None)
+
+    def close(
+        self, step: Step, alert_rate: float, explain: Explain, row: int | None
+    ) -> Iterator[tuple[int, AlertEvent]]:
+        """Resolve the incident, if one is open: what comes is judged by other detectors."""
+        if self._life.open is not None:
+            yield self._resolve(step, alert_rate, explain, row)
 
     @property
     def is_open(self) -> bool:
@@ -88,7 +105,9 @@ class IncidentDesk:
         incident, portrait = self._life.open, self._portrait
         if incident is None or portrait is None:
             return None
-        return OpenIncident(incident, portrait.cells.tolist(), portrait.row.tolist(), portrait.scores)
+        return OpenIncident(
+            incident, portrait.cells.tolist(), portrait.row.tolist(), portrait.scores, portrait.disagreement
+        )
 
     def restore(self, stored: OpenIncident, seen: int, features: int) -> None:
         """Take over an incident that was open after `seen` events; ValueError for what cannot be."""
@@ -101,29 +120,30 @@ class IncidentDesk:
             },
         )
         self._life.restore(stored.incident, seen)
-        self._portrait = _Portrait(cells, row, stored.scores)
+        self._portrait = _Portrait(cells, row, stored.scores, stored.disagreement)
 
-    def _resolve_until(self, last_row: int, seen: Verdicts, explainer: Explainer) -> Iterator[tuple[int, AlertEvent]]:
+    def _resolve_until(self, last_row: int, seen: Verdicts, explain: Explain) -> Iterator[tuple[int, AlertEvent]]:
         """Resolve the open incident if it is over at some row up to and including `last_row`."""
         if self._life.open is None:
             return
         sequence, watermark_ms = self._life.open.quiet_from(self._options)
         row = max(sequence - seen.first_sequence, int(np.searchsorted(seen.watermarks_ms, watermark_ms)))
         if row <= last_row:
-            yield self._resolve(_resolved_at(seen, row), explainer)
+            yield self._resolve(resolved_at(seen, row), seen.alert_rate, explain, row)
 
-    def _resolve(self, step: Step, explainer: Explainer) -> tuple[int, AlertEvent]:
-        record = self._record(step, explainer)
+    def _resolve(self, step: Step, alert_rate: float, explain: Explain, row: int | None) -> tuple[int, AlertEvent]:
+        record = self._record(step, alert_rate, explain, row)
         self._life.resolve()
         self._portrait = None
         return record
 
-    def _record(self, step: Step, explainer: Explainer) -> tuple[int, AlertEvent]:
+    def _record(self, step: Step, alert_rate: float, explain: Explain, row: int | None) -> tuple[int, AlertEvent]:
         incident, portrait = self._life.open, self._portrait
         if incident is None or portrait is None:
             raise AssertionError("a step is told of an incident that is not open")
-        features = explain(explainer, portrait.cells, portrait.row, self._options.features_max)
-        return step.offset, alert_record(step, incident, self._origin, Story(portrait.scores, features))
+        features = explain(portrait.cells, portrait.row, row)
+        story = Story(portrait.scores, portrait.disagreement, features)
+        return step.offset, alert_record(step, incident, self._origin, alert_rate, story)
 
 
 def _flagged(seen: Verdicts, row: int) -> Flagged:
@@ -139,7 +159,8 @@ def _flagged(seen: Verdicts, row: int) -> Flagged:
     )
 
 
-def _resolved_at(seen: Verdicts, row: int) -> Step:
+def resolved_at(seen: Verdicts | Seen, row: int) -> Step:
+    """Return the step of an incident that is over at a row."""
     return Step(
         status="resolved",
         sequence=seen.first_sequence + row,
@@ -150,12 +171,18 @@ def _resolved_at(seen: Verdicts, row: int) -> Step:
 
 
 def _portrait(seen: Verdicts, row: int) -> _Portrait:
-    scores = [
-        DetectorScore(name, _number(seen.scores[place, row]), _number(seen.p_values[place, row]))
+    scores = detector_scores(seen, row)
+    return _Portrait(seen.cells[row].copy(), seen.rows[row].copy(), scores, bool(seen.disagreements[row]))
+
+
+def detector_scores(seen: Verdicts, row: int) -> list[DetectorScore]:
+    """Return what each detector said of one event."""
+    return [
+        DetectorScore(name, number(seen.scores[place, row]), number(seen.p_values[place, row]))
         for place, name in enumerate(seen.detectors)
     ]
-    return _Portrait(seen.cells[row].copy(), seen.rows[row].copy(), scores)
 
 
-def _number(value: float) -> float | None:
+def number(value: float) -> float | None:
+    """Return a float, None for NaN."""
     return None if np.isnan(value) else float(value)

@@ -15,17 +15,17 @@ class Origin(NamedTuple):
     model_id: str
     shard: int
     topic: str
-    alert_rate: float
 
 
 class Story(NamedTuple):
     """What is told of an incident beside its course: the rarest event's scores and features."""
 
     scores: list[DetectorScore]
+    disagreement: bool
     features: list[FeatureEvidence]
 
 
-def alert_record(step: Step, incident: Incident, origin: Origin, story: Story) -> AlertEvent:
+def alert_record(step: Step, incident: Incident, origin: Origin, alert_rate: float, story: Story) -> AlertEvent:
     """Build the record of one step."""
     fingerprint = derived_id("fingerprint", KIND, origin.model_id, origin.shard)
     incident_id = derived_id("incident", fingerprint, incident.first.offset)
@@ -48,8 +48,9 @@ def alert_record(step: Step, incident: Incident, origin: Origin, story: Story) -
         flagged_events=incident.flagged,
         events=step.sequence - incident.first.sequence + 1,
         p_value=incident.rarest.p_value,
-        alert_rate=origin.alert_rate,
+        alert_rate=alert_rate,
         scores=story.scores,
+        disagreement=story.disagreement,
         features=story.features,
         evidence=[
             EvidenceRow(origin.topic, origin.shard, row.offset, row.event_id, row.time_ms, row.p_value)

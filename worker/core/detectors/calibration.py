@@ -1,15 +1,34 @@
 """Calibrated p-values and the verdict of one monitor. The kernel holds the formulas; this holds the state."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from worker.core.kernels.arrays import F64
-from worker.core.kernels.calibration import LENGTH, MEAN_EXCESS, RENEWAL, RENEWAL_EVENTS_MAX, SEEN, judge
+from worker.core.kernels.arrays import F64, Bool
+from worker.core.kernels.calibration import (
+    LASTED,
+    LEARN_ALWAYS,
+    LEARN_NEVER,
+    LEARN_UNLESS_BURST,
+    LENGTH,
+    LEVEL,
+    LOG_FACTOR,
+    LOG_FACTOR_MAX,
+    MEAN_EXCESS,
+    RENEWAL,
+    RENEWAL_EVENTS_MAX,
+    SEEN,
+    fuse,
+    judge,
+)
 from worker.core.options import CalibrationOptions
 from worker.core.state import COUNT_MAX, Arrays, check_like, fill, outside, refuse_if
 
 _STORED = "stored calibration"
+_POLICIES = {"always": LEARN_ALWAYS, "unless_burst": LEARN_UNLESS_BURST, "never": LEARN_NEVER}
+_UNSUSPICIOUS = 0.2
+"""A p-value above this says that nothing is unusual."""
 
 
 class Judgement(NamedTuple):
@@ -20,20 +39,34 @@ class Judgement(NamedTuple):
     fused: F64
     verdicts: F64
 
+    def disagreements(self, alert_rate: float) -> Bool:
+        """Tell for each event (n) whether detectors contradict each other about it.
+
+        It was flagged although half of the detectors or more see nothing unusual, or it was not, although one of them
+        finds it rarer than what is flagged.
+        """
+        known = np.maximum(np.count_nonzero(~np.isnan(self.p_values), axis=0), 1)
+        calm = np.count_nonzero(self.p_values > _UNSUSPICIOUS, axis=0)
+        alarmed = (self.p_values <= alert_rate).any(axis=0)
+        flagged = self.verdicts <= alert_rate
+        return np.where(flagged, 2 * calm >= known, alarmed & ~np.isnan(self.verdicts))
+
 
 class Calibration:
-    """Judges every event before it learns the event's scores. It learns them all, single flagged ones too.
+    """Judges every event before it learns the event's scores.
 
-    So the share of flagged events settles near `alert_rate` (the tail is exponential: spikes that are rarer than 2 %
-    and lie outside of everything else are flagged more often). Flagged events of a burst are
-    not learned until there have been `regime_events` of them; then they are taken for the new normal.
+    Which flagged events are learned is told by `learn_flagged`: all, none, or, as it is by default, single ones only:
+    flagged events of a burst are not learned until it has lasted for `regime_events`; then it is the new normal.
     """
 
-    def __init__(self, detectors: int, options: CalibrationOptions, alert_rate: float, seed: int) -> None:
+    def __init__(self, weights: Sequence[float], options: CalibrationOptions, seed: int) -> None:
+        """Take the weight of each detector in the fused score."""
+        detectors = len(weights)
         series, size = detectors + 1, options.scores_max
+        self._weights = np.array(weights, dtype=np.float64)
         self._memory_events = options.memory_events
         self._regime_events = options.regime_events
-        self._alert_rate = alert_rate
+        self._policy = _POLICIES[options.learn_flagged]
         self._events_min = np.full(series, options.detector_events_min, dtype=np.int64)
         self._events_min[detectors] = options.verdict_events_min
         self._pool = np.zeros((series, size))
@@ -42,20 +75,24 @@ class Calibration:
         self._tail = np.zeros((series, 2))
         self._random_state = np.arange(series, dtype=np.uint64) + np.uint64(seed * series)
         self._members = np.zeros(1, dtype=np.int64)
-        self._burst = np.zeros(2)
+        self._burst = np.zeros(3)
 
     @property
     def ready(self) -> bool:
         """Whether the next event can get a verdict."""
         return bool(self._counters[-1, LENGTH] > 0)
 
-    def judge(self, scores: F64) -> Judgement:
-        """Judge a batch in order: scores (k x n), C-contiguous."""
+    def judge(self, scores: F64, alert_rate: float) -> tuple[int, Judgement]:
+        """Judge a batch in order: scores (k x n), C-contiguous. Return for how many rows, and the judgement of these.
+
+        That is all of them, unless a burst has lasted for `regime_events` at the last of them.
+        """
         detectors, rows = scores.shape
         p_values = np.empty((detectors + 1, rows))
         fused = np.empty(rows)
-        judge(
+        done = judge(
             scores,
+            self._weights,
             self._pool,
             self._reference,
             self._counters,
@@ -65,12 +102,24 @@ class Calibration:
             self._burst,
             self._events_min,
             self._memory_events,
-            self._alert_rate,
+            alert_rate,
             self._regime_events,
+            self._policy,
             fused,
             p_values,
         )
-        return Judgement(scores, p_values[:detectors], fused, p_values[detectors])
+        return done, Judgement(scores[:, :done], p_values[:detectors, :done], fused[:done], p_values[detectors, :done])
+
+    @property
+    def is_new_normal(self) -> bool:
+        """Whether a burst has lasted for so long that it is not one."""
+        return bool(self._burst[LASTED] >= self._regime_events)
+
+    def fused(self, scores: F64) -> F64:
+        """Return the fused scores (n) of scores (k x n) as they would be now; learns nothing."""
+        fused = np.empty(scores.shape[1])
+        fuse(scores, self._weights, self._reference, self._counters, self._tail, fused)
+        return fused
 
     def state(self) -> Arrays:
         """Return all that changes, as live arrays."""
@@ -107,6 +156,7 @@ def _check(arrays: Arrays) -> None:
             "a reference is not sorted": any((row[1:] < row[:-1]).any() for row in past),
             "a tail is out of range": not np.isfinite(tail).all() or (tail[:, MEAN_EXCESS] < 0.0).any(),
             "the members are out of range": outside(arrays["members"], 0, len(pool) - 1),
-            "the burst is out of range": outside(arrays["burst"], 0.0, COUNT_MAX),
+            "the burst is out of range": outside(arrays["burst"][[LEVEL, LASTED]], 0.0, COUNT_MAX),
+            "the factor is out of range": outside(arrays["burst"][LOG_FACTOR], -LOG_FACTOR_MAX, LOG_FACTOR_MAX),
         },
     )

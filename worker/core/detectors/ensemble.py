@@ -1,25 +1,42 @@
 """The detectors of one monitor as one: warm-up, the rows that they see, their judgement, their refits."""
 
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from worker.core.detectors.calibration import Calibration, Judgement
-from worker.core.detectors.isolation_forest import to_forest_rows
-from worker.core.detectors.moments import MomentsDistance
 from worker.core.detectors.protocol import NEVER, Detector, RefitNote
 from worker.core.detectors.refit import RefitPool
 from worker.core.detectors.refitted_forest import RefittedForest
-from worker.core.detectors.scaled_half_space import ScaledHalfSpaceTrees
-from worker.core.identity import derived_seed
+from worker.core.detectors.registry import Site, build
 from worker.core.kernels.arrays import F64, I64, Bool
 from worker.core.kernels.surprisal import replace_by_surprisal
 from worker.core.options import EngineOptions
-from worker.core.state import Arrays, blank, by_part, check_like, outside, prefixed, refuse_if
+from worker.core.state import AnyArray, Arrays, blank, by_part, check_like, fill, outside, prefixed, refuse_if
 from worker.core.statistics.bands import Usual, usual_band
 
 _STORED = "stored detectors"
+
+
+class Scorers(NamedTuple):
+    """Detectors at one moment, to ask what they would say; nothing is learned.
+
+    `by_name` gives each detector's score (n) of rows (n x d); `fused` the fused score (n) of scores (k x n).
+    """
+
+    by_name: Mapping[str, Callable[[F64], F64]]
+    fused: Callable[[F64], F64]
+
+
+class _Mark(NamedTuple):
+    """A batch, and all that moved while it was judged, as it was before."""
+
+    rows: F64
+    scores: F64
+    alert_rate: float
+    moving: list[dict[str, AnyArray]]
 
 
 class Ensemble:
@@ -35,8 +52,8 @@ class Ensemble:
         self._warmup: list[F64] = []
         self._totals: I64 = np.zeros((0, options.categories_max + 1), dtype=np.int64)
         self._detectors: list[Detector] = []
-        self._forest: RefittedForest | None = None
         self._calibration: Calibration | None = None
+        self._mark: _Mark | None = None
         self.usual = Usual(np.empty(0), np.empty(0), np.empty(0))
 
     @property
@@ -69,14 +86,61 @@ class Ensemble:
         """Keep rows of the warm-up; features may be added from one call to the next."""
         self._warmup.append(rows)
 
-    def judge(self, rows: F64) -> Judgement:
-        """Score, learn and judge rows (n x d); the warm-up must be over."""
+    def judge(self, rows: F64, alert_rate: float) -> Judgement:
+        """Score, learn and judge rows (n x d); the warm-up must be over.
+
+        Up to the row at which a burst has lasted for so long that it is the new normal (`is_new_normal`). Then this
+        ensemble is of no use any more: its detectors have learned all rows.
+        """
         if self._calibration is None:
             raise AssertionError("rows are judged during the warm-up")
+        moving = [{name: array.copy() for name, array in arrays.items()} for arrays in self._moving()]
         scores = np.empty((len(self._detectors), len(rows)))
         for place, detector in enumerate(self._detectors):
             scores[place] = detector.score_and_learn(rows)
-        return self._calibration.judge(scores)
+        self._mark = _Mark(rows, scores, alert_rate, moving)
+        return self._calibration.judge(scores, alert_rate)[1]
+
+    @property
+    def is_new_normal(self) -> bool:
+        """Whether a burst has lasted for so long that detectors must begin anew."""
+        return self._calibration is not None and self._calibration.is_new_normal
+
+    @contextmanager
+    def before(self, row: int) -> Iterator[Scorers]:
+        """Give the detectors as they were before a row of the last batch, then put them back.
+
+        What they say of an event may not depend on how many events came after it in its batch (law 3).
+        """
+        mark, calibration = self._mark, self._calibration
+        if mark is None or calibration is None:
+            raise AssertionError("nothing was judged")
+        after = [{name: array.copy() for name, array in arrays.items()} for arrays in self._moving()]
+        self._move_to(mark.moving)
+        for detector in self._streaming():
+            detector.score_and_learn(mark.rows[:row])
+        calibration.judge(np.ascontiguousarray(mark.scores[:, :row]), mark.alert_rate)
+        yield self.scorers()
+        self._move_to(after)
+
+    def scorers(self) -> Scorers:
+        """Return the detectors as they are now."""
+        if self._calibration is None:
+            raise AssertionError("there are no detectors during the warm-up")
+        return Scorers({each.name: each.score for each in self._detectors}, self._calibration.fused)
+
+    def _streaming(self) -> list[Detector]:
+        """Return the detectors whose scores depend on every row; the others change at barriers only."""
+        return [detector for detector in self._detectors if detector.barrier() == NEVER]
+
+    def _moving(self) -> list[Arrays]:
+        """Return the live arrays that scores and verdicts depend on."""
+        state = {} if self._calibration is None else self._calibration.state()
+        return [state, *(detector.live() for detector in self._streaming())]
+
+    def _move_to(self, saved: list[dict[str, AnyArray]]) -> None:
+        for arrays, old in zip(self._moving(), saved, strict=True):
+            fill(arrays, old)
 
     def end_warmup(self, features: int) -> None:
         """Build the detectors for the features of the frozen schema, and let them learn the rows so far.
@@ -91,29 +155,43 @@ class Ensemble:
             detector.fit(rows)
             detector.score_and_learn(rows)
 
+    def take_categories(self, predecessor: "Ensemble") -> None:
+        """Take over the counts of categories: what is known is no surprise."""
+        self._totals = predecessor.category_counts
+
+    @property
+    def category_counts(self) -> I64:
+        """How often each category was seen (features x codes)."""
+        return self._totals
+
+    def begin_with(self, rows: F64, alert_rate: float) -> None:
+        """Go through warm-up, refits and calibration with rows (n x d, at least those of the warm-up) at once."""
+        self.learn_warmup(rows[: self._options.warmup_events])
+        self.end_warmup(rows.shape[1])
+        seen = self._options.warmup_events
+        while seen < len(rows):
+            for _ in self.cross(seen):
+                pass
+            end = min(len(rows), self.barrier())
+            self.judge(rows[seen:end], alert_rate)
+            seen = end
+        self._mark = None
+
     def _build(self, features: int) -> Calibration:
         """Make the detectors of so many features, and return what judges their scores; they know nothing yet."""
-        options, seed = self._options, self._seed
-        if features:
-            self._forest = RefittedForest(features, options.forest, self._refits, derived_seed("forest", seed))
-            trees = ScaledHalfSpaceTrees(features, options.half_space, derived_seed("half_space", seed))
-            self._detectors = [trees, self._forest, MomentsDistance(features, options.warmup_events)]
-        return Calibration(len(self._detectors), options.calibration, options.alert_rate, seed)
+        options = self._options
+        site = Site(features, options, self._refits, self._seed)
+        self._detectors = build(options.detectors, site) if features else []
+        weights = [options.weight(detector.name) for detector in self._detectors]
+        return Calibration(weights, options.calibration, self._seed)
 
     def cross(self, seen: int) -> Iterator[RefitNote]:
         """Request and take over refits that are due at this count of events."""
         for detector in self._detectors:
             if detector.barrier() == seen and (note := detector.cross()) is not None:
-                if self._forest is not None:
-                    self.usual = usual_band(self._forest.reservoir())
+                if isinstance(detector, RefittedForest):
+                    self.usual = usual_band(detector.reservoir())
                 yield note
-
-    def explaining_score(self) -> Callable[[F64], F64] | None:
-        """Return the score that explanations use: the forest's, which does not move between refits."""
-        forest = None if self._forest is None else self._forest.forest
-        if forest is None:
-            return None
-        return lambda rows: forest.score(to_forest_rows(rows))
 
     def _grow_totals(self, features: int) -> None:
         missing = features - len(self._totals)
@@ -125,7 +203,7 @@ class Ensemble:
         """0 in the warm-up; grows when `fitted` changes: at its end, and with every refit that is taken over."""
         if self._calibration is None:
             return 0
-        return 1 + (self._forest.taken_over if self._forest is not None else 0)
+        return 1 + sum(detector.taken_over for detector in self._detectors)
 
     def live(self) -> Arrays:
         """Return what changes with every event, as named arrays: live ones where there are any."""

@@ -1,7 +1,7 @@
-"""Lets scikit-learn fit an isolation forest and flattens it. The only module of the core that imports scikit-learn.
+"""Lets scikit-learn fit an isolation forest and flattens it; and answers the requests for fits of any model.
 
-`fit_forest` is a pure function of rows and seed, so a forest may be fitted anywhere, stored as bytes, or fitted again
-on restore. Nothing that scores events imports this: loading scikit-learn takes more than a second.
+A fit is a pure function of its request, so a model may be fitted anywhere, stored as bytes, or fitted again on restore.
+Nothing that scores events imports this or `svm_fit.py`: loading scikit-learn takes more than a second.
 """
 
 import math
@@ -19,37 +19,45 @@ from worker.core.detectors.isolation_forest import (
     ForestArrays,
     to_forest_rows,
 )
-from worker.core.detectors.refit import RefitRequest
+from worker.core.detectors.refit import FittedModel, ForestRequest, RefitRequest, SvmRequest
+from worker.core.detectors.svm_fit import fit_svm
 from worker.core.kernels.arrays import F32, F64, I64
 
 _LEAF = -1
 _INT_MAX = np.iinfo(np.int32).max
 
 
-class ForestInHand:
-    """A ticket whose forest is there already."""
+class ModelInHand:
+    """A ticket whose model is there already."""
 
-    __slots__ = ("_forest",)
+    __slots__ = ("_model",)
 
-    def __init__(self, forest: ForestArrays) -> None:
-        self._forest = forest
+    def __init__(self, model: FittedModel) -> None:
+        self._model = model
 
-    def result(self) -> ForestArrays:
-        """Return the forest."""
-        return self._forest
+    def result(self) -> FittedModel:
+        """Return the model."""
+        return self._model
+
+
+ForestInHand = ModelInHand
 
 
 class InlineRefits:
     """A `RefitPool` that fits at once in the calling thread: for replay, tests and the oracle. Same bytes as any."""
 
-    def submit(self, request: RefitRequest) -> ForestInHand:
+    def submit(self, request: RefitRequest) -> ModelInHand:
         """Fit now."""
-        return ForestInHand(fit_request(request))
+        return ModelInHand(fit_request(request))
 
 
-def fit_request(request: RefitRequest) -> ForestArrays:
-    """Fit the forest that a request describes."""
-    return fit_forest(request.rows, n_trees=request.trees, sample_size=request.sample_rows, seed=request.seed)
+def fit_request(request: RefitRequest) -> FittedModel:
+    """Fit the model that a request describes."""
+    match request:
+        case ForestRequest(rows, trees, sample_rows, seed):
+            return fit_forest(rows, n_trees=trees, sample_size=sample_rows, seed=seed)
+        case SvmRequest(rows, nu, gamma_factor):
+            return fit_svm(rows, nu=nu, gamma_factor=gamma_factor)
 
 
 def fit_forest(rows: F32 | F64, *, n_trees: int = 100, sample_size: int = 256, seed: int) -> ForestArrays:

@@ -10,8 +10,8 @@ import numpy as np
 
 from worker.core.detectors.protocol import NEVER, RefitNote
 from worker.core.detectors.scaling import RobustLimits
+from worker.core.kernels import moments_score
 from worker.core.kernels.arrays import F64
-from worker.core.kernels.moments_score import score_and_learn
 from worker.core.state import Arrays, check_like, fill, outside, refuse_if
 
 LARGEST = 1e100
@@ -24,6 +24,7 @@ class MomentsDistance:
     """Online mean and variance of each of d features, robust to single events."""
 
     name: ClassVar[str] = "moments"
+    taken_over: ClassVar[int] = 0
 
     def __init__(self, n_features: int, settle: int) -> None:
         """Take the number of features, and of how many first values a feature clips to the limits."""
@@ -41,7 +42,14 @@ class MomentsDistance:
         """Score each row (n x d) by what was learned before it, then learn it."""
         scores = np.empty(len(rows))
         limits, cut = self._limits, np.clip(rows, -LARGEST, LARGEST)
-        score_and_learn(cut, limits.low, limits.high, self._settle, self._count, self._mean, self._m2, scores)
+        moments = self._count, self._mean, self._m2
+        moments_score.score_and_learn(cut, limits.low, limits.high, self._settle, *moments, scores)
+        return scores
+
+    def score(self, rows: F64) -> F64:
+        """Score rows and learn nothing."""
+        scores = np.empty(len(rows))
+        moments_score.score(np.clip(rows, -LARGEST, LARGEST), self._count, self._mean, self._m2, scores)
         return scores
 
     def barrier(self) -> int:

@@ -24,10 +24,16 @@ class Detector(Protocol):
     give equal bits however they are cut into calls; a restored detector goes on with equal bits; memory is bounded.
 
     State has two parts, so that a snapshot need not hold again what seldom changes: `live` changes with every row,
-    `fitted` with `fit` and `cross` alone. Both return the live arrays, not copies.
+    `fitted` with `fit` and `cross` alone. Both return the live arrays, not copies: between two refits, a detector whose
+    `live` arrays are filled with what they held before is the detector that it was then.
     """
 
     name: ClassVar[str]
+
+    @property
+    def taken_over(self) -> int:
+        """How many refitted models have been taken over: `fitted` changes with it."""
+        ...
 
     def fit(self, warmup_rows: F64) -> None:
         """Take from the rows of the warm-up what stays; they are learned by `score_and_learn` like all others."""
@@ -35,6 +41,10 @@ class Detector(Protocol):
 
     def score_and_learn(self, rows: F64) -> F64:
         """Score each row by what was learned before it, then learn it. Higher is more anomalous."""
+        ...
+
+    def score(self, rows: F64) -> F64:
+        """Score rows as `score_and_learn` would score each of them if it came next, and learn nothing."""
         ...
 
     def barrier(self) -> int:

@@ -1,17 +1,18 @@
-"""What the core asks for when a forest is due for a refit; the fit itself happens elsewhere.
+"""What the core asks for when a model is due for a refit; the fit itself happens elsewhere.
 
 A refit is requested when a monitor has seen exactly N events and taken over when it has seen exactly N + K: both
 are functions of the stream, so the moment when the fit happens to be done changes nothing (law 2). A monitor that
 reaches N + K first waits for the result.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from worker.core.detectors.isolation_forest import ForestArrays
+from worker.core.detectors.svm_arrays import SvmArrays
 from worker.core.kernels.arrays import F32
 
 
-class RefitRequest(NamedTuple):
+class ForestRequest(NamedTuple):
     """Rows (n x d, NaN = missing) and parameters of one isolation forest; equal requests give equal forests."""
 
     rows: F32
@@ -20,11 +21,23 @@ class RefitRequest(NamedTuple):
     seed: int
 
 
+class SvmRequest(NamedTuple):
+    """Scaled rows (n x d, none missing) and parameters of one one-class SVM; equal requests give equal models."""
+
+    rows: F32
+    nu: float
+    gamma_factor: float
+
+
+RefitRequest: TypeAlias = ForestRequest | SvmRequest
+FittedModel: TypeAlias = ForestArrays | SvmArrays
+
+
 class RefitTicket(Protocol):
     """A fit under way."""
 
-    def result(self) -> ForestArrays:
-        """Return the fitted forest, waiting for it if need be."""
+    def result(self) -> FittedModel:
+        """Return the fitted model, of the kind that was requested, waiting for it if need be."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Half-space trees behind robust limits that the warm-up rows set."""
+"""Half-space trees with River's score, behind robust limits that the warm-up rows set."""
 
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ class ScaledHalfSpaceTrees:
     """Scores rows (n x d) as they come; the limits are taken from the warm-up rows once and then stay."""
 
     name: ClassVar[str] = HalfSpaceTrees.name
+    taken_over: ClassVar[int] = 0
 
     def __init__(self, n_features: int, options: HalfSpaceOptions, seed: int) -> None:
         self._window_events = options.window_events
@@ -29,6 +30,10 @@ class ScaledHalfSpaceTrees:
     def score_and_learn(self, rows: F64) -> F64:
         """Scale, score, learn."""
         return self._trees.score_and_learn(self._limits.transform(rows))
+
+    def score(self, rows: F64) -> F64:
+        """Scale and score rows; learn nothing."""
+        return self._trees.score(self._limits.transform(rows))
 
     def barrier(self) -> int:
         """Return NEVER: nothing is refitted."""

@@ -1,12 +1,13 @@
-"""Frozen robust limits that bring features into [0, 1], where half-space trees live."""
+"""Frozen robust scales of features: limits for half-space trees, which live in [0, 1]; widths for distances."""
 
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
-from worker.core.kernels.arrays import F64
-from worker.core.state import Arrays, check_like, refuse_if
+from worker.core.kernels.arrays import F32, F64
+from worker.core.kernels.scale import REACH, scale_rows
+from worker.core.state import Arrays, check_like, outside, refuse_if
 
 QUANTILES = (0.02, 0.98)
 # Values are cut here before their limits are taken: four times this is still far from overflow (1.8e308).
@@ -33,18 +34,9 @@ class RobustLimits:
     @classmethod
     def from_rows(cls, rows: F64) -> Self:
         """Take the limits of rows f64[n, d] (finite, NaN = missing; n may be 0). O(n d log n)."""
-        n_columns = rows.shape[1]
-        low = np.full(n_columns, np.nan)
-        high = np.full(n_columns, np.nan)
-        for column in range(n_columns):
-            values = rows[:, column]
-            values = np.clip(values[~np.isnan(values)], -LARGEST, LARGEST)
-            if len(values):
-                quantile_low, quantile_high = np.quantile(values, QUANTILES)
-                margin = 0.5 * (quantile_high - quantile_low)
-                low[column] = quantile_low - margin
-                high[column] = quantile_high + margin
-        return cls(low, high)
+        quantile_low, quantile_high = column_quantiles(rows, QUANTILES)
+        margin = 0.5 * (quantile_high - quantile_low)
+        return cls(quantile_low - margin, quantile_high + margin)
 
     @classmethod
     def unknown(cls, n_columns: int) -> Self:
@@ -55,15 +47,7 @@ class RobustLimits:
         """Return copies of the limits of as many columns that `arrays` gave; ValueError if they are none."""
         check_like(_STORED, arrays, self.arrays())
         low, high = arrays["low"].copy(), arrays["high"].copy()
-        known = np.isfinite(low)
-        refuse_if(
-            _STORED,
-            {
-                "a limit is infinite": np.isinf(low).any() or np.isinf(high).any(),
-                "a column has one limit": (np.isfinite(high) != known).any(),
-                "a lower limit is above the upper one": (low[known] > high[known]).any(),
-            },
-        )
+        _check_limits(low, high)
         return type(self)(low, high)
 
     def arrays(self) -> dict[str, F64]:
@@ -86,3 +70,94 @@ class RobustLimits:
             place = np.full(len(values), 0.5) if np.isnan(limit) else 0.5 * (values >= limit) + 0.5 * (values > limit)
             scaled[:, column] = np.where(np.isnan(values), np.nan, place)
         return scaled
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RobustScale:
+    """What makes the features of a row comparable, so that distances between rows mean something.
+
+    A value becomes (x - low) / (high - low), cut five widths outside of [0, 1] (`kernels/scale.py`): ordinary values
+    lie in [0, 1], and one that is a million times too large is as far away as a distance can see, no further.
+
+    `low`, `high` f64[d]: the 2 % and 98 % quantiles of the known rows, or the smallest and the largest value where
+    these are equal (a flag that is seldom set); equal for a constant column, NaN for one without any value. `centre`
+    f64[d]: the scaled median.
+    """
+
+    low: F64
+    high: F64
+    centre: F64
+
+    @classmethod
+    def from_rows(cls, rows: F64) -> Self:
+        """Take the scale of rows f64[n, d] (finite, NaN = missing; n may be 0). O(n d log n)."""
+        low, median, high, least, most = column_quantiles(rows, (QUANTILES[0], 0.5, QUANTILES[1], 0.0, 1.0))
+        is_flat = low == high
+        low, high = np.where(is_flat, least, low), np.where(is_flat, most, high)
+        centre = np.empty((1, len(low)))
+        scale_rows(median[np.newaxis], low, high, centre)
+        return cls(low, high, centre[0])
+
+    @classmethod
+    def unknown(cls, n_columns: int) -> Self:
+        """Return the scale of columns without any value."""
+        nothing = np.full(n_columns, np.nan)
+        return cls(nothing, nothing, nothing)
+
+    @property
+    def features(self) -> int:
+        """Number of columns with a scale: the others are of no use."""
+        return int(np.isfinite(self.low).sum())
+
+    def to_float32(self, rows: F64) -> F32:
+        """Return scaled rows as float32; NaN for what is missing and for columns without a scale."""
+        scaled = np.empty(rows.shape, dtype=np.float32)
+        scale_rows(rows, self.low, self.high, scaled)
+        return scaled
+
+    def to_float64(self, rows: F64) -> F64:
+        """Return scaled rows as float64."""
+        scaled = np.empty(rows.shape)
+        scale_rows(rows, self.low, self.high, scaled)
+        return scaled
+
+    def arrays(self) -> dict[str, F64]:
+        """Return the scale by name."""
+        return {"low": self.low, "high": self.high, "centre": self.centre}
+
+    def restored(self, arrays: Arrays) -> Self:
+        """Return copies of the scale of as many columns that `arrays` gave; ValueError if it is none."""
+        check_like(_STORED, arrays, self.arrays())
+        low, high, centre = (arrays[name].copy() for name in ("low", "high", "centre"))
+        _check_limits(low, high)
+        known = np.isfinite(low)
+        is_wrong = (np.isnan(centre) == known).any() or outside(centre[known], -REACH, 1.0 + REACH)
+        refuse_if(_STORED, {"a median is out of range": is_wrong})
+        return type(self)(low, high, centre)
+
+
+def column_quantiles(rows: F64, quantiles: tuple[float, ...]) -> F64:
+    """Return quantiles [q, d] of each column of rows f64[n, d] without what is missing; NaN for an empty column.
+
+    Values are cut to LARGEST before, so that no difference of two quantiles overflows.
+    """
+    found = np.full((len(quantiles), rows.shape[1]), np.nan)
+    for column in range(rows.shape[1]):
+        values = rows[:, column]
+        values = np.clip(values[~np.isnan(values)], -LARGEST, LARGEST)
+        if len(values):
+            found[:, column] = np.quantile(values, quantiles)
+    return found
+
+
+def _check_limits(low: F64, high: F64) -> None:
+    """Refuse what no columns can have as limits."""
+    known = np.isfinite(low)
+    refuse_if(
+        _STORED,
+        {
+            "a limit is infinite": np.isinf(low).any() or np.isinf(high).any(),
+            "a column has one limit": (np.isfinite(high) != known).any(),
+            "a lower limit is above the upper one": (low[known] > high[known]).any(),
+        },
+    )

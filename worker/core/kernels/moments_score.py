@@ -38,8 +38,7 @@ def score_and_learn(rows: F64, low: F64, high: F64, settle: int, count: I64, mea
             if n >= ROWS_MIN:
                 deviation = math.sqrt(m2[column] / (n - 1))
                 distance = abs(x - mean[column])
-                z = min(distance / deviation, Z_MAX) if deviation > 0.0 else (Z_MAX if distance > 0.0 else 0.0)
-                largest = max(largest, z)
+                largest = max(largest, _in_deviations(distance, deviation))
                 reach = CLIP * deviation if deviation > 0.0 else STEP * (1.0 + abs(mean[column]))
                 if distance > reach:
                     x = mean[column] + math.copysign(reach, x - mean[column])
@@ -50,3 +49,26 @@ def score_and_learn(rows: F64, low: F64, high: F64, settle: int, count: I64, mea
             mean[column] += delta / (n + 1)
             m2[column] += delta * (x - mean[column])
         scores[row] = math.log1p(largest) if ready else np.nan
+
+
+@numba.njit(cache=True, nogil=True)
+def score(rows: F64, count: I64, mean: F64, m2: F64, scores: F64) -> None:
+    """Write the scores of rows (n x d, NaN = missing), as in `score_and_learn`; learns nothing. O(n d)."""
+    for row in range(rows.shape[0]):
+        largest = 0.0
+        ready = False
+        for column in range(rows.shape[1]):
+            n = count[column]
+            ready = ready or n >= ROWS_MIN
+            if n >= ROWS_MIN and not math.isnan(rows[row, column]):
+                deviation = math.sqrt(m2[column] / (n - 1))
+                largest = max(largest, _in_deviations(abs(rows[row, column] - mean[column]), deviation))
+        scores[row] = math.log1p(largest) if ready else np.nan
+
+
+@numba.njit(cache=True, nogil=True)
+def _in_deviations(distance: float, deviation: float) -> float:
+    """Return a distance from the mean in standard deviations, at most Z_MAX."""
+    if deviation > 0.0:
+        return min(distance / deviation, Z_MAX)
+    return Z_MAX if distance > 0.0 else 0.0

@@ -19,8 +19,9 @@ from worker.core.options.detection import (
     IncidentOptions,
     NeighboursOptions,
     SvmOptions,
+    TailsOptions,
 )
-from worker.core.options.engine import EngineOptions, contradictions
+from worker.core.options.engine import DETECTORS, DetectorName, EngineOptions, ModelDetectionOptions, contradictions
 from worker.core.options.performance import (
     DEFAULT_LIMITS,
     ConceptDriftOptions,
@@ -33,10 +34,12 @@ from worker.core.options.units import Count, Milliseconds, Share
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "DETECTORS",
     "BiasOptions",
     "CalibrationOptions",
     "ConceptDriftOptions",
     "Count",
+    "DetectorName",
     "DriftOptions",
     "EngineOptions",
     "ForestOptions",
@@ -44,6 +47,7 @@ __all__ = [
     "IncidentOptions",
     "LimitOptions",
     "Milliseconds",
+    "ModelDetectionOptions",
     "ModelPerformanceOptions",
     "NeighboursOptions",
     "PerformanceOptions",
@@ -53,6 +57,7 @@ __all__ = [
     "Share",
     "StandingAlertOptions",
     "SvmOptions",
+    "TailsOptions",
     "UnivariateOptions",
     "contradictions",
 ]

@@ -1,6 +1,6 @@
 """Options of the detectors, their calibration and the incidents of flagged events."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -10,9 +10,15 @@ from worker.core.options.units import Count
 class HalfSpaceOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """Half-space trees (Tan, Ting, Liu 2011), built by River and run as arrays."""
 
-    trees: Annotated[int, Meta(ge=1, le=200)] = 10
+    trees: Annotated[int, Meta(ge=1, le=200)] = 25
     height: Annotated[int, Meta(ge=1, le=15)] = 8
     window_events: Count = 250
+    score: Literal["river", "log"] = "log"
+    """`river`: River's sum of masses. `log`: the mean over the trees of -log2(1 + mass x 2^depth)."""
+    gate_quantile: Annotated[float, Meta(gt=0.5, le=1.0)] = 1.0
+    """Of `log`: rows whose score lies above this quantile of past scores are not learned; 1: all are."""
+    fade: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    """Of `log`: the share of its masses that a tree keeps when a window ends; 0: it knows one window only."""
 
 
 class ForestOptions(Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,21 +32,20 @@ class ForestOptions(Struct, frozen=True, forbid_unknown_fields=True):
     sample_rows: Annotated[int, Meta(ge=2, le=4096)] = 256
     rows_max: Annotated[int, Meta(ge=16, le=100_000)] = 2048
     refit_events_first: Count = 256
-    refit_growth: Annotated[int, Meta(ge=2, le=100)] = 8
+    refit_growth: Annotated[int, Meta(ge=2, le=100)] = 4
     refit_events_max: Count = 32_768
     takeover_events_min: Count = 256
     takeover_events_max: Count = 8192
 
 
 class CalibrationOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """How scores become p-values: a reservoir of past scores and an exponential tail beyond its 98 % quantile.
-
-    Flagged events of a burst are not learned until there have been `regime_events` of them.
-    """
+    """How scores become p-values: a reservoir of past scores and an exponential tail beyond its 98 % quantile."""
 
     scores_max: Annotated[int, Meta(ge=64, le=65_536)] = 2048
     memory_events: Count = 200_000
     regime_events: Count = 5000
+    """A burst, or a drift of the inputs, that has lasted for so many events is the new normal: detectors begin anew."""
+    learn_flagged: Literal["always", "unless_burst", "never"] = "unless_burst"
     detector_events_min: Count = 100
     verdict_events_min: Count = 500
 
@@ -63,10 +68,12 @@ class IncidentOptions(Struct, frozen=True, forbid_unknown_fields=True):
 class NeighboursOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """Distance to the nearest neighbours in a gated reservoir of past rows."""
 
-    neighbours: Annotated[int, Meta(ge=1, le=100)] = 10
-    rows_max: Annotated[int, Meta(ge=16, le=10_000)] = 500
-    memory_events: Annotated[int, Meta(ge=0)] = 0
-    """From so many events on the past fades; 0: all of it counts the same."""
+    neighbours: Annotated[int, Meta(ge=1, le=16)] = 10
+    rows_max: Annotated[int, Meta(ge=32, le=10_000)] = 256
+    distance: Literal["kth", "mean"] = "kth"
+    """To the last of the neighbours, or the mean to all of them."""
+    memory_events: Annotated[int, Meta(ge=0)] = 20_000
+    """From so many learned events on the past fades; 0: all of it counts the same."""
     gate_quantile: Annotated[float, Meta(gt=0.5, le=1.0)] = 0.95
     """Rows whose score lies above this quantile of past scores are not learned; 1: all are."""
 
@@ -78,3 +85,19 @@ class SvmOptions(Struct, frozen=True, forbid_unknown_fields=True):
     nu: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.5
     gamma_factor: Annotated[float, Meta(gt=0.0)] = 0.3
     """The kernel's gamma is this, divided by features times variance."""
+    score: Literal["decision", "log"] = "decision"
+    """`decision`: minus scikit-learn's. `log`: minus the logarithm of the density that it is about."""
+    memory_events: Annotated[int, Meta(ge=0)] = 0
+    """From so many events on the past fades; 0: all of it counts the same."""
+    gate_quantile: Annotated[float, Meta(gt=0.5, le=1.0)] = 0.95
+    """Rows whose score lies above this quantile of past scores are not learned; 1: all are."""
+
+
+class TailsOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """Surprise of each feature's value in the tails of a gated reservoir of its past values."""
+
+    rows_max: Annotated[int, Meta(ge=64, le=65_536)] = 1024
+    memory_events: Annotated[int, Meta(ge=0)] = 20_000
+    """From so many events on the past fades; 0: all of it counts the same."""
+    gate_quantile: Annotated[float, Meta(gt=0.5, le=1.0)] = 0.95
+    """Rows whose score lies above this quantile of past scores are not learned; 1: all are."""

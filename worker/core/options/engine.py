@@ -1,7 +1,10 @@
 """All options of the core together."""
 
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
 from worker.core.options.change import (
@@ -19,15 +22,60 @@ from worker.core.options.detection import (
     IncidentOptions,
     NeighboursOptions,
     SvmOptions,
+    TailsOptions,
 )
 from worker.core.options.performance import PerformanceOptions, performance_contradictions
 from worker.core.options.units import Count, Milliseconds, Share
+
+DETECTORS = ("half_space_trees", "isolation_forest", "one_class_svm", "moments", "nearest_neighbours", "tails")
+"""All there are."""
+DetectorName = Literal[
+    "half_space_trees", "isolation_forest", "one_class_svm", "moments", "nearest_neighbours", "tails"
+]
+
+
+WEIGHTS: Mapping[str, float] = {
+    "half_space_trees": 1.0,
+    "isolation_forest": 0.5,
+    "moments": 0.5,
+    "nearest_neighbours": 2.0,
+    "one_class_svm": 0.5,
+    "tails": 1.5,
+}
+"""Chosen by measurement (ARCHITECTURE.md)."""
+
+
+class ModelDetectionOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is different for the models whose id fits `model`, a shell pattern. The first that fits counts."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    alert_rate: Share | None = None
+    false_alarm_interval_ms: Annotated[int, Meta(ge=1_000)] | None = None
+    detectors: tuple[DetectorName, ...] | None = None
+    weights: dict[DetectorName, Annotated[float, Meta(gt=0.0)]] | None = None
+    univariate: Literal["off", "auto"] | None = None
+    scores: Literal["off", "flagged", "all"] | None = None
 
 
 class EngineOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """All options of the core. Two workers with equal options and equal input give equal bytes."""
 
     alert_rate: Share = 0.001
+    """Wanted share of flagged events while nothing is wrong."""
+    false_alarm_interval_ms: Annotated[int, Meta(ge=1_000)] | None = None
+    """Instead of `alert_rate`: the wanted mean time between events that are flagged while nothing is wrong."""
+    detectors: tuple[DetectorName, ...] = (
+        "half_space_trees",
+        "isolation_forest",
+        "moments",
+        "nearest_neighbours",
+        "tails",
+    )
+    weights: dict[DetectorName, Annotated[float, Meta(gt=0.0)]] = {}
+    """Weight of a detector in the verdict, where it is not the usual one."""
+    rebuild_events: Annotated[int, Meta(ge=32, le=100_000)] = 1_024
+    """Latest events that are kept, for detectors to begin anew with when a new regime is accepted."""
+    models: tuple[ModelDetectionOptions, ...] = ()
     pane_ms: Annotated[int, Meta(ge=100)] = 60_000
     pane_grace_ms: Milliseconds = 2_000
     warmup_events: Annotated[int, Meta(ge=16, le=100_000)] = 256
@@ -43,6 +91,7 @@ class EngineOptions(Struct, frozen=True, forbid_unknown_fields=True):
     calibration: CalibrationOptions = CalibrationOptions()
     neighbours: NeighboursOptions = NeighboursOptions()
     svm: SvmOptions = SvmOptions()
+    tails: TailsOptions = TailsOptions()
     incident: IncidentOptions = IncidentOptions()
     performance: PerformanceOptions = PerformanceOptions()
     standing: StandingAlertOptions = StandingAlertOptions()
@@ -53,6 +102,22 @@ class EngineOptions(Struct, frozen=True, forbid_unknown_fields=True):
     univariate: UnivariateOptions = UnivariateOptions()
     scores: Literal["off", "flagged", "all"] = "off"
     """Which events' verdicts are published on the topic `scores`."""
+
+    def weight(self, detector: str) -> float:
+        """Return the weight of a detector in the verdict."""
+        weights: dict[str, float] = {**WEIGHTS}
+        return (weights | dict(self.weights))[detector]
+
+    def of_model(self, model_id: str) -> "EngineOptions":
+        """Return the options of a model."""
+        own = next((each for each in self.models if fnmatchcase(model_id, each.model)), None)
+        if own is None:
+            return self
+        names = ("alert_rate", "false_alarm_interval_ms", "detectors", "weights", "scores")
+        changed = {name: value for name in names if (value := getattr(own, name)) is not None}
+        if own.univariate is not None:
+            changed["univariate"] = msgspec.structs.replace(self.univariate, mode=own.univariate)
+        return msgspec.structs.replace(self, **changed)
 
 
 def contradictions(options: EngineOptions) -> list[str]:
@@ -70,4 +135,11 @@ def contradictions(options: EngineOptions) -> list[str]:
         found.append("engine.forest.refit_events_first must be at least engine.warmup_events")
     if options.forest.refit_events_max < options.forest.takeover_events_max:
         found.append("engine.forest.refit_events_max must be at least takeover_events_max: one fit at a time")
+    if options.rebuild_events < options.warmup_events:
+        found.append("engine.rebuild_events must be at least engine.warmup_events: detectors begin with them")
+    if options.calibration.regime_events < options.rebuild_events:
+        found.append("engine.calibration.regime_events must be at least engine.rebuild_events: these are its events")
+    declared = [options.detectors, *(model.detectors for model in options.models if model.detectors is not None)]
+    if any(not names or len(set(names)) < len(names) for names in declared):
+        found.append("engine.detectors must name at least one detector, and none twice")
     return found + performance_contradictions(options.performance, options.pane_ms)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from worker.core.kernels.arrays import F64
-from worker.core.performance import confusion, probabilities, ranking
+from worker.core.performance import calibration, confusion, probabilities, ranking
+from worker.core.performance.calibration import SCORE_BOUNDS
 from worker.core.performance.confusion import Confusion
 from worker.core.performance.intervals import Estimate, bracketed, unknown, wilson, wilson_limits
 
@@ -47,6 +48,11 @@ DEFINITIONS: dict[str, str] = {
     "Wilson interval with the size from DeLong's variance.",
     "average_precision": "Precision at the rank of each positive, averaged: sum (R_b - R_b-1) P_b; more classes: mean "
     "of one against the rest; Wilson interval for as many events as positives.",
+    "selection_rate": f"Of the labelled events, the share predicted positive: (TP + FP) / n; binary tasks; {_WILSON}.",
+    "calibration_in_the_large": "Mean probability of the positive class minus its share in labels, positive when "
+    "probabilities are too high: sum (p - y) / n; binary tasks; interval of a mean.",
+    "calibration_slope": "Slope b of logit P(y) = a + b logit p (Cox 1958), below 1 when probabilities are too "
+    "extreme; binary tasks; maximum likelihood, robust standard error.",
 }
 
 
@@ -62,7 +68,7 @@ class ClassificationFigures(NamedTuple):
     predicted class) in the bin, and the correct ones among them; `calibration_confidence` f64[15]: the sums of
     confidence. `log_loss` and `brier` are sums of terms over scored events, `..._squares` those of squared terms.
 
-    `design` is the design effect (`intervals`).
+    `score_bounds` f64[B + 1] are the bounds of the bins of scores. `design` is the design effect (`intervals`).
     """
 
     classes: Sequence[str]
@@ -77,6 +83,7 @@ class ClassificationFigures(NamedTuple):
     brier: float
     brier_squares: float
     design: float = 1.0
+    score_bounds: F64 = SCORE_BOUNDS
 
 
 def _precision(figures: ClassificationFigures, z: float) -> Estimate:
@@ -92,6 +99,24 @@ def _recall(figures: ClassificationFigures, z: float) -> Estimate:
 def _f1(figures: ClassificationFigures, z: float) -> Estimate:
     hits, labels, predictions = _of_positive(figures)
     return confusion.f1_of_class(hits, labels + predictions, z, figures.design)
+
+
+def _selection_rate(figures: ClassificationFigures, z: float) -> Estimate:
+    _, _, predictions = _of_positive(figures)
+    return wilson(predictions, float(figures.confusion.sum()), z, figures.design)
+
+
+def _calibration_in_the_large(figures: ClassificationFigures, z: float) -> Estimate:
+    if len(figures.score_counts) == 0:
+        return unknown()
+    counts, bounds = figures.score_counts[0], figures.score_bounds
+    return calibration.calibration_in_the_large(counts, bounds, z, figures.design)
+
+
+def _calibration_slope(figures: ClassificationFigures, z: float) -> Estimate:
+    if len(figures.score_counts) == 0:
+        return unknown()
+    return calibration.calibration_slope(figures.score_counts[0], figures.score_bounds, z, figures.design)
 
 
 def _of_positive(figures: ClassificationFigures) -> tuple[float, float, float]:
@@ -142,6 +167,9 @@ _OF_POSITIVE: Mapping[str, Callable[[ClassificationFigures, float], Estimate]] =
     "precision": _precision,
     "recall": _recall,
     "f1": _f1,
+    "selection_rate": _selection_rate,
+    "calibration_in_the_large": _calibration_in_the_large,
+    "calibration_slope": _calibration_slope,
 }
 _OF_PROBABILITIES: Mapping[str, Callable[[ClassificationFigures, float], Estimate]] = {
     "log_loss": _log_loss,
@@ -157,7 +185,8 @@ def classification_metrics(
 ) -> dict[str, Estimate]:
     """Return the metrics of `DEFINITIONS`, or those in `names`, in its order.
 
-    Precision, recall and F1 without a suffix are there for a binary task only.
+    Precision, recall and F1 without a suffix, the selection rate and the calibration in the large and its slope are
+    there for a binary task only.
     """
     assert names is None or DEFINITIONS.keys() >= set(names), "no such metric"
     wanted = DEFINITIONS if names is None else names

@@ -12,6 +12,7 @@ from worker.core.metric_names import COVERAGE, LAG_METRICS
 from worker.core.options import ModelPerformanceOptions, PerformanceOptions
 from worker.core.performance.alerts import Facts, Subject, drift_alert, limit_alert
 from worker.core.performance.batch import Labelled
+from worker.core.performance.bias import BiasSetup, CalibrationWatch, GapWatch
 from worker.core.performance.concept import ConceptWatch, DriftStep
 from worker.core.performance.confidence import Confidences, confidence_bins
 from worker.core.performance.coverage import Coverage
@@ -60,11 +61,14 @@ class Ledger:
         known: ModelPerformanceOptions,
         task: Task,
         segments: Segments,
-        texts: Names,
-        columns: Names,
+        names: tuple[Names, Names],
+        bias: BiasSetup,
         class_names: Sequence[str] = (),
     ) -> None:
+        """Take, beside the options, all texts so far and all names with a probability, and the classes of a restore."""
+        texts, columns = names
         self._owner = owner
+        self._bias = bias
         self._options = options
         self._known = known
         self._segments = segments
@@ -77,7 +81,8 @@ class Ledger:
         self._publisher = Publisher(owner, options, segments, task, self.classes, self._formulas)
         self._look = Look(self._formulas, self._z)
         self.layout = self._wanted_layout(has_scores=False)
-        self.whole = self._new_watched({*self._formulas.names, *LAG_METRICS}, self._known)
+        self.whole = self._new_watched({*self._formulas.names, *LAG_METRICS}, None)
+        self.gaps = GapWatch(owner, bias, task, self.classes, segments)
         self.by_segment: dict[Key, Watched] = {}
         self.coverage = Coverage(options, conditions(known.limits or (), (COVERAGE,)), self._z)
         self.concept = ConceptWatch(options.drift, max(options.support_min, _DRIFT_CHUNK_MIN))
@@ -89,11 +94,13 @@ class Ledger:
         classes = 0 if self.classes is None else len(self.classes.table)
         return Layout.of(self.task, classes, has_scores=has_scores and self.classes is not None)
 
-    def _new_watched(self, metrics: set[str], known: ModelPerformanceOptions) -> Watched:
-        options = self._options
+    def _new_watched(self, metrics: set[str], key: Key | None) -> Watched:
+        options, known = self._options, self._known
         blocks = -(-options.reference_labels // options.block_labels)
         found = conditions(known.limits or (), metrics)
-        return Watched(options, self.task, self.layout, found, Reference(blocks, known.report, self._z))
+        calibration = CalibrationWatch(self._owner, self._bias, self.task, self._publisher.segment(key))
+        reference = Reference(blocks, known.report, self._z)
+        return Watched(options, self.task, self.layout, found, reference, calibration)
 
     @property
     def class_names(self) -> list[str]:
@@ -139,7 +146,7 @@ class Ledger:
         """Return the series of a value of a segment, a new one if it has none."""
         watched = self.by_segment.get(key)
         if watched is None:
-            watched = self.by_segment[key] = self._new_watched(set(self._formulas.names), self._known)
+            watched = self.by_segment[key] = self._new_watched(set(self._formulas.names), key)
         return watched
 
     def all_series(self) -> list[tuple[Key | None, Watched]]:
@@ -153,6 +160,7 @@ class Ledger:
 
     def drop_segment(self, key: Key, offset: int, confidences: Confidences, counters: I64) -> Iterator[Told]:
         """Forget a value of a segment that gives way to another; yield its last metrics and the end of its alerts."""
+        self.gaps.drop(key)
         watched = self.by_segment.get(key)
         if watched is None:
             return
@@ -161,6 +169,7 @@ class Ledger:
         now_ms = watched.series.latest_ms
         for step in watched.farewell(self._look):
             yield self._owner.alert(self._limit_alert(key, watched, step, now_ms, offset), offset)
+        yield from watched.calibration.close(now_ms, offset)
         del self.by_segment[key]
 
     # Labels.
@@ -306,10 +315,24 @@ class Ledger:
                 contributions.part(chosen), panes[chosen], batch.blocks[rows[chosen], column], arrived[chosen]
             )
             # The second row of a correction goes where the first one went; only new ones get a block.
+            compared = 0
             for each in watched.add(addition, causes[chosen], wrong[chosen], places[chosen], self._look):
                 told += self._tell(key, watched, each, causes[chosen], arrived[chosen])
+                if key is None and each.arrival is None:
+                    self._compare(batch, rows, addition, slice(compared, each.row + 1))
+                    told += self._look_at_gaps(int(arrived[each.row]), int(causes[each.row]))
+                    compared = each.row + 1
+            if key is None:
+                self._compare(batch, rows, addition, slice(compared, len(rows)))
             batch.blocks[rows[chosen], column] = addition.blocks
         return told
+
+    def _compare(self, batch: Labelled, rows: I64, addition: Addition, part: slice) -> None:
+        """Count some contributions to the whole model for the values of its segments: those have a block by now."""
+        self.gaps.add(addition.rows.part(part), addition.blocks[part], batch.segments[rows[part]])
+
+    def _look_at_gaps(self, now_ms: int, offset: int) -> list[Told]:
+        return self.gaps.look(self.whole.series, self.whole.calibration.begins, now_ms, offset)
 
     def _targets(self, batch: Labelled, rows: I64) -> Iterator[tuple[Key | None, I64]]:
         """Yield each series that gets contributions, and which: the whole first, then segments in order."""
@@ -380,7 +403,7 @@ class Ledger:
                 lag = lag_estimates(watched.reference.tally, Z95)["label_lag_p95"].value
                 self.coverage.learn(lag or 0.0)
         alerts = (self._limit_alert(key, watched, step, now_ms, offset) for step in what.steps)
-        return told + [self._owner.alert(alert, offset) for alert in alerts]
+        return [*told, *(self._owner.alert(alert, offset) for alert in alerts), *what.told]
 
     def _limit_alert(self, key: Key | None, watched: Watched, step: Step, now_ms: int, offset: int) -> AlertEvent:
         tally = watched.series.blocks.merged(watched.series.window(step.blocks))

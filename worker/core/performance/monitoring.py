@@ -18,6 +18,7 @@ from worker.core.kernels.arrays import F64, I8, I32, I64, U64, Bool
 from worker.core.kernels.event_keys import event_keys
 from worker.core.options import EngineOptions
 from worker.core.performance.batch import Labelled, Pending, labelled
+from worker.core.performance.bias import BiasSetup
 from worker.core.performance.confidence import Confidences, confidence_bins
 from worker.core.performance.label_join import NO_BLOCK, LabelJoin
 from worker.core.performance.ledger import Ledger
@@ -67,6 +68,7 @@ class PerformanceMonitor:
     def __init__(self, owner: PerformanceOwner, options: EngineOptions) -> None:
         self._owner = owner
         self.options = options.performance
+        self._bias = BiasSetup.of(options)
         self._seed = options.seed
         self._known = options.performance.of_model(owner.model_id)
         self.texts = Names(self.options.classes_max)
@@ -330,7 +332,8 @@ class PerformanceMonitor:
 
     def new_ledger(self, task: Task, classes: Sequence[str] = ()) -> Ledger:
         """Return empty books for a task."""
-        return Ledger(self._owner, self.options, self._known, task, self.segments, self.texts, self.columns, classes)
+        names = self.texts, self.columns
+        return Ledger(self._owner, self.options, self._known, task, self.segments, names, self._bias, classes)
 
     def _batch_of_pending(self, offset: int) -> Labelled:
         """Return what was kept, as if it came now. Events may have left the join meanwhile: slot -1."""

@@ -164,6 +164,15 @@ def _residual_squares(figures: RegressionFigures, mean: float, quotient: float) 
     return max(f.fourth - 2.0 * quotient * mixed + quotient**2 * fourth, 0.0)
 
 
+def label_deviation(figures: RegressionFigures) -> float | None:
+    """Return the standard deviation of the labels in their own unit; None below two events, or when it is 0."""
+    n = figures.n
+    if n < _LABELS_MIN:
+        return None
+    spread = figures.label2 - figures.label1 * figures.label1 / n
+    return math.sqrt(spread / (n - 1.0)) * figures.unit if spread > _SPREAD_MIN * figures.label2 else None
+
+
 _METRICS: Mapping[str, Callable[[RegressionFigures, float], Estimate]] = {
     "mse": _mse,
     "rmse": _rmse,

@@ -211,6 +211,10 @@ class Series:
         firsts = {size: self.block + 1 - size for size in sizes}
         return {size: self._block_begins[first] for size, first in firsts.items() if first in self._block_begins}
 
+    def begin_ms(self, block: int) -> int:
+        """Return when the first label of a block came, as far as it is still known."""
+        return self._block_begins.get(block, 0)
+
     def window(self, size: int) -> range:
         """Return the blocks of the window of so many that ends with the block just completed."""
         return range(self.block + 1 - size, self.block + 1)

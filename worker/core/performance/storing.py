@@ -8,6 +8,7 @@ import numpy as np
 
 from worker.core.kernels.arrays import F64, I8
 from worker.core.performance.batch import Pending
+from worker.core.performance.bias import StoredGaps
 from worker.core.performance.concept import StoredConcept
 from worker.core.performance.coverage import StoredCoverage
 from worker.core.performance.label_join import NO_BLOCK
@@ -35,6 +36,7 @@ class StoredLedger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     coverage: StoredCoverage
     concept: StoredConcept
     series: dict[int, StoredWatched]
+    gaps: StoredGaps | None = None
 
 
 class StoredPerformance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,6 +78,7 @@ def _plain_ledger(ledger: Ledger, segments: int) -> StoredLedger:
         coverage=ledger.coverage.state(),
         concept=ledger.concept.plain(),
         series={series_code(key, segments): watched.plain() for key, watched in ledger.all_series()},
+        gaps=ledger.gaps.plain(),
     )
 
 
@@ -86,6 +89,7 @@ def arrays_state(performance: PerformanceMonitor) -> dict[str, AnyArray]:
     if ledger is None:
         return arrays
     arrays |= {"quality": ledger.quality, **prefixed("concept", ledger.concept.arrays())}
+    arrays |= prefixed("gaps", ledger.gaps.arrays())
     for key, watched in ledger.all_series():
         arrays |= prefixed(f"series{series_code(key, len(performance.segments.all))}", watched.arrays())
     return arrays
@@ -119,7 +123,7 @@ def restore(performance: PerformanceMonitor, plain: StoredPerformance, arrays: A
     own = {name: array for name, array in arrays.items() if "." not in name}
     names = ["join", "confidences"]
     if plain.ledger is not None:
-        names += ["concept", *(f"series{code}" for code in plain.ledger.series)]
+        names += ["concept", "gaps", *(f"series{code}" for code in plain.ledger.series)]
     parts = by_part(_STORED, {name: array for name, array in arrays.items() if "." in name}, names)
     performance.join.restore(parts["join"], len(plain.columns))
     performance.confidences.restore(parts["confidences"])
@@ -224,6 +228,7 @@ def _restore_ledger(
         series = plain.series[code].series
         refuse_if(_STORED, {"a pane is out of range": any(pane > pane_max for pane in (series.arrival, *series.panes))})
         watched.restore(plain.series[code], parts[f"series{code}"])
+    ledger.gaps.restore(plain.gaps, parts["gaps"], ledger.whole.series.block)
     performance.ledger = ledger
 
 

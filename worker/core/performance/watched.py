@@ -1,7 +1,7 @@
 """One series with what it is measured against and the limits it must keep to."""
 
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -10,6 +10,7 @@ import numpy as np
 from worker.core.kernels.arrays import F64, I64, Bool
 from worker.core.metric_names import LAG_METRICS
 from worker.core.options import PerformanceOptions
+from worker.core.performance.bias import CalibrationWatch, StoredCalibration
 from worker.core.performance.formulas import lag_estimates, needs_sums
 from worker.core.performance.intervals import Estimate
 from worker.core.performance.layout import Layout, Tally, confusion
@@ -18,6 +19,7 @@ from worker.core.performance.reference import Look, Reference
 from worker.core.performance.series import Addition, Series, StoredSeries
 from worker.core.performance.task import Task
 from worker.core.state import COUNT_MAX, AnyArray, Arrays, blank, by_part, check_like, outside, prefixed, refuse_if
+from worker.core.telling import Told
 
 _STORED = "stored series"
 WRONG_MAX = 10
@@ -30,6 +32,7 @@ class StoredWatched(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     series: StoredSeries
     breaches: list[Breach]
     cleared: dict[str, Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]]
+    calibration: StoredCalibration | None = None
 
 
 class Happening(NamedTuple):
@@ -39,14 +42,23 @@ class Happening(NamedTuple):
     arrival: Tally | None
     steps: list[Step]
     reference_taken: bool
+    told: Sequence[Told] = ()
+    """Alerts about its calibration."""
 
 
 class Watched:
     """A series whose limits are looked at whenever a block of labels is complete."""
 
     def __init__(
-        self, options: PerformanceOptions, task: Task, layout: Layout, found: list[Condition], reference: Reference
+        self,
+        options: PerformanceOptions,
+        task: Task,
+        layout: Layout,
+        found: list[Condition],
+        reference: Reference,
+        calibration: CalibrationWatch,
     ) -> None:
+        self.calibration = calibration
         self.series = Series(options, task, layout)
         self.watch = Watch(found, options.support_min)
         self.reference = reference
@@ -73,7 +85,9 @@ class Watched:
             taken = self.reference.look(self.series, self.watch.metrics - set(LAG_METRICS), look)
             moment = Moment(int(addition.arrived_ms[row]), int(offsets[row]), self.series.begins())
             steps = [] if taken else self._look(moment, look)
-            yield Happening(row, None, steps, taken)
+            yield Happening(
+                row, None, steps, taken, self.calibration.look(self.series, look, moment.now_ms, moment.offset)
+            )
         self._note_wrong(wrong, places, seen, len(wrong))
 
     def _note_wrong(self, wrong: Bool, places: I64, begin: int, end: int) -> None:
@@ -124,7 +138,8 @@ class Watched:
 
     def plain(self) -> StoredWatched:
         """Return the plain part of the state."""
-        return StoredWatched(self.series.plain(), list(self.watch.open.values()), self.watch.cleared)
+        breaches = list(self.watch.open.values())
+        return StoredWatched(self.series.plain(), breaches, self.watch.cleared, self.calibration.state())
 
     def arrays(self) -> dict[str, AnyArray]:
         """Return the arrays of the state."""
@@ -146,6 +161,8 @@ class Watched:
         self.series.restore(plain.series, parts["series"])
         self.reference.restore(parts["reference"], self.series)
         self.watch.restore(plain.breaches, plain.cleared)
+        if plain.calibration is not None:
+            self.calibration.restore(plain.calibration, self.series.block)
         self.wrong.extend((int(offset), int(time_ms)) for offset, time_ms in wrong)
 
 
