@@ -11,12 +11,13 @@ over all streams with its exact 95 % interval under the wanted rate, and how man
 import argparse
 import json
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from scipy.stats import binom
+from scipy.stats import binom  # type: ignore[import-untyped] # ships no types
 
 from worker.core.detectors.ensemble import Ensemble
 from worker.core.detectors.forest_fit import InlineRefits
@@ -62,15 +63,24 @@ def main() -> None:
         counts[rate].append(_flagged(rate, seed, arguments.events))
     figures = {f"{rate:g}": _figures(rate, counts[rate]) for rate in RATES}
     table = Table("wanted", "realised", "95 % interval", "streams outside of theirs", "within")
-    for rate, each in figures.items():
-        low, high = each["interval"]  # type: ignore[misc] # a pair
-        outside = f"{each['outside']} of {arguments.streams}"
-        table.add_row(rate, f"{each['share']:.6f}", f"{low:.6f} to {high:.6f}", outside, str(each["within"]))
+    for name, each in figures.items():
+        outside = f"{each.outside} of {arguments.streams}"
+        table.add_row(name, f"{each.share:.6f}", f"{each.low:.6f} to {each.high:.6f}", outside, str(each.within))
     CONSOLE.print(table)
-    print(json.dumps(figures))
+    print(json.dumps({name: each._asdict() for name, each in figures.items()}))
 
 
-def _figures(rate: float, counts: list[tuple[int, int]]) -> dict[str, object]:
+class Figures(NamedTuple):
+    """Realised share over all streams, the interval that it should lie in, and single streams outside of theirs."""
+
+    share: float
+    low: float
+    high: float
+    within: bool
+    outside: int
+
+
+def _figures(rate: float, counts: list[tuple[int, int]]) -> Figures:
     flagged, events = (sum(column) for column in zip(*counts, strict=True))
     low, high = (float(each) / events for each in binom.interval(0.95, events, rate))
     outside = 0
@@ -78,12 +88,7 @@ def _figures(rate: float, counts: list[tuple[int, int]]) -> dict[str, object]:
         least, most = binom.interval(0.95, of, rate)
         outside += not least <= one <= most
     share = flagged / events
-    return {
-        "share": round(share, 7),
-        "interval": [round(low, 7), round(high, 7)],
-        "within": low <= share <= high,
-        "outside": outside,
-    }
+    return Figures(round(share, 7), round(low, 7), round(high, 7), low <= share <= high, outside)
 
 
 def _flagged(rate: float, seed: int, events: int) -> tuple[int, int]:
@@ -103,7 +108,7 @@ def _flagged(rate: float, seed: int, events: int) -> tuple[int, int]:
                 judged += int(np.count_nonzero(~np.isnan(verdicts)))
             seen += end - begin
             if seen == options.warmup_events:
-                ensemble.end_warmup(FEATURES)
+                ensemble.end_warmup(ensemble.warmup_rows(FEATURES))
             for _ in ensemble.cross(seen):
                 pass
             begin = end

@@ -27,7 +27,10 @@ DEFAULTS = EngineOptions()
 LOG = HalfSpaceOptions(trees=25, height=8, score="log")
 VARIANTS: Mapping[str, tuple[str, EngineOptions]] = {
     **{name: (name, DEFAULTS) for name in BUILDERS},
-    "half_space_trees, River 10 x 8": ("half_space_trees", replace(DEFAULTS, half_space=HalfSpaceOptions(10, 8))),
+    "half_space_trees, River 10 x 8": (
+        "half_space_trees",
+        replace(DEFAULTS, half_space=replace(LOG, trees=10, score="river")),
+    ),
     "half_space_trees, log 25 x 8": ("half_space_trees", replace(DEFAULTS, half_space=LOG)),
     "half_space_trees, log 50 x 10": (
         "half_space_trees",

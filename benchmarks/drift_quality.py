@@ -73,13 +73,15 @@ def numbers(rng: np.random.Generator, events: int, stream: str) -> F64:
     rho, noise = STREAMS[stream]
     own = rng.normal(size=events)
     if rho:
-        own = lfilter([math.sqrt(1.0 - rho * rho)], [1.0, -rho], own)
-    return math.sqrt(1.0 - noise) * own + math.sqrt(noise) * rng.normal(size=events) if noise else own
+        own = np.asarray(lfilter([math.sqrt(1.0 - rho * rho)], [1.0, -rho], own), dtype=np.float64)
+    mixed: F64 = math.sqrt(1.0 - noise) * own + math.sqrt(noise) * rng.normal(size=events)
+    return mixed
 
 
 def shaped(rng: np.random.Generator, place: int, z: F64) -> F64:
     """Return the feature that normal values (n) make at a place of the table."""
     shape = place % 10
+    values: F64
     if shape in (0, 1, 2):
         values = z * rng.uniform(0.1, 50.0) + rng.normal() * 100.0
     elif shape == 3:
@@ -96,7 +98,7 @@ def shaped(rng: np.random.Generator, place: int, z: F64) -> F64:
         values = (z > rng.uniform(-1.0, 2.5)).astype(np.float64)
     else:
         edges = np.sort(rng.normal(size=CATEGORIES - 1))
-        values = 1.0 + np.searchsorted(edges, z)
+        values = 1.0 + np.searchsorted(edges, z).astype(np.float64)
     return values
 
 

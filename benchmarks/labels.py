@@ -30,7 +30,7 @@ from worker.core.events import PredictionEvent
 from worker.core.options import EngineOptions, ModelPerformanceOptions, PerformanceOptions
 from worker.core.performance.label_join import BYTES_PER_ROW
 from worker.core.performance.monitoring import Arrived, PerformanceMonitor
-from worker.core.performance.telling import Owner
+from worker.core.performance.telling import PerformanceOwner
 from worker.edges.broker import LocalBroker
 from worker.settings import load_settings
 
@@ -201,7 +201,7 @@ def bytes_per_row(cells: dict[str, float] | None, segments: tuple[str, ...], opt
     """Return the bytes of the join's arrays for each prediction in it, once it is full."""
     known = ModelPerformanceOptions("*", segments=segments)
     engine = EngineOptions(performance=PerformanceOptions(join_events_max=options.join_events_max, models=(known,)))
-    monitor = PerformanceMonitor(Owner("model", 0, TOPIC), engine)
+    monitor = PerformanceMonitor(PerformanceOwner("model", 0, TOPIC), engine)
     count = int(FILLED * options.join_events_max)
     values = dict.fromkeys(segments, "here") or None
     events = [

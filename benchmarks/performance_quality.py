@@ -33,7 +33,8 @@ from worker.core.options import DEFAULT_LIMITS, EngineOptions, LimitOptions, Per
 from worker.core.performance.intervals import wilson
 from worker.core.performance.monitoring import Arrived, PerformanceMonitor
 from worker.core.performance.records import Z95
-from worker.core.performance.telling import Owner, Told
+from worker.core.performance.telling import PerformanceOwner
+from worker.core.telling import Told
 
 METRICS: Mapping[str, Sequence[str]] = {
     "binary": (
@@ -246,7 +247,7 @@ def run(job: Job) -> Result:
 
 def _told(options: PerformanceOptions, stream: Stream, times_ms: I64, arrivals: I64, order: I64) -> Iterator[Told]:
     """Feed a monitor: a batch of predictions, then the labels that have come meanwhile. Offsets are places in order."""
-    monitor = PerformanceMonitor(Owner("model", 0, "predictions"), EngineOptions(performance=options))
+    monitor = PerformanceMonitor(PerformanceOwner("model", 0, "predictions"), EngineOptions(performance=options))
     count = len(times_ms)
     probabilities: Sequence[dict[str, float] | None] = stream.probabilities or [None] * count
     predictions = [

@@ -76,7 +76,8 @@ def _auc(name: str, rows: F64, is_anomaly: I64) -> float:
 def _drawn(rows: F64, rng: np.random.Generator, events: int = EVENTS) -> F64:
     """Draw rows with replacement, a little moved so that no two are equal."""
     noise = rng.normal(size=(events, rows.shape[1])) * rows.std(axis=0) * JITTER
-    return rows[rng.integers(len(rows), size=events)] + noise
+    drawn: F64 = rows[rng.integers(len(rows), size=events)] + noise
+    return drawn
 
 
 def _pairs(pools: Sequence[Pool]) -> list[tuple[Pool, Pool]]:

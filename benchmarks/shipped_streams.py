@@ -23,7 +23,7 @@ def shipped_streams() -> Iterator[tuple[str, F64, I64]]:
     ):
         rows, classes = load(return_X_y=True)
         yield _stream(name, rows, classes == rare)
-    segments = list(datasets.ImageSegments())
+    segments = list(datasets.ImageSegments())  # type: ignore[no-untyped-call] # River has no types here
     rows = np.array([list(features.values()) for features, _ in segments])
     yield _stream("image_segments", rows, np.array([label == "path" for _, label in segments]))
     phishing = list(datasets.Phishing())

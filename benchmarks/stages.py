@@ -20,15 +20,21 @@ from benchmarks.events import PARTITIONS, START_MS, generate
 from worker.core import monitor, shard
 from worker.core.columns import ColumnTable
 from worker.core.detectors.calibration import Calibration
-from worker.core.detectors.forest_fit import ForestInHand, fit_request
-from worker.core.detectors.isolation_forest import ForestArrays  # noqa: TC001 - as the others
+from worker.core.detectors.forest_fit import ModelInHand, fit_request
+from worker.core.detectors.half_space_log import LogHalfSpaceTrees
+from worker.core.detectors.knn import NearestNeighbours
 from worker.core.detectors.moments import MomentsDistance
-from worker.core.detectors.refit import RefitRequest
+from worker.core.detectors.one_class_svm import OneClassSvm
+from worker.core.detectors.refit import FittedModel, RefitRequest
 from worker.core.detectors.refitted_forest import RefittedForest
-from worker.core.detectors.scaled_half_space import ScaledHalfSpaceTrees
+from worker.core.detectors.tails import TailSurprise
+from worker.core.drift.watch import DriftWatch
 from worker.core.engine import Engine
 from worker.core.events import RawBatch
 from worker.core.options import EngineOptions
+from worker.core.performance.monitoring import PerformanceMonitor
+from worker.core.quality.watch import QualityWatch
+from worker.core.rate.watch import RateWatch
 from worker.core.shard import Topics
 from worker.core.statistics.panes import PaneCounts, PaneSlots
 
@@ -39,24 +45,32 @@ STAGES: list[tuple[str, Any, str]] = [
     ("panes: which", monitor, "assign_panes"),
     ("panes: counts", PaneCounts, "add"),
     ("panes: moments and histograms", PaneSlots, "add"),
-    ("half-space trees", ScaledHalfSpaceTrees, "score_and_learn"),
+    ("half-space trees", LogHalfSpaceTrees, "score_and_learn"),
     ("isolation forest", RefittedForest, "score_and_learn"),
     ("moments", MomentsDistance, "score_and_learn"),
+    ("nearest neighbours", NearestNeighbours, "score_and_learn"),
+    ("one-class SVM", OneClassSvm, "score_and_learn"),
+    ("tails", TailSurprise, "score_and_learn"),
     ("p-values and verdict", Calibration, "judge"),
+    ("drift", DriftWatch, "process"),
+    ("data quality", QualityWatch, "process"),
+    ("rate of anomalies", RateWatch, "process"),
+    ("performance", PerformanceMonitor, "predicted"),
 ]
 
 
 class RememberedRefits:
-    """Fits each request once; the second pass finds its forests here."""
+    """Fits each request once; the second pass finds its models here."""
 
     def __init__(self) -> None:
-        self._forests: dict[int, ForestArrays] = {}
+        self._models: dict[tuple[object, ...], FittedModel] = {}
 
-    def submit(self, request: RefitRequest) -> ForestInHand:
-        """Return the forest of this seed."""
-        if request.seed not in self._forests:
-            self._forests[request.seed] = fit_request(request)
-        return ForestInHand(self._forests[request.seed])
+    def submit(self, request: RefitRequest) -> ModelInHand:
+        """Return the model of this request."""
+        key = (type(request), request.rows.tobytes(), *request[1:])
+        if key not in self._models:
+            self._models[key] = fit_request(request)
+        return ModelInHand(self._models[key])
 
 
 def batches(count: int) -> list[RawBatch]:

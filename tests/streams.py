@@ -13,15 +13,24 @@ from worker.core.detectors.refit import RefitPool
 from worker.core.engine import Engine
 from worker.core.events import Output, RawBatch
 from worker.core.options import (
+    DETECTORS,
+    BiasOptions,
     CalibrationOptions,
     ConceptDriftOptions,
+    DriftOptions,
     EngineOptions,
     ForestOptions,
     HalfSpaceOptions,
     IncidentOptions,
     LimitOptions,
     ModelPerformanceOptions,
+    NeighboursOptions,
     PerformanceOptions,
+    QualityOptions,
+    RateOptions,
+    StandingAlertOptions,
+    SvmOptions,
+    TailsOptions,
 )
 from worker.core.shard import Topics
 
@@ -69,7 +78,13 @@ SMALL = EngineOptions(
     features_max=8,
     categories_max=4,
     buckets_max=64,
-    half_space=HalfSpaceOptions(trees=3, height=4, window_events=12),
+    detectors=DETECTORS,
+    rebuild_events=32,
+    scores="flagged",
+    half_space=HalfSpaceOptions(trees=3, height=4, window_events=12, gate_quantile=0.9, fade=0.5),
+    neighbours=NeighboursOptions(neighbours=3, rows_max=32, memory_events=64),
+    svm=SvmOptions(rows_max=16),
+    tails=TailsOptions(rows_max=64, memory_events=100),
     forest=ForestOptions(
         trees=5,
         sample_rows=16,
@@ -80,10 +95,27 @@ SMALL = EngineOptions(
         takeover_events_min=4,
         takeover_events_max=16,
     ),
-    calibration=CalibrationOptions(scores_max=64, memory_events=200, detector_events_min=20, verdict_events_min=30),
+    calibration=CalibrationOptions(
+        scores_max=64, memory_events=200, regime_events=60, detector_events_min=20, verdict_events_min=30
+    ),
     incident=IncidentOptions(quiet_ms=500, quiet_events=10, update_ms=200, evidence_max=3, features_max=3),
     # Without segments and short windows: records of metrics would take most of the time of every other test.
     performance=msgspec.structs.replace(PERFORMANCE, segments=(), windows_ms=(8_000,)),
+    standing=StandingAlertOptions(update_ms=200, quiet_looks=1, features_max=3),
+    rate=RateOptions(share=0.1, false_alarm_probability=0.2),
+    drift=DriftOptions(
+        reference_events=200, block_events=20, blocks_max=4, bins=4, false_alarms_per_day=0.9, adopt_events=60
+    ),
+    quality=QualityOptions(
+        block_events=20,
+        reference_blocks=3,
+        ids_max=16,
+        names_max=3,
+        rise_min=0.02,
+        adopt_blocks=10,
+        false_alarm_probability=0.01,
+    ),
+    bias=BiasOptions(gap_max=0.02, error_max=0.02, slope_min=0.9, support_min=10),
 )
 """Options under which a few hundred events and labels go through everything: warm-up, refits, incidents, bounds."""
 

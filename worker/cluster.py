@@ -80,5 +80,8 @@ def _admin(settings: Settings) -> TopicAdmin:
 
 
 def _names(settings: Settings) -> dict[str, str]:
-    """Return topic names by role; the scores topic is not written yet."""
-    return {role: name for role, name in msgspec.structs.asdict(settings.topics).items() if role != "scores"}
+    """Return topic names by role; `scores` only if a model's scores are to be published."""
+    engine = settings.engine
+    writes_scores = {engine.scores, *(model.scores for model in engine.models)} - {"off", None}
+    names = msgspec.structs.asdict(settings.topics)
+    return {role: name for role, name in names.items() if role != "scores" or writes_scores}

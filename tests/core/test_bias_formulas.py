@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
+from worker.core.kernels import tally as k
 from worker.core.kernels.arrays import F64, I64
-from worker.core.kernels.tally import SCORE_BINS, bin_scores
-from worker.core.performance.calibration import SCORE_BOUNDS, calibration_in_the_large, calibration_slope
+from worker.core.performance.calibration import SCORE_BINS, calibration_in_the_large, calibration_slope
 from worker.core.performance.gaps import Gap, GapKind, Rules, error_gaps, gap_kinds, share_gaps
 from worker.core.performance.groups import Sides
 from worker.core.performance.intervals import Estimate
@@ -36,8 +36,8 @@ def logit(chances: F64) -> F64:
 def counts_of(chances: F64, labels: I64) -> F64:
     """Histograms of the scores of negatives and of positives."""
     bins = np.empty(len(chances), dtype=np.int64)
-    bin_scores(chances, bins)
-    counts = np.zeros((2, SCORE_BINS))
+    k.bin_scores(chances, bins)
+    counts = np.zeros((2, k.SCORE_BINS))
     np.add.at(counts, (labels, bins), 1.0)
     return counts
 
@@ -47,11 +47,12 @@ def counts_of(chances: F64, labels: I64) -> F64:
 def test_a_score_is_within_the_bounds_of_its_bin(values: list[float]) -> None:
     """The declared bounds are those of the kernel, and rise."""
     bins = np.empty(len(values), dtype=np.int64)
-    bin_scores(np.array(values), bins)
-    assert (SCORE_BOUNDS[bins] <= values).all()
-    assert (np.array(values) <= SCORE_BOUNDS[bins + 1]).all()
-    assert (np.diff(SCORE_BOUNDS) > 0.0).all()
-    assert (SCORE_BOUNDS[0], SCORE_BOUNDS[-1], len(SCORE_BOUNDS)) == (0.0, 1.0, SCORE_BINS + 1)
+    k.bin_scores(np.array(values), bins)
+    bounds = SCORE_BINS.bounds
+    assert (bounds[bins] <= values).all()
+    assert (np.array(values) <= bounds[bins + 1]).all()
+    assert (np.diff(bounds) > 0.0).all()
+    assert (bounds[0], bounds[-1], len(bounds)) == (0.0, 1.0, k.SCORE_BINS + 1)
 
 
 def drawn(seed: int, n: int, base: float, spread: float, slope: float) -> tuple[F64, I64]:
@@ -73,12 +74,12 @@ def test_values_are_those_of_the_single_events(seed: int, n: int, base: float, s
     """Within the error that the bins can add: the mean signed error, and scikit-learn's unpenalised slope."""
     chances, labels = drawn(seed, n, base, spread, slope)
     counts = counts_of(chances, labels)
-    large = calibration_in_the_large(counts, SCORE_BOUNDS, Z, 1.0)
+    large = calibration_in_the_large(counts, SCORE_BINS, Z, 1.0)
     assert large.value is not None
     assert large.error_max is not None
     assert abs(large.value - float((chances - labels).mean())) <= large.error_max + 1e-12
     assert large.error_max <= 0.03125
-    found = calibration_slope(counts, SCORE_BOUNDS, Z, 1.0)
+    found = calibration_slope(counts, SCORE_BINS, Z, 1.0)
     if found.value is None or found.error_max is None:
         # The classes do not overlap but inside of a bin.
         apart = np.array([chances[labels == 0].max(initial=0.0), chances[labels == 1].min(initial=1.0)])
@@ -91,23 +92,23 @@ def test_values_are_those_of_the_single_events(seed: int, n: int, base: float, s
 
 def test_what_is_undefined_is_none() -> None:
     """No events, one class, or scores that do not overlap have no slope; few events of a class give no interval."""
-    nothing = np.zeros((2, SCORE_BINS))
-    assert calibration_in_the_large(nothing, SCORE_BOUNDS, Z, 1.0) == Estimate(None, None, None, 0.0)
-    assert calibration_slope(nothing, SCORE_BOUNDS, Z, 1.0).value is None
+    nothing = np.zeros((2, k.SCORE_BINS))
+    assert calibration_in_the_large(nothing, SCORE_BINS, Z, 1.0) == Estimate(None, None, None, 0.0)
+    assert calibration_slope(nothing, SCORE_BINS, Z, 1.0).value is None
     chances = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7])
     for labels in ([0] * 6, [0, 0, 0, 1, 1, 1], [1, 1, 0, 0, 0, 0]):
-        assert calibration_slope(counts_of(chances, np.array(labels)), SCORE_BOUNDS, Z, 1.0).value is None
-    few = calibration_slope(counts_of(chances, np.array([0, 1, 0, 0, 1, 1])), SCORE_BOUNDS, Z, 1.0)
+        assert calibration_slope(counts_of(chances, np.array(labels)), SCORE_BINS, Z, 1.0).value is None
+    few = calibration_slope(counts_of(chances, np.array([0, 1, 0, 0, 1, 1])), SCORE_BINS, Z, 1.0)
     assert few.value is not None
     assert few.low is None
-    one = calibration_in_the_large(counts_of(np.array([0.7]), np.array([1])), SCORE_BOUNDS, Z, 1.0)
+    one = calibration_in_the_large(counts_of(np.array([0.7]), np.array([1])), SCORE_BINS, Z, 1.0)
     assert one.value == pytest.approx(-0.3, abs=0.04)
     assert one.low is None
 
 
 def test_a_model_that_was_never_wrong_is_not_certain() -> None:
     """The interval of the mean signed error has a width though all terms are alike."""
-    found = calibration_in_the_large(counts_of(np.full(100, 0.99), np.ones(100, dtype=np.int64)), SCORE_BOUNDS, Z, 1.0)
+    found = calibration_in_the_large(counts_of(np.full(100, 0.99), np.ones(100, dtype=np.int64)), SCORE_BINS, Z, 1.0)
     assert found.low is not None
     assert found.high is not None
     assert found.low < -0.03 < 0.01 < found.high
@@ -124,8 +125,8 @@ def test_intervals_of_calibration_cover(base: float, spread: float, slope: float
         counts = counts_of(*drawn(seed, 500, base, spread, slope))
         for place, (truth, found) in enumerate(
             [
-                (large, calibration_in_the_large(counts, SCORE_BOUNDS, Z, 1.0)),
-                (slope, calibration_slope(counts, SCORE_BOUNDS, Z, 1.0)),
+                (large, calibration_in_the_large(counts, SCORE_BINS, Z, 1.0)),
+                (slope, calibration_slope(counts, SCORE_BINS, Z, 1.0)),
             ]
         ):
             assert found.low is not None

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from worker.core.kernels.arrays import F64, I64
+from worker.core.performance.calibration import Bins
 from worker.core.performance.classification import (
     DEFINITIONS,
     OTHER,
@@ -59,15 +60,27 @@ def figures_of(
         calibration[place] += (1.0, label == prediction)
         confidence[place] += sure
     sums = log_terms.sum(), (log_terms**2).sum(), brier_terms.sum(), (brier_terms**2).sum()
-    bounds = np.linspace(0.0, 1.0, n_bins + 1)
+    bins = Bins.of(np.linspace(0.0, 1.0, n_bins + 1))
+    log_loss, log_squares, brier, brier_squares = map(float, sums)
     return ClassificationFigures(
-        classes, matrix, positive, len(labels), scores, calibration, confidence, *map(float, sums), score_bounds=bounds
+        classes,
+        matrix,
+        positive,
+        len(labels),
+        scores,
+        calibration,
+        confidence,
+        log_loss,
+        log_squares,
+        brier,
+        brier_squares,
+        score_bins=bins,
     )
 
 
 def scaled(figures: ClassificationFigures, by: float, design: float) -> ClassificationFigures:
     """All counts and sums times a factor."""
-    kept = {"classes", "positive", "design", "score_bounds"}
+    kept = {"classes", "positive", "design", "score_bins"}
     numbers = {name: getattr(figures, name) * by for name in figures._fields if name not in kept}
     return figures._replace(**numbers, design=design)
 
@@ -342,6 +355,7 @@ def quick_figures(labels: I64, predictions: I64, probabilities: F64, n_classes: 
     width_of_matrix = n_classes + 1
     matrix = np.bincount(labels * width_of_matrix + predictions, minlength=width_of_matrix**2)
     sums = log_terms.sum(), (log_terms**2).sum(), brier_terms.sum(), (brier_terms**2).sum()
+    log_loss, log_squares, brier, brier_squares = map(float, sums)
     return ClassificationFigures(
         [f"class {k}" for k in range(n_classes)],
         matrix.reshape(width_of_matrix, width_of_matrix).astype(float),
@@ -350,8 +364,11 @@ def quick_figures(labels: I64, predictions: I64, probabilities: F64, n_classes: 
         scores,
         calibration,
         np.bincount(place, sure, CALIBRATION_BINS).astype(np.float64),
-        *map(float, sums),
-        score_bounds=np.linspace(0.0, 1.0, n_bins + 1),
+        log_loss,
+        log_squares,
+        brier,
+        brier_squares,
+        score_bins=Bins.of(np.linspace(0.0, 1.0, n_bins + 1)),
     )
 
 
@@ -360,7 +377,11 @@ def test_the_quick_count_is_the_obvious_one(n_classes: int) -> None:
     """The figures of the simulations are those of the naive function."""
     rows = draw(np.random.default_rng(5), 200, n_classes)
     naive = figures_of(*rows, n_classes=n_classes, n_bins=500, binary=n_classes == 2)
-    for name, figure in quick_figures(*rows, n_classes)._asdict().items():
+    quick = quick_figures(*rows, n_classes)
+    assert all(map(np.array_equal, quick.score_bins, naive.score_bins))
+    for name, figure in quick._asdict().items():
+        if name == "score_bins":
+            continue
         expected = getattr(naive, name)
         assert figure == expected if name in {"classes", "positive"} else np.allclose(figure, expected), name
 

@@ -17,10 +17,10 @@ def flagged(sequence: int, p_value: float = 0.0005, spacing_ms: int = 10) -> Fla
 
 def told(sequences: list[int], options: IncidentOptions = OPTIONS) -> list[tuple[int, str, str]]:
     """Flag events at these places; return what was told, with the severity then."""
-    life = IncidentLife(options, RATE)
+    life = IncidentLife(options)
     out: list[tuple[int, str, str]] = []
     for sequence in sequences:
-        step, _ = life.flag(flagged(sequence))
+        step, _ = life.flag(flagged(sequence), RATE)
         if step is not None:
             assert life.open is not None
             out.append((sequence, step.status, life.open.severity))
@@ -62,17 +62,17 @@ def test_a_second_burst_is_told_after_a_pause() -> None:
 
 def test_a_very_rare_event_is_a_warning() -> None:
     """One event that is a hundred times rarer than the alert rate stands out by itself."""
-    life = IncidentLife(OPTIONS, RATE)
-    life.flag(flagged(1, p_value=RATE / 1000))
+    life = IncidentLife(OPTIONS)
+    life.flag(flagged(1, p_value=RATE / 1000), RATE)
     assert life.open is not None
     assert life.open.severity == "warning"
 
 
 def test_evidence_holds_the_rarest_events_in_stream_order() -> None:
     """At most `evidence_max` rows, the rarest ones, oldest first."""
-    life = IncidentLife(OPTIONS, RATE)
+    life = IncidentLife(OPTIONS)
     for sequence, p_value in enumerate([5e-4, 1e-9, 4e-4, 1e-7, 3e-4, 1e-8]):
-        life.flag(flagged(sequence, p_value))
+        life.flag(flagged(sequence, p_value), RATE)
     assert life.open is not None
     assert [row.sequence for row in life.open.evidence] == [1, 3, 5]
     assert life.open.rarest.sequence == 1
@@ -80,9 +80,9 @@ def test_evidence_holds_the_rarest_events_in_stream_order() -> None:
 
 def test_it_is_over_when_it_was_quiet_long_enough_in_time_and_events() -> None:
     """Both bounds are counted from the last flagged event."""
-    life = IncidentLife(OPTIONS, RATE)
-    life.flag(flagged(100))
-    life.flag(flagged(120))
+    life = IncidentLife(OPTIONS)
+    life.flag(flagged(100), RATE)
+    life.flag(flagged(120), RATE)
     assert life.open is not None
     assert life.open.quiet_from(OPTIONS) == (170, 2200)
     assert life.resolve().flagged == 2

@@ -18,7 +18,7 @@ from worker.core.detectors.svm_fit import fit_svm
 from worker.core.kernels.arrays import F64
 from worker.core.options import ForestOptions, SvmOptions
 
-SCHEDULE = Schedule.of(ForestOptions(refit_events_first=256, takeover_events_min=64))
+SCHEDULE = Schedule.of(ForestOptions(refit_events_first=256, refit_growth=8, takeover_events_min=64))
 
 
 def scaled_rows(count: int, features: int, seed: int) -> F64:

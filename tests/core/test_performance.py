@@ -299,7 +299,7 @@ def check(record: PerformanceEvent, wanted: Mapping[str, float], count: int) -> 
         if name in FROM_HISTOGRAMS:
             assert found.error_max is not None, name
             assert abs(found.value - value) <= found.error_max + 1e-9, name
-            assert found.error_max < 0.2 * max(1.0, value), name
+            assert found.error_max < (0.4 if name == "calibration_slope" else 0.1) * max(1.0, value), name
         else:
             assert found.value == pytest.approx(value, rel=1e-9, abs=1e-9), name
 
@@ -533,7 +533,7 @@ def test_a_drop_names_the_class_that_lost_most_and_the_segment() -> None:
     told = play(rows, prompt(rows), options(limits=(LimitOptions("accuracy", drop=0.02),), segments=("region",)))
     taken = [record.segment for record in told.maintenance if record.kind == "reference_taken"]
     assert {"region = north", "region = south"} <= set(taken)
-    opened = [alert for alert in told.alerts if alert.status == "opened" and not alert.kind.startswith("bias.")]
+    opened = [alert for alert in told.alerts if alert.status == "opened" and alert.kind.startswith("performance.")]
     assert opened
     regions = {
         None if each.performance is None or each.performance.segment is None else each.performance.segment.value

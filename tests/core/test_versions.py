@@ -1,5 +1,7 @@
 """When has another version of a model taken over?"""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,7 +61,7 @@ def takeovers(stream: list[PredictionEvent], cuts: list[int]) -> tuple[list[int]
     """Return after how many events versions took over, and the state in the end; one version goes on restored."""
     watch, found = VersionWatch(), []
     places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
-    for begin, end in zip(places, places[1:], strict=False):
+    for begin, end in pairwise(places):
         stored, watch = watch.state(), VersionWatch()
         watch.restore(stored)
         start = begin

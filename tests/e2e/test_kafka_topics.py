@@ -64,15 +64,13 @@ def test_created_topics_pass_the_check_and_are_created_once(kafka: str, topic_pr
     admin = TopicAdmin(KafkaConnection(kafka), names)
     missing = admin.check()
     assert {finding.topic for finding in missing if finding.severity == "error"} == {
-        names[role] for role in ("predictions", "labels", "alerts", "metrics", "maintenance", "dead_letters", "state")
+        names[role] for role in _ROLES if role != "feedback"
     }
     assert admin.partition_counts() == {}
     reports = admin.create(3)
-    assert [(report.topic, report.outcome) for report in reports] == [
-        (names[role], "created") for role in _ROLES if role != "scores"
-    ]
+    assert [(report.topic, report.outcome) for report in reports] == [(names[role], "created") for role in _ROLES]
     assert admin.check() == []
-    assert admin.partition_counts() == {role: 3 for role in _ROLES if role != "scores"}
+    assert admin.partition_counts() == dict.fromkeys(_ROLES, 3)
     again = admin.create(5)
     assert {report.outcome for report in again} == {"exists"}
     assert len(again) == len(reports)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.harness import PARTITIONS, Deployment, headers_of, is_alive, parsed
 from tests.malformed import GOOD, malformed
+from worker.core.options import EngineOptions
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def test_alerts_and_maintenance_reach_their_topics(deployment: Deployment) -> No
     critical = [alert for alert in map(parsed, deployment.read("alerts")) if alert["severity"] == "critical"]
     assert critical
     assert critical[0]["features"][0]["name"] == "amount"
-    assert {score["detector"] for score in critical[0]["scores"]} == {"half_space_trees", "isolation_forest", "moments"}
+    assert {score["detector"] for score in critical[0]["scores"]} == set(EngineOptions().detectors)
     assert any(row["offset"] in range(3000, 3060) for row in critical[0]["evidence"])
 
 

@@ -30,13 +30,14 @@ FOREST = ForestOptions(
     sample_rows=32,
     rows_max=64,
     refit_events_first=32,
+    refit_growth=8,
     refit_events_max=256,
     takeover_events_min=8,
     takeover_events_max=64,
 )
 OPTIONS = EngineOptions(
     warmup_events=len(WARMUP),
-    half_space=HalfSpaceOptions(trees=25, height=5, window_events=32),
+    half_space=HalfSpaceOptions(trees=25, height=5, window_events=32, score="river"),
     forest=FOREST,
     neighbours=NeighboursOptions(neighbours=5, rows_max=50, memory_events=100),
     svm=SvmOptions(rows_max=50),

@@ -1,22 +1,21 @@
-"""Forests for thousands of runs on the same few streams: equal requests give equal forests, so each is fitted once."""
+"""Models for thousands of runs on the same few streams: equal requests give equal models, so each is fitted once."""
 
-from worker.core.detectors.forest_fit import ForestInHand, fit_request
-from worker.core.detectors.isolation_forest import ForestArrays
-from worker.core.detectors.refit import RefitRequest
+from worker.core.detectors.forest_fit import ModelInHand, fit_request
+from worker.core.detectors.refit import FittedModel, RefitRequest
 
-_FORESTS_MAX = 50_000
-_forests: dict[tuple[bytes, object], ForestArrays] = {}
+_MODELS_MAX = 50_000
+_models: dict[tuple[object, ...], FittedModel] = {}
 
 
 class RememberedRefits:
     """A `RefitPool` that fits at once, unless it has done so before."""
 
-    def submit(self, request: RefitRequest) -> ForestInHand:
-        """Return the forest of a request."""
-        key = (request.rows.tobytes(), (request.rows.shape, request.trees, request.sample_rows, request.seed))
-        forest = _forests.get(key)
-        if forest is None:
-            if len(_forests) >= _FORESTS_MAX:
-                _forests.clear()
-            forest = _forests[key] = fit_request(request)
-        return ForestInHand(forest)
+    def submit(self, request: RefitRequest) -> ModelInHand:
+        """Return the model of a request."""
+        key = (type(request), request.rows.tobytes(), request.rows.shape, *request[1:])
+        model = _models.get(key)
+        if model is None:
+            if len(_models) >= _MODELS_MAX:
+                _models.clear()
+            model = _models[key] = fit_request(request)
+        return ModelInHand(model)

@@ -24,6 +24,7 @@ from worker.core.columns import ColumnTable
 from worker.core.detectors.ensemble import Ensemble
 from worker.core.detectors.recent_rows import RecentRows
 from worker.core.detectors.refit import RefitPool
+from worker.core.detectors.univariate import Numbers
 from worker.core.events import FeatureEvidence, OutputTopic, ScoreEvent
 from worker.core.identity import derived_seed
 from worker.core.kernels.arrays import F64, Bool
@@ -53,9 +54,10 @@ class StoredJudge(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Judged(NamedTuple):
-    """Verdicts (n, NaN = not enough data) and which events are flagged (n)."""
+    """Verdicts (n, NaN = not enough data), those that calibration alone gives, and which events are flagged (n)."""
 
     verdicts: F64
+    raw: F64
     flagged: Bool
 
 
@@ -75,6 +77,7 @@ class Judge:
         """Events after which the detectors last began anew with a new regime."""
         self._ensemble = self._new_ensemble()
         self._recent: RecentRows | None = None
+        self._numbers = Numbers(options.univariate)
         self._rate = AlertRate(options)
         self._desk = IncidentDesk(options.incident, Origin(owner.model_id, owner.shard, owner.topic))
 
@@ -114,6 +117,7 @@ class Judge:
         # What was learned of categories and columns stays: a known category is no news.
         self._ensemble = self._new_ensemble(self._ensemble)
         self._recent = None
+        self._numbers = Numbers(self._options.univariate)
         self._columns.frozen = False
         return [*told, self._owner.maintenance("detectors_reset", step.offset, events=sequence)]
 
@@ -124,8 +128,8 @@ class Judge:
     def process(self, seen: Seen) -> tuple[Judged, list[Told]]:
         """Judge events (n) in stream order. In a warm-up they must not go beyond its end."""
         count = len(seen.events)
-        judged = Judged(np.full(count, np.nan), np.zeros(count, dtype=np.bool))
-        rows = self._ensemble.rows(seen.cells[:, 1:], ~self._columns.is_numeric[1:])
+        judged = Judged(np.full(count, np.nan), np.full(count, np.nan), np.zeros(count, dtype=np.bool))
+        rows = self._rows(seen)
         told: list[Told] = []
         begin = 0
         while begin < count:
@@ -136,9 +140,17 @@ class Judge:
                 end = self._judge(seen, rows, begin, end, judged, told)
             else:
                 self._ensemble.learn_warmup(rows[begin:end])
+                self._numbers.learn_warmup(seen.cells[begin:end, 0], seen.times_ms[begin:end])
             self._cross(seen, end, told)
             begin = end
         return judged, told
+
+    def _rows(self, seen: Seen) -> F64:
+        """Return events as detectors see them (n x d)."""
+        if self._numbers.series is not None:
+            # Column 0 is the prediction: of a model without features it is the number.
+            return self._numbers.series.rows(seen.cells[:, -1], seen.times_ms)
+        return self._ensemble.rows(seen.cells[:, 1:], ~self._columns.is_numeric[1:])
 
     def _judge(self, seen: Seen, rows: F64, begin: int, end: int, judged: Judged, told: list[Told]) -> int:
         """Judge rows [begin, end), or up to where a new regime is accepted; return where that was."""
@@ -153,7 +165,7 @@ class Judge:
             offsets=seen.offsets[part],
             times_ms=seen.times_ms[part],
             watermarks_ms=seen.watermarks_ms[part],
-            cells=seen.cells[part, 1:],
+            cells=rows[part] if self._numbers.series is not None else seen.cells[part, 1:],
             rows=rows[part],
             detectors=self._ensemble.names,
             scores=judgement.scores,
@@ -164,6 +176,7 @@ class Judge:
             alert_rate=rate,
         )
         judged.verdicts[part] = judgement.verdicts
+        judged.raw[part] = judgement.raw
         judged.flagged[part] = judgement.verdicts <= rate
         told += [self._owner.alert(record, offset) for offset, record in self._desk.process(verdicts, self._explain)]
         told += self._scores(verdicts)
@@ -176,9 +189,9 @@ class Judge:
         sequence, offset = seen.first_sequence + end, int(seen.offsets[end - 1])
         if not self._columns.frozen and sequence == self._origin + self._options.warmup_events:
             self._columns.frozen = True
-            features = len(self._columns) - 1
-            self._ensemble.end_warmup(features)
-            self._recent = RecentRows(self._options.rebuild_events, features)
+            rows = self._numbers.end_warmup(self._ensemble.warmup_rows(len(self._columns) - 1), self._columns)
+            self._ensemble.end_warmup(rows)
+            self._recent = RecentRows(self._options.rebuild_events, rows.shape[1])
             names = list(self._columns.feature_names)
             told.append(self._owner.maintenance("schema_frozen", offset, events=sequence, features=names))
         if self._ensemble.is_new_normal:
@@ -238,7 +251,7 @@ class Judge:
         """Explain an event by the detectors as they were before a row of the last batch, or as they are (None)."""
         ensemble, features_max = self._ensemble, self._options.incident.features_max
         with nullcontext(ensemble.scorers()) if before is None else ensemble.before(before) as scorers:
-            explainer = Explainer(self._columns.columns[1:], ensemble.usual, scorers.by_name, scorers.fused)
+            explainer = Explainer(self._numbers.columns(self._columns), ensemble.usual, scorers.by_name, scorers.fused)
             return explain(explainer, cells, row, self._generation, features_max)
 
     # Storing and restoring.
@@ -262,7 +275,11 @@ class Judge:
     def live(self) -> Arrays:
         """Return what changes with every event, as named arrays: live ones where there are any."""
         recent = {} if self._recent is None else prefixed("recent", self._recent.live())
-        return {**recent, **prefixed("ensemble", self._ensemble.live())}
+        return {
+            **recent,
+            **prefixed("numbers", self._numbers.live()),
+            **prefixed("ensemble", self._ensemble.live()),
+        }
 
     def fitted(self) -> Arrays:
         """Return what changes with `fitted_version` alone."""
@@ -282,11 +299,13 @@ class Judge:
         self.accepted_at, self._scores_checksum = plain.accepted_at, plain.scores_checksum
         self._ensemble = self._new_ensemble()
         self._columns.frozen = not warming_up
-        parts = by_part(_STORED, live, ("ensemble",) if warming_up else ("ensemble", "recent"))
-        self._ensemble.restore(seen - plain.origin, ~self._columns.is_numeric[1:], parts["ensemble"], fitted)
+        parts = by_part(_STORED, live, ("ensemble", "numbers", *([] if warming_up else ["recent"])))
+        self._numbers.restore(seen - plain.origin, self._columns, parts["numbers"])
+        width, is_categorical = len(self._numbers.columns(self._columns)), ~self._columns.is_numeric[1:]
+        self._ensemble.restore(seen - plain.origin, is_categorical, width, parts["ensemble"], fitted)
         if not warming_up:
-            self._recent = RecentRows(self._options.rebuild_events, len(self._columns) - 1)
+            self._recent = RecentRows(self._options.rebuild_events, width)
             self._recent.restore(parts["recent"])
         self._rate.restore(plain.rate)
         if plain.incident is not None:
-            self._desk.restore(plain.incident, seen, len(self._columns) - 1)
+            self._desk.restore(plain.incident, seen, width)

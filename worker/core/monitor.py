@@ -214,7 +214,7 @@ class Monitor:
         judged, told = self._judge.process(seen)
         self._counts.add_verdicts(slot, ~np.isnan(judged.verdicts), judged.flagged)
         if was_frozen:
-            told += self._watching.process(seen, judged.verdicts)
+            told += self._watching.process(seen, judged.raw)
         elif self._columns.frozen:
             self._watching.begin()
         self._told += _as_of_versions(told, seen)

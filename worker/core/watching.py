@@ -38,8 +38,12 @@ class Watching:
         self._quality.begin()
         self._rate.begin()
 
+    def begin_rate(self) -> None:
+        """Forget the usual rate of anomalies: other detectors judge from now on."""
+        self._rate.begin()
+
     def process(self, seen: Seen, verdicts: F64) -> list[Told]:
-        """Watch events (n) and their verdicts (n, NaN = not enough data)."""
+        """Watch events (n) and their verdicts (n, NaN = not enough data) as calibration alone gives them."""
         return self._quality.process(seen) + self.drift.process(seen) + self._rate.process(seen, verdicts)
 
     # Storing and restoring.

@@ -32,12 +32,16 @@ _UNSUSPICIOUS = 0.2
 
 
 class Judgement(NamedTuple):
-    """Scores (k x n), their p-values (k x n), the fused score (n) and its p-value (n); NaN = not enough data yet."""
+    """Scores (k x n), their p-values (k x n), the fused score (n) and its p-value (n); NaN = not enough data yet.
+
+    `raw` is the p-value (n) without the factor that keeps the share of flagged events at what is wanted.
+    """
 
     scores: F64
     p_values: F64
     fused: F64
     verdicts: F64
+    raw: F64
 
     def disagreements(self, alert_rate: float) -> Bool:
         """Tell for each event (n) whether detectors contradict each other about it.
@@ -89,7 +93,7 @@ class Calibration:
         """
         detectors, rows = scores.shape
         p_values = np.empty((detectors + 1, rows))
-        fused = np.empty(rows)
+        fused, raw = np.empty(rows), np.empty(rows)
         done = judge(
             scores,
             self._weights,
@@ -106,9 +110,11 @@ class Calibration:
             self._regime_events,
             self._policy,
             fused,
+            raw,
             p_values,
         )
-        return done, Judgement(scores[:, :done], p_values[:detectors, :done], fused[:done], p_values[detectors, :done])
+        verdicts = p_values[detectors, :done]
+        return done, Judgement(scores[:, :done], p_values[:detectors, :done], fused[:done], verdicts, raw[:done])
 
     @property
     def is_new_normal(self) -> bool:

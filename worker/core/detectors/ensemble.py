@@ -142,12 +142,12 @@ class Ensemble:
         for arrays, old in zip(self._moving(), saved, strict=True):
             fill(arrays, old)
 
-    def end_warmup(self, features: int) -> None:
-        """Build the detectors for the features of the frozen schema, and let them learn the rows so far.
+    def end_warmup(self, rows: F64) -> None:
+        """Build the detectors for the rows of the warm-up (n x d), and let them learn these.
 
         A model without features has no detectors, and no verdicts.
         """
-        rows = self._warmup_rows(features)
+        features = rows.shape[1]
         self._warmup = []
         self.usual = usual_band(rows)
         self._calibration = self._build(features)
@@ -166,8 +166,7 @@ class Ensemble:
 
     def begin_with(self, rows: F64, alert_rate: float) -> None:
         """Go through warm-up, refits and calibration with rows (n x d, at least those of the warm-up) at once."""
-        self.learn_warmup(rows[: self._options.warmup_events])
-        self.end_warmup(rows.shape[1])
+        self.end_warmup(rows[: self._options.warmup_events])
         seen = self._options.warmup_events
         while seen < len(rows):
             for _ in self.cross(seen):
@@ -210,7 +209,7 @@ class Ensemble:
         live = prefixed("surprisal", {"totals": self._totals})
         if self._warmup:
             # One array, as wide as the table is now: how the rows came in batches is not state.
-            live |= prefixed("warmup", {"rows": self._warmup_rows(self._warmup[-1].shape[1])})
+            live |= prefixed("warmup", {"rows": self.warmup_rows(self._warmup[-1].shape[1])})
         for detector in self._detectors:
             live |= prefixed(detector.name, detector.live())
         if self._calibration is not None:
@@ -226,19 +225,19 @@ class Ensemble:
             fitted |= prefixed(detector.name, detector.fitted())
         return fitted
 
-    def restore(self, seen: int, is_categorical: Bool, live: Arrays, fitted: Arrays) -> None:
-        """Take over copies of both parts, after `seen` events with such features; ValueError for what cannot be."""
+    def restore(self, seen: int, is_categorical: Bool, width: int, live: Arrays, fitted: Arrays) -> None:
+        """Take over copies of both parts, after `seen` events with such features, and rows of another width perhaps."""
         features = len(is_categorical)
         if seen < self._options.warmup_events:
             by_part(_STORED, fitted, ())
             parts = by_part(_STORED, live, ("surprisal", "warmup"))
             self._warmup = _stored_warmup(seen, features, parts["warmup"])
         else:
-            self._calibration = self._build(features)
+            self._calibration = self._build(width)
             parts = by_part(_STORED, live, ["surprisal", "calibration", *self.names])
             fitted_parts = by_part(_STORED, fitted, ["usual", *self.names])
             self._calibration.restore(parts["calibration"])
-            self.usual = _stored_usual(features, fitted_parts["usual"])
+            self.usual = _stored_usual(width, fitted_parts["usual"])
             for detector in self._detectors:
                 detector.restore(seen, parts[detector.name], fitted_parts[detector.name])
         counted = features if is_categorical.any() else 0
@@ -246,8 +245,8 @@ class Ensemble:
         self._totals = parts["surprisal"]["totals"].copy()
         refuse_if(_STORED, {"a count of a category is out of range": outside(self._totals, 0, seen)})
 
-    def _warmup_rows(self, features: int) -> F64:
-        """Return the warm-up rows (n x features), NaN for features that were not known yet."""
+    def warmup_rows(self, features: int) -> F64:
+        """Return the rows of the warm-up so far (n x features), NaN for features that were not known yet."""
         rows = np.full((sum(map(len, self._warmup)), features), np.nan)
         start = 0
         for part in self._warmup:

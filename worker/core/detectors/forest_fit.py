@@ -40,9 +40,6 @@ class ModelInHand:
         return self._model
 
 
-ForestInHand = ModelInHand
-
-
 class InlineRefits:
     """A `RefitPool` that fits at once in the calling thread: for replay, tests and the oracle. Same bytes as any."""
 

@@ -1,7 +1,8 @@
 """When a model is refitted, of which rows, and what is under way: shared by all detectors whose model is refitted.
 
-Requested when the detector has learned N rows, taken over when it has learned N + K, for N = 256, 2,048, 16,384,
-then every 32,768 events, and K = N / 4 within bounds: positions in the stream, so replay finds them again (law 2).
+Requested when the detector has learned N rows, taken over when it has learned N + K, where N grows by a factor and at
+last by a fixed step (by default 256, 1,024, 4,096, 16,384, then every 32,768 events), and K is N / 4 within bounds. All
+are positions in the stream, so replay finds them again (law 2).
 """
 
 from collections.abc import Callable
@@ -133,6 +134,8 @@ class Refits(Generic[Model]):
             what,
             {
                 "the number of refits is out of range": not is_pending <= refits <= COUNT_MAX,
+                "a refit was taken over too early": refits > is_pending
+                and seen < self._schedule.due(self._schedule.first),
                 "the request is out of range": is_pending
                 and not 0 < requested_at <= seen < self._schedule.due(requested_at),
             },

@@ -27,8 +27,8 @@ class TailSurprise:
     """Scores rows (n x d) by the mean over the features of -ln of the value's two-sided tail probability.
 
     A feature counts once it has had 64 values; scores are NaN while none has. A missing value counts as the feature's
-    mean surprise, so an event without any value has the mean score of what was learned. A constant that changes, or a value
-    beyond an end at which values pile up, is as surprising as a value can be (-ln 1e-12).
+    mean surprise, so an event without any value has the mean score of what was learned. A constant that changes, or a
+    value beyond an end at which values pile up, is as surprising as a value can be (-ln 1e-12).
     """
 
     name: ClassVar[str] = "tails"

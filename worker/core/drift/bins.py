@@ -24,7 +24,7 @@ _BOUND_MAX = 1024 << START_SCALE
 class Bins:
     """Where the values of c columns go: `bins` bins of values, the last one for other categories, one for missing.
 
-    `center` f64[c], `edges` f64[c, 2^k - 1], `table` u8[c, codes], as `kernels.binning.count_bins` takes them;
+    `center` f64[c], `edges` f64[c, bins - 1], `table` u8[c, codes], as `kernels.binning.count_bins` takes them;
     `score` i16[c, bins + 1]: the mid-rank of each bin in the reference; a missing value has the one in the middle.
     Categories have no order: their scores are those that stay alike for longest (`kernels.binning.slowest_scores`).
     """
@@ -39,7 +39,7 @@ class Bins:
         """Return bins of which the first takes all numbers, and the last of values all categories."""
         return cls(
             np.zeros(columns),
-            np.full((columns, (1 << (bins - 1).bit_length()) - 1), np.inf),
+            np.full((columns, bins - 1), np.inf),
             np.full((columns, codes), bins - 1, dtype=np.uint8),
             np.zeros((columns, bins + 1), dtype=np.int16),
         )

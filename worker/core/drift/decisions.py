@@ -15,8 +15,8 @@ by the false discovery rate instead, also under any dependence (Benjamini and Ye
 import numpy as np
 
 from worker.core.kernels.arrays import F64, I64, Bool
-from worker.core.kernels.binning import LAGS
-from worker.core.kernels.two_sample import FREEDOM, G, Z
+from worker.core.kernels.binning import BATCH, LAGS
+from worker.core.kernels.two_sample import FREEDOM, ODD, G, Z
 
 DAY_MS = 86_400_000
 DAY_EVENTS_MIN, DAY_EVENTS_MAX = 100_000, 10_000_000_000
@@ -29,6 +29,8 @@ LISTED_MAX = 0.01
 
 _DESIGN_SHARE = 0.25
 _ODD = 2.0
+_ERRORS = 2.0
+_T_SQUARE = float(2**18)
 _SIGNIFICANT = 3.5
 _CORRELATION_MAX = 0.999
 
@@ -46,16 +48,15 @@ def p_values(found: F64, is_ordered: Bool, design: F64) -> F64:
     mean is not looked up, and has a p-value of 1.
     """
     p = np.ones(len(found))
-    freedom, z = found[:, FREEDOM], np.where(is_ordered & (found[:, FREEDOM] > 1.0), np.abs(found[:, Z]), 0.0)
-    statistic = found[:, G] / design
-    odd = (freedom > 0.0) & ((statistic > freedom + _ODD * np.sqrt(2.0 * freedom)) | (z > _ODD))
+    odd = found[:, ODD] > _ODD
     if odd.any():
         # Imported here: only a worker that has come to its first look pays for it.
         from scipy.special import gammaincc, ndtr  # type: ignore[import-untyped] # noqa: PLC0415 - no stubs; see above
 
-        shape = gammaincc(freedom[odd] / 2.0, statistic[odd] / 2.0)
-        both = np.minimum(2.0 * np.minimum(shape, 2.0 * ndtr(-z[odd])), 1.0)
-        p[odd] = np.where(is_ordered[odd] & (freedom[odd] > 1.0), both, shape)
+        freedom, z = found[odd, FREEDOM], found[odd, Z]
+        shape = gammaincc(freedom / 2.0, found[odd, G] / design[odd] / 2.0)
+        both = np.minimum(2.0 * np.minimum(shape, 2.0 * ndtr(-np.abs(z))), 1.0)
+        p[odd] = np.where(is_ordered[odd] & (freedom > 1.0), both, shape)
     return p
 
 
@@ -84,32 +85,51 @@ def benjamini_yekutieli(p: F64) -> F64:
 def design_effects(sums: I64) -> tuple[F64, F64]:
     """Return by how much autocorrelation multiplies the variance of a mean: of the scores (c), and of any shape (c).
 
-    1 + 2 S r_k over all lags k (Kish 1965; Bayley and Hammersley 1946), from the sums of `kernels.binning.add_lags`.
-    The correlogram is taken for r_k = r_1 rho^(k - 1), rho from lags 1 and 8: an autoregressive process that may be
-    seen through noise; lag 8 is taken one standard error larger than it is. Never below 1, and 1 where neither lag is
-    significant. The second factor is the larger of those of the scores and of their squares: all directions of a
-    chi-square are divided by the slowest one, since far out it alone decides.
+    `sums` (k x c x LAG_SUMS) are of k times, each of which has a mean of its own: a change between them is no slowness.
+
+    1 + 2 S r_k over all lags k (Kish 1965; Bayley and Hammersley 1946), from `kernels.binning.add_lags`. The
+    correlogram is taken for r_k = r_1 rho^(k - 1), rho from lags 1 and 8: an autoregressive process that may be
+    seen through noise; lag 8 is taken one standard error larger than it is. Not below the factor by which the spread
+    of sums of 64 events is wider than of independent ones (batch means, Conway 1963). Two standard errors are added.
+    It is 1 where neither that nor a lag is significant. The second factor is the larger of those of the scores and of
+    their squares: all directions of a chi-square are divided by the slowest one, since far out it alone decides.
     """
-    events = np.maximum(sums[:, 0].astype(np.float64), 1.0)
+    count = sums[:, :, 0].astype(np.float64)
+    total = np.maximum(_added(count), 1.0)
     # Of a product of two scores: E[s^2 s8^2], for which t t8 stands (t = s^2 / 512). 1 where events are independent.
-    square = np.maximum(sums[:, 2], 1) / events
-    spread = np.maximum(sums[:, 8] / events * float(2**18) / square**2, 1.0)
-    error = np.sqrt(spread / events)
-    location = _design(events, sums[:, 1:5], error)
-    return location, np.maximum(location, _design(events, sums[:, 5:9], error))
+    square = np.maximum(_added(sums[:, :, 2]), 1.0) / total
+    spread = np.maximum(_added(sums[:, :, 8]) / total * _T_SQUARE / square**2, 1.0)
+    kurtosis = np.maximum(_added(sums[:, :, 6]) / total * _T_SQUARE / square**2, 1.0)
+    error = np.sqrt(spread / total)
+    batches = np.maximum(_added(sums[:, :, 11]), 1.0)
+    batch_error = np.sqrt((2.0 + kurtosis / BATCH) / batches)
+    location = _design(sums[:, :, [0, 1, 2, 3, 4, 9, 11]], error, batch_error)
+    return location, np.maximum(location, _design(sums[:, :, [0, 5, 6, 7, 8, 10, 11]], error, batch_error))
 
 
-def _design(events: F64, sums: I64, error: F64) -> F64:
-    mean = sums[:, 0] / events
-    variance = sums[:, 1] / events - mean * mean
+def _design(sums: I64, error: F64, batch_error: F64) -> F64:
+    """Return one factor (c) of sums (k x c x 7): n, S s, S s s, at both lags, of batches, batches."""
+    count, batches = (np.maximum(sums[:, :, k].astype(np.float64), 1.0) for k in (0, 6))
+    mean, total = sums[:, :, 1] / count, _added(count)
+    variance, near, far = (_added(sums[:, :, k] - count * mean * mean) for k in (2, 3, 4))
     spread = variance > 0.0
     safe = np.where(spread, variance, 1.0)
-    near = (sums[:, 2] / events - mean * mean) / safe
-    far = (sums[:, 3] / events - mean * mean) / safe
-    noise = _SIGNIFICANT / np.sqrt(events)
+    near, far = near / safe, far / safe
+    apart = np.where(sums[:, :, 6] > 0, sums[:, :, 5] - batches * (BATCH * mean) ** 2, 0.0)
+    of_batches = _added(apart) / (_added(batches) * BATCH) / (safe / total)
+    noise = _SIGNIFICANT / np.sqrt(total)
     first = np.maximum(near, noise)
     last = np.maximum(far + error, noise / 2.0)
     rho = np.minimum((last / first) ** (1.0 / (LAGS[1] - LAGS[0])), _CORRELATION_MAX)
-    factor = np.minimum(1.0 + 2.0 * first / (1.0 - rho), np.maximum(events * _DESIGN_SHARE, 1.0))
-    correlated: Bool = spread & ((near > noise) | (far > noise))
-    return np.where(correlated, factor, 1.0)
+    factor = np.minimum(1.0 + 2.0 * first / (1.0 - rho), np.maximum(total * _DESIGN_SHARE, 1.0))
+    correlated: Bool = (near > noise) | (far > noise) | (of_batches > 1.0 + _SIGNIFICANT * batch_error)
+    factor = np.maximum(factor, of_batches)
+    # What is known of it: as much as total / factor independent events tell of a variance. Two standard errors more.
+    factor *= 1.0 + _ERRORS * np.sqrt(2.0 * factor / total)
+    return np.where(spread & correlated, factor, 1.0)
+
+
+def _added(parts: F64 | I64) -> F64:
+    """Return the sum over the first axis, one after the other."""
+    total: F64 = np.cumsum(parts.astype(np.float64), axis=0)[-1]
+    return total

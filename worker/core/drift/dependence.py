@@ -88,6 +88,7 @@ class Dependence:
         self._products: I64 = np.zeros((0, 0), dtype=np.int64)
         self._cells: U32 = np.zeros((0, CELLS), dtype=np.uint32)
         self._recent: I16 = np.zeros((LAGS[1], self._size), dtype=np.int16)
+        self._batch: I64 = np.zeros((2, self._size), dtype=np.int64)
         self._sums: I64 = np.zeros((self._size, LAG_SUMS), dtype=np.int64)
         self._scored = self._projected = np.zeros((0, 0), dtype=np.int16)
         self.begin()
@@ -105,7 +106,7 @@ class Dependence:
         width = self._columns if stage == "pairs" else 0
         self._products = np.zeros((width, width), dtype=np.int64)
         self._cells = np.zeros((self._size if stage == "cells" else 0, CELLS), dtype=np.uint32)
-        self._recent[:], self._sums[:] = 0, 0
+        self._recent[:], self._batch[:], self._sums[:] = 0, 0, 0
 
     def add(self, bins: U8, score: I16) -> None:
         """Take in rows of bins (n x c), whose scores (c x b) are given. They all belong to one block."""
@@ -120,7 +121,7 @@ class Dependence:
             project(scores, self._first, self._second, self._signs, self._divisors, projected)
             if self._stage == "cells":
                 count_cells(projected, self._cells)
-                add_lags(projected, self._seen, self._recent, self._sums)
+                add_lags(projected, self._seen, self._recent, self._batch, self._sums)
             else:
                 count_projections(projected, self._table, self.windows.counts)
         self._seen += len(bins)
@@ -187,7 +188,7 @@ class Dependence:
             self._table[place] = np.searchsorted(ends, np.arange(CELLS), side="right")
             np.add.at(counts[place], self._table[place], cells)
         self.windows.begin(counts, self._score(), self._ordered())
-        self.windows.begin_design(*design_effects(self._sums))
+        self.windows.begin_design(*design_effects(self._sums[np.newaxis]))
 
     def _score(self) -> I16:
         """Return the scores of the bins: their number will do, since only differences of blocks are measured in it."""
@@ -224,6 +225,7 @@ class Dependence:
             "products": self._products,
             "cells": self._cells,
             "recent": self._recent,
+            "batch": self._batch,
             "sums": self._sums,
         }
 
@@ -247,7 +249,8 @@ class Dependence:
                 "a cell has no bin": outside(own["table"], 0, self.windows.reference.shape[1] - 2),
                 "a product is out of range": outside(own["products"], -COUNT_MAX, COUNT_MAX),
                 "a score is out of range": outside(own["recent"], -SCORE_MAX, SCORE_MAX),
-                "a sum is out of range": outside(own["sums"], -COUNT_MAX, COUNT_MAX),
+                "a sum is out of range": outside(own["sums"], -COUNT_MAX, COUNT_MAX)
+                or outside(own["batch"], -(2**16), 2**16),
                 "nothing was counted": plain.stage == "cells" and plain.seen > 0 and not own["cells"].any(axis=1).all(),
             },
         )

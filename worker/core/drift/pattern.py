@@ -1,33 +1,35 @@
 """How a drift came: at once, or little by little."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from worker.core.kernels.arrays import F64, I64
 from worker.core.standing import Pattern
 
 _BLOCKS_MIN = 4
-_BETTER = 0.5
-"""A slope must leave at most this share of the squares that a step leaves, to be told as gradual."""
+_RISING_MIN = 3
+_BETTER = 0.6
+"""One explanation must leave at most this share of the squares that the other one leaves."""
 
 
 def shape_of(reference: I64, window: I64, blocks: I64) -> Pattern | None:
     """Tell how the counts of one column moved from `reference` (bins) to `window` (bins) over blocks (n x bins).
 
     Each block is projected on the direction of the change, log(q / p) (the likelihood ratio of the two ends), and the
-    path is explained by one step, or by a level and a slope from some block on; least squares decide. None: fewer than
-    four blocks, or neither explains half of what there is.
+    path is explained by one step, or by a level and a slope over the last blocks, three at least; least squares decide.
+    None: fewer than four blocks, no clear winner, or neither explains half of what there is.
     """
     used = blocks.sum(axis=1) > 0
     path = _path(reference, window, blocks[used])
     if len(path) < _BLOCKS_MIN:
         return None
     whole = _squares(path - path.mean())
-    step, slope = _best(path, _step), _best(path, _slope)
+    step = min(_step(path, at) for at in range(1, len(path)))
+    slope = min(_slope(path, at) for at in range(1, len(path) - _RISING_MIN + 1))
     if min(step, slope) > whole / 2.0:
         return None
-    return "gradual" if slope < _BETTER * step else "sudden"
+    if slope < _BETTER * step:
+        return "gradual"
+    return "sudden" if step < _BETTER * slope else None
 
 
 def _path(reference: I64, window: I64, blocks: I64) -> F64:
@@ -37,10 +39,6 @@ def _path(reference: I64, window: I64, blocks: I64) -> F64:
     shares = blocks / np.maximum(blocks.sum(axis=1, keepdims=True), 1)
     path: F64 = np.cumsum(shares * np.log(q / p), axis=1)[:, -1]
     return path
-
-
-def _best(path: F64, explain: Callable[[F64, int], float]) -> float:
-    return min(explain(path, at) for at in range(1, len(path)))
 
 
 def _step(path: F64, at: int) -> float:

@@ -51,11 +51,15 @@ class StoredReference(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Learned(NamedTuple):
-    """Counts (2 halves x c x bins), and what autocorrelation does to the variance of a location, and of a shape."""
+    """Counts (2 halves x c x bins), and what autocorrelation does to the variance of a location, and of a shape.
+
+    `design` (2 x c) is of both halves; `least_design` of the half in which it is less, because a change within the
+    other one looks like slowness.
+    """
 
     halves: I64
-    location: F64
-    shape: F64
+    design: tuple[F64, F64]
+    least_design: tuple[F64, F64]
 
 
 class ReferencePhase:
@@ -83,7 +87,8 @@ class ReferencePhase:
         self._halves = np.zeros((2, count, bins.count), dtype=np.uint32)
         self._missing: I64 = np.zeros((2, count), dtype=np.int64)
         self._recent = np.zeros((LAGS[1], count), dtype=np.int16)
-        self._sums: I64 = np.zeros((count, LAG_SUMS), dtype=np.int64)
+        self._sums: I64 = np.zeros((2, count, LAG_SUMS), dtype=np.int64)
+        self._batch: I64 = np.zeros((2, count), dtype=np.int64)
         size = len(self._categorical), bins.count
         self._recent_bins: U8 = np.zeros((LAGS[1], size[0]), dtype=np.uint8)
         self._transitions = np.zeros((len(LAGS), *size, size[1]), dtype=np.uint32)
@@ -136,21 +141,22 @@ class ReferencePhase:
         self._missing[slot] += np.isnan(cells).sum(axis=0)
 
     def _count(self, cells: F64) -> None:
-        counts = self._halves[_OLDER if self._seen < self._half else _NEWER]
+        half = _OLDER if self._seen < self._half else _NEWER
+        counts = self._halves[half]
         found: U8 = np.empty(cells.shape, dtype=np.uint8)
         bins = self.bins
         count_bins(cells, self._is_categorical, bins.center, bins.edges, bins.table, bins.count - 2, found, counts)
         add_transitions(found, self._categorical, self._lagged, self._recent_bins, self._transitions)
         scores = np.empty(cells.shape, dtype=np.int16)
         score_bins(found, bins.score, scores)
-        add_lags(scores, self._lagged, self._recent, self._sums)
+        add_lags(scores, self._lagged, self._recent, self._batch, self._sums[half])
         self._lagged += len(cells)
 
     def _score_categories(self) -> None:
         """Measure the autocorrelation of categories by the scores for which it is largest, from now on."""
         for k, column in enumerate(self._categorical.tolist()):
             self.bins.put_scores(column, slowest_scores(self._transitions[:, k]))
-            self._sums[column] = 0
+            self._sums[:, column] = 0
 
     def _make_bins(self) -> None:
         """Make bins of the older slot of histograms, and count it in them."""
@@ -169,7 +175,7 @@ class ReferencePhase:
             self._halves[_OLDER, place] = 0
         self.bins.rank(scored, ~self._is_categorical)
         self._sums[:], self._recent[:], self._lagged = 0, 0, 0
-        self._recent_bins[:], self._transitions[:] = 0, 0
+        self._recent_bins[:], self._transitions[:], self._batch[:] = 0, 0, 0
         self._has_bins = True
 
     def _put_numbers(self, place: int) -> I64:
@@ -202,8 +208,13 @@ class ReferencePhase:
 
     def learned(self) -> Learned:
         """Return what all events give."""
-        location, shape = design_effects(self._sums)
-        return Learned(self._halves.astype(np.int64), location, shape)
+        of_older, of_newer = design_effects(self._sums[:1]), design_effects(self._sums[1:])
+        # The older half has no such sums where it was counted by its histograms alone.
+        location, shape = (
+            np.where(self._sums[_OLDER, :, 0] > 0, np.minimum(old, new), new)
+            for old, new in zip(of_older, of_newer, strict=True)
+        )
+        return Learned(self._halves.astype(np.int64), design_effects(self._sums), (location, shape))
 
     @property
     def may_start_anew(self) -> bool:
@@ -232,6 +243,7 @@ class ReferencePhase:
             "halves": self._halves,
             "missing": self._missing,
             "recent": self._recent,
+            "batch": self._batch,
             "sums": self._sums,
             "recent_bins": self._recent_bins,
             "transitions": self._transitions,
@@ -255,7 +267,8 @@ class ReferencePhase:
                 "a count of missing values is out of range": outside(own["missing"], 0, COUNT_MAX),
                 "a score is out of range": outside(own["recent"], -SCORE_MAX, SCORE_MAX),
                 "a bin is out of range": outside(own["recent_bins"], 0, self.bins.count - 1),
-                "a sum is out of range": outside(own["sums"], -COUNT_MAX, COUNT_MAX),
+                "a sum is out of range": outside(own["sums"], -COUNT_MAX, COUNT_MAX)
+                or outside(own["batch"], -(2**16), 2**16),
             },
         )
         self._histograms.restore(2 * len(self._columns), parts["histograms"])

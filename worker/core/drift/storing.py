@@ -22,7 +22,6 @@ class StoredDrift(Struct, frozen=True, forbid_unknown_fields=True):
     """The plain part of the state. `columns` is 0 before the watch has begun."""
 
     columns: _Count
-    events: _Count
     fill: _Count
     block_ms: Annotated[int, Meta(ge=-COUNT_MAX, le=COUNT_MAX)]
     open_blocks: _Count
@@ -40,7 +39,6 @@ class StoredDrift(Struct, frozen=True, forbid_unknown_fields=True):
         """Return the plain part of a watch."""
         return cls(
             columns=len(watch.bins.center),
-            events=watch.events,
             fill=watch.fill,
             block_ms=watch.block_ms,
             open_blocks=watch.open_blocks,
@@ -99,6 +97,6 @@ def restore(watch: "DriftWatch", plain: StoredDrift, arrays: Arrays, columns: in
     watch.predictions.restore(plain.predictions)
     watch.multivariate.restore(plain.multivariate)
     np.copyto(watch.starts, starts)
-    watch.events, watch.fill, watch.block_ms = plain.events, plain.fill, plain.block_ms
+    watch.fill, watch.block_ms = plain.fill, plain.block_ms
     watch.open_blocks, watch.open_dependence = plain.open_blocks, plain.open_dependence
     watch.rebuild = plain.rebuild

@@ -55,7 +55,7 @@ class DriftWatch:
     def allocate(self, columns: int) -> None:
         """Make room for so many columns, and know nothing of them."""
         options = self.options
-        self.events = self.fill = 0
+        self.fill = 0
         self.block_ms = -1
         """The watermark at the end of the latest block."""
         self.open_blocks = self.open_dependence = 0
@@ -76,8 +76,9 @@ class DriftWatch:
 
     def begin(self) -> None:
         """Forget all that was known, and take the columns as they are now; open alerts are told as over at a look."""
-        self.allocate(len(self._table))
-        self.learn()
+        if self.options.enabled:
+            self.allocate(len(self._table))
+            self.learn()
 
     def learn(self) -> None:
         """Take the reference from the events that come next."""
@@ -112,7 +113,6 @@ class DriftWatch:
             if self.learning is not None:
                 end = min(count, begin + self.learning.room)
                 self.learning.add(seen.cells[begin:end])
-                self.events += end - begin
                 if self.learning.is_full:
                     told += self._take_learned(self.learning, seen, end - 1)
             else:
@@ -122,13 +122,14 @@ class DriftWatch:
         return told
 
     def _take_learned(self, learning: ReferencePhase, seen: Seen, row: int) -> list[Told]:
-        halves, location, shape = learning.learned()
+        halves, design, least_design = learning.learned()
         windows = self.windows
         windows.begin(halves[0], self.bins.score, ~self._is_categorical)
-        windows.begin_design(location, shape)
+        windows.begin_design(*least_design)
         if learning.may_start_anew and not windows.is_stable(halves[0], halves[1]):
             learning.start_anew()
             return []
+        windows.begin_design(*design)
         reference = halves[0] + halves[1]
         for column, counts in learning.given_counts().items():
             reference[column] = counts
@@ -142,7 +143,9 @@ class DriftWatch:
             self.dependence.begin()
         self.fill = self.open_blocks = self.open_dependence = 0
         self.block_ms = int(seen.watermarks_ms[row])
-        return self.owner.maintenance("drift_reference_taken", int(seen.offsets[row]), events=self.events)
+        return self.owner.maintenance(
+            "drift_reference_taken", int(seen.offsets[row]), events=seen.first_sequence + row + 1
+        )
 
     def _count(self, seen: Seen, begin: int, end: int) -> list[Told]:
         windows, bins = self.windows, self.bins
@@ -157,7 +160,6 @@ class DriftWatch:
         if self.dependence is not None:
             self.dependence.add(found, bins.score)
         self.fill += end - begin
-        self.events += end - begin
         return self._end_block(seen, end - 1) if self.fill == self.options.block_events else []
 
     def _end_block(self, seen: Seen, row: int) -> list[Told]:
@@ -191,7 +193,7 @@ class DriftWatch:
         ):
             moment = self._moment(seen, row, self._window_of(self.windows, places), looked_at)
             told += standing.look(found, moment, self._pattern(places))
-        if self.inputs.open is not None and not was_open and self.inputs.open.pattern != "gradual":
+        if self.inputs.open is not None and not was_open and self.inputs.open.pattern in {"sudden", "recurring"}:
             self.rebuild = True
         self.open_blocks = self.open_blocks + 1 if self.predictions.open or self.inputs.open else 0
         return told

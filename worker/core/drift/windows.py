@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 from worker.core.drift.decisions import LEVEL_MAX, LISTED_MAX, benjamini_yekutieli, holm, p_values
 from worker.core.kernels.arrays import F64, I16, I64, U32, Bool
 from worker.core.kernels.binning import add_differences, sum_blocks
-from worker.core.kernels.two_sample import FOUND, PSI, compare
+from worker.core.kernels.two_sample import FOUND, ODD, PSI, compare
 from worker.core.options import DriftOptions
 from worker.core.state import COUNT_MAX, AnyArray, Arrays, check_like, fill, outside, refuse_if
 
@@ -27,6 +27,8 @@ _STORED = "stored drift windows"
 _PRIOR_BLOCKS = 16.0
 _SQUARE_MAX = 25.0
 _PAIR = 2
+# What is within three deviations is no alarm at any level that may be spent in one look.
+_ODD = 3.0
 _DIFFERENCES_MAX = 512.0
 
 
@@ -140,11 +142,11 @@ class Windows:
     def _look(self, k: int, length: int, location: F64, shape: F64) -> None:
         window, found = self.total(length), self._found
         compare(self.reference, window, self.is_ordered, location, shape, found)
+        watching = self.affected == k
+        if float(found[:, ODD].max(initial=0.0)) <= _ODD and not watching.any():
+            return
         p, psi = p_values(found, self.is_ordered, shape), found[:, PSI]
         level = min(self._level.per_day / len(self.lengths) * float(self.unspent[k]), LEVEL_MAX)
-        watching = self.affected == k
-        if not watching.any() and float(p.min(initial=1.0)) > level:
-            return
         is_large = psi >= self._level.psi_min
         alarmed = is_large & (holm(p) <= level)
         corrected = benjamini_yekutieli(p)

@@ -145,6 +145,22 @@ def _move_burst(flagged: int, burst: F64) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
+def _fused(scores: F64, weights: F64, reference: F64, counters: I64, tail: F64, p_values: F64) -> tuple[float, int]:
+    """Write the p-values of one event's scores (k); return the fused score and how many detectors are ready."""
+    total = 0.0
+    weight = 0.0
+    ready = 0
+    for series in range(scores.shape[0]):
+        p = _p_value(scores[series], reference[series], counters[series], tail[series])
+        p_values[series] = p
+        if not math.isnan(p):
+            total -= weights[series] * math.log10(p)
+            weight += weights[series]
+            ready += 1
+    return total / weight if weight > 0.0 else np.nan, ready
+
+
+@numba.njit(cache=True, nogil=True)
 def judge(
     scores: F64,
     weights: F64,
@@ -161,9 +177,12 @@ def judge(
     regime_events: int,
     policy: int,
     fused: F64,
+    raw_verdicts: F64,
     p_values: F64,
 ) -> int:
     """Calibrate and fuse a batch: scores (k x n, NaN = none yet) to p_values ((k + 1) x n), the verdict last.
+
+    `raw_verdicts` (n) are those before the factor.
 
     The fused score is the weighted mean of -log10 p over the detectors that have a p-value (Fisher 1932; Good 1955 with
     weights; up to scale); its own p-value is calibrated the same way, since the parts are not independent. When a
@@ -176,21 +195,12 @@ def judge(
     detectors = scores.shape[0]
     rows: int = scores.shape[1]
     for row in range(rows):
-        total = 0.0
-        weight = 0.0
-        ready = 0
-        for series in range(detectors):
-            p = _p_value(scores[series, row], reference[series], counters[series], tail[series])
-            p_values[series, row] = p
-            if not math.isnan(p):
-                total -= weights[series] * math.log10(p)
-                weight += weights[series]
-                ready += 1
+        fused[row], ready = _fused(scores[:, row], weights, reference, counters, tail, p_values[:, row])
         if ready != members[0]:
             members[0] = ready
             counters[detectors, :] = 0
-        fused[row] = total / weight if weight > 0.0 else np.nan
         raw = _p_value(fused[row], reference[detectors], counters[detectors], tail[detectors])
+        raw_verdicts[row] = raw
         verdict = _controlled(raw, alert_rate, burst)
         p_values[detectors, row] = verdict
         flagged = verdict <= alert_rate
@@ -218,13 +228,6 @@ def judge(
 @numba.njit(cache=True, nogil=True)
 def fuse(scores: F64, weights: F64, reference: F64, counters: I64, tail: F64, fused: F64) -> None:
     """Write the fused scores (n) of scores (k x n) as they would be now; learns nothing. O(n k log r)."""
-    detectors, rows = scores.shape
-    for row in range(rows):
-        total = 0.0
-        weight = 0.0
-        for series in range(detectors):
-            p = _p_value(scores[series, row], reference[series], counters[series], tail[series])
-            if not math.isnan(p):
-                total -= weights[series] * math.log10(p)
-                weight += weights[series]
-        fused[row] = total / weight if weight > 0.0 else np.nan
+    p_values = np.empty(scores.shape[0])
+    for row in range(scores.shape[1]):
+        fused[row] = _fused(scores[:, row], weights, reference, counters, tail, p_values)[0]

@@ -25,7 +25,7 @@ import numpy as np
 
 from worker.core.kernels.arrays import F32, F64, I16, I32, I64, U64
 from worker.core.kernels.gate import GateArrays, admits
-from worker.core.kernels.isolation import _child, _spread
+from worker.core.kernels.isolation import child, spread
 from worker.core.kernels.reservoir import next_random
 
 LEARNED, WINDOWS, PASSED = 0, 1, 2
@@ -216,7 +216,7 @@ def _space(features: int, trees: int) -> tuple[I64, I32, I32]:
 def _score_block(bits: I32, nodes: I64, values: F64, height: int, columns: I64, leaves: I32, scores: F64) -> None:
     """Write the leaf of each row in each tree, and the mean of their values, in the order of the trees. O(n T h)."""
     rows = bits.shape[0]
-    _spread(bits, columns)
+    spread(bits, columns)
     scores[:] = 0.0
     for tree in range(nodes.shape[0]):
         _walk(columns, nodes[tree], height, leaves[tree, :rows])
@@ -238,14 +238,14 @@ def _walk(columns: I64, nodes: I64, height: int, leaves: I32) -> None:
     for i in range(0, in_eights, 8):
         a = b = c = d = e = f = g = h = root
         for _ in range(height):
-            a = _child(nodes, columns[i], a)
-            b = _child(nodes, columns[i + 1], b)
-            c = _child(nodes, columns[i + 2], c)
-            d = _child(nodes, columns[i + 3], d)
-            e = _child(nodes, columns[i + 4], e)
-            f = _child(nodes, columns[i + 5], f)
-            g = _child(nodes, columns[i + 6], g)
-            h = _child(nodes, columns[i + 7], h)
+            a = child(nodes, columns[i], a)
+            b = child(nodes, columns[i + 1], b)
+            c = child(nodes, columns[i + 2], c)
+            d = child(nodes, columns[i + 3], d)
+            e = child(nodes, columns[i + 4], e)
+            f = child(nodes, columns[i + 5], f)
+            g = child(nodes, columns[i + 6], g)
+            h = child(nodes, columns[i + 7], h)
         leaves[i] = np.int64(a) - first
         leaves[i + 1] = np.int64(b) - first
         leaves[i + 2] = np.int64(c) - first
@@ -257,5 +257,5 @@ def _walk(columns: I64, nodes: I64, height: int, leaves: I32) -> None:
     for i in range(in_eights, rows):
         a = root
         for _ in range(height):
-            a = _child(nodes, columns[i], a)
+            a = child(nodes, columns[i], a)
         leaves[i] = np.int64(a) - first

@@ -62,7 +62,7 @@ def score_rows(bits: I32, nodes: I64, leaf_value: F64, denominator: float, score
     for begin in range(0, n_rows, ROWS_PER_BLOCK):
         end = min(n_rows, begin + ROWS_PER_BLOCK)
         block = columns[: end - begin]
-        _spread(bits[begin:end], block)
+        spread(bits[begin:end], block)
         for tree in range(n_trees):
             _add_path_lengths(block, nodes[tree], leaf_value[tree], height, scores[begin:end])
     for i in range(n_rows):
@@ -70,7 +70,7 @@ def score_rows(bits: I32, nodes: I64, leaf_value: F64, denominator: float, score
 
 
 @numba.njit(cache=True, nogil=True)
-def _spread(bits: I32, block: I64) -> None:
+def spread(bits: I32, block: I64) -> None:
     """Fill `block` i64[n, 2d]: each value's ordered bits in the upper half, in the two columns of its feature."""
     for i in range(bits.shape[0]):
         for j in range(bits.shape[1]):
@@ -85,7 +85,7 @@ def _spread(bits: I32, block: I64) -> None:
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _child(nodes: I64, row: I64, k: np.uint64) -> np.uint64:
+def child(nodes: I64, row: I64, k: np.uint64) -> np.uint64:
     """Return the child of node k that the row goes to. Unsigned indices spare the check for negative ones."""
     node = nodes[k]
     return (k << np.uint64(1)) + np.uint64(row[np.uint64(node & _COLUMN)] > node)
@@ -101,14 +101,14 @@ def _add_path_lengths(block: I64, nodes: I64, leaf_value: F64, height: int, sums
     for i in range(0, in_eights, 8):
         k0 = k1 = k2 = k3 = k4 = k5 = k6 = k7 = root
         for _ in range(height):
-            k0 = _child(nodes, block[i], k0)
-            k1 = _child(nodes, block[i + 1], k1)
-            k2 = _child(nodes, block[i + 2], k2)
-            k3 = _child(nodes, block[i + 3], k3)
-            k4 = _child(nodes, block[i + 4], k4)
-            k5 = _child(nodes, block[i + 5], k5)
-            k6 = _child(nodes, block[i + 6], k6)
-            k7 = _child(nodes, block[i + 7], k7)
+            k0 = child(nodes, block[i], k0)
+            k1 = child(nodes, block[i + 1], k1)
+            k2 = child(nodes, block[i + 2], k2)
+            k3 = child(nodes, block[i + 3], k3)
+            k4 = child(nodes, block[i + 4], k4)
+            k5 = child(nodes, block[i + 5], k5)
+            k6 = child(nodes, block[i + 6], k6)
+            k7 = child(nodes, block[i + 7], k7)
         sums[i] += leaf_value[k0 - first_leaf]
         sums[i + 1] += leaf_value[k1 - first_leaf]
         sums[i + 2] += leaf_value[k2 - first_leaf]
@@ -120,7 +120,7 @@ def _add_path_lengths(block: I64, nodes: I64, leaf_value: F64, height: int, sums
     for i in range(in_eights, n_rows):
         k = root
         for _ in range(height):
-            k = _child(nodes, block[i], k)
+            k = child(nodes, block[i], k)
         sums[i] += leaf_value[k - first_leaf]
 
 

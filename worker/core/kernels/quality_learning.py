@@ -33,6 +33,8 @@ _EDGE = 0.1
 _SAMPLE_MIN = 5
 _TREND_MEMORY = 64
 _USUAL_BLOCKS = 32
+_WANDERS_BLOCKS, _WANDERS_SHARE = 4, 0.3
+"""Medians of blocks of independent values are apart by a tenth of their width, those of a random walk by half of it."""
 _LEARNED_MAX = 1 << 18
 """Events after which the learned counts fade by half."""
 _EPISODES = 5
@@ -40,13 +42,15 @@ _EPISODES = 5
 
 
 class Learned(NamedTuple):
-    """What is normal: per measure and column k, n i64[M, C], sum of k^2/n by block, blocks, largest share of a block.
+    """What is normal.
 
-    `episodes` i64[M + 2, C]: times that something was wrong and is over.
+    Per measure and column [M, C]: i64 `k` of `n`, f64 `square` (sum of k^2/n over the blocks), i64 `blocks`, f64 `most`
+    (largest share of a block). `episodes` i64[M + 2, C]: times that something was wrong, and over.
 
-    Per column: `low`, `high` of the widest range and extremes f64[C]; `usual` median and `median` of the last block
-    f64[C]; `rising`, `falling`, and all `medians` (up to a maximum); longest run and gap; values; i64[C].
-    `runs` i64[C, OCTAVES]: runs by length.
+    Per column, f64[C]: `low`, `high` of the widest range; `minimum`, `maximum` of all values; `usual` median, and
+    `median` of the last block; mean `step` between medians, mean `spread` of blocks. Per column, i64[C]: whether it
+    `wanders`; `rising`, `falling`, and all `medians` (up to a maximum); longest run, longest gap, values. `runs`
+    i64[C, OCTAVES]: runs by length.
     """
 
     k: I64
@@ -60,6 +64,9 @@ class Learned(NamedTuple):
     maximum: F64
     usual: F64
     median: F64
+    step: F64
+    spread: F64
+    wanders: I64
     rising: I64
     falling: I64
     medians: I64
@@ -140,13 +147,23 @@ def _widen(learned: Learned, block: Block, c: int) -> None:
     median = min(max(ordered[count // 2], -LARGEST), LARGEST)
     learned.low[c] = min(learned.low[c], max(ordered[edge], -LARGEST))
     learned.high[c] = max(learned.high[c], min(ordered[count - 1 - edge], LARGEST))
+    if learned.low[c] == learned.high[c]:
+        # One value nearly all the time. For good: bounds that narrow would make what was counted worthless.
+        learned.low[c], learned.high[c] = learned.minimum[c], learned.maximum[c]
+    weight = 1.0 / min(learned.medians[c] + 1, _USUAL_BLOCKS)
+    spread = max(ordered[count - 1 - edge], -LARGEST) - min(ordered[edge], LARGEST)
+    learned.spread[c] += weight * (min(spread, LARGEST) - learned.spread[c])
     if learned.medians[c] > 0:
+        step = abs(median - learned.median[c])
+        learned.step[c] += weight * (min(step, LARGEST) - learned.step[c])
         learned.rising[c] += median > learned.median[c]
         learned.falling[c] += median < learned.median[c]
         if learned.rising[c] + learned.falling[c] >= _TREND_MEMORY:
             learned.rising[c] //= 2
             learned.falling[c] //= 2
     learned.medians[c] = min(learned.medians[c] + 1, _USUAL_BLOCKS)
+    if learned.medians[c] >= _WANDERS_BLOCKS and learned.step[c] > _WANDERS_SHARE * learned.spread[c]:
+        learned.wanders[c] = 1
     learned.median[c] = median
     learned.usual[c] += median / learned.medians[c] - learned.usual[c] / learned.medians[c]
 
@@ -262,9 +279,8 @@ def set_bounds(learned: Learned, declared: F64, kinds: I8, widths: float, late_m
     for c in range(kinds.shape[0]):
         if kinds[c] not in {NUMERIC, EVENT}:
             continue
-        low, high = range_bounds(
-            learned.low[c], learned.high[c], learned.minimum[c], learned.maximum[c], learned.usual[c], widths
-        )
+        is_calm = 1 - learned.wanders[c]
+        low, high = range_bounds(learned.low[c], learned.high[c], learned.usual[c], widths, is_calm)
         if kinds[c] == EVENT and learned.low[c] <= learned.high[c]:
             low, high = -np.inf, max(high, late_min_ms) if high < np.inf else late_min_ms
         bounds.low[c] = low if np.isnan(declared[0, c]) else declared[0, c]

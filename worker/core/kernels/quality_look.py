@@ -1,8 +1,8 @@
 """The look at a block of events for data quality: shares against those learned, runs against the longest.
 
-A share must rise by a least amount, exceed that of every block learned, and be no chance (`quality_statistics`). Windows are
-the block, and the last W blocks together. What is found stays so until it would not be noteworthy at all: an alert
-that hovers at its threshold does not open and close.
+A share must rise by a least amount, exceed that of every block learned, and be no chance (`quality_statistics`).
+Windows are the block, and the last W blocks together. What is found stays so until it would not be noteworthy at all:
+an alert that hovers at its threshold does not open and close.
 """
 
 import numba

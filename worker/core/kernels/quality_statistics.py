@@ -30,11 +30,12 @@ from worker.core.kernels.quality import octave
 
 _OTHER_SIDE_MIN, _OTHER_SIDE_MAX = 0.02, 0.1
 """Widths beyond zero that count as the other sign; between these, as far as the median is on this side."""
-_FAR = 0.5
+_FAR = 0.25
 """Widths from zero at which a factor towards zero counts."""
 _FACTOR_MIN = 10.0
 """Least factor towards zero that is out of range."""
 _DEVIATIONS = 3.0
+_NEGLIGIBLE = 1e-17
 _SUPPORT = 20
 """Fewer learned cases say nothing about how they cluster beyond what they show."""
 _DOUBT = 1e-6
@@ -62,14 +63,14 @@ def rise_probability(k: float, n: float, learned_k: float, learned_n: float, phi
         + math.lgamma(total + 1.0)
         + math.lgamma(others + draws - total + 1.0)
     )
-    term = math.exp(logarithm)
-    tail = 0.0
+    # Relative to the first term, which can be too small for a double where all of it is not.
+    term, tail = 1.0, 0.0
     for j in range(cases, min(draws, total) + 1):
         tail += term
-        if not term > 1e-17 * tail:
-            break
         term *= (draws - j) * float(total - j) / ((j + 1.0) * (others - total + j + 1.0))
-    return min(tail, 1.0)
+        if not term > _NEGLIGIBLE * tail:
+            break
+    return min(math.exp(min(logarithm + math.log(tail), 0.0)), 1.0)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -99,19 +100,17 @@ def run_probability(run: int, longest: int, runs: I64, values: int, events: int)
 
 
 @numba.njit(cache=True, nogil=True)
-def range_bounds(
-    low: float, high: float, minimum: float, maximum: float, usual: float, widths: float
-) -> tuple[float, float]:
-    """Return between which values nothing is out of range; infinite where nothing is known. O(1).
+def range_bounds(low: float, high: float, usual: float, widths: float, is_calm: int) -> tuple[float, float]:
+    """Return between which values nothing is out of the range [low, high] with this median; else infinite. O(1).
 
-    [low, high] is the range, [minimum, maximum] that of all values, `usual` the median.
+    A column that is not calm wanders, like a random walk, and may come to zero and beyond.
     """
-    if low == high and minimum < maximum:
-        low, high = minimum, maximum
     width = high - low if low < high else abs(low)
     if low > high or width == 0.0:
         return -np.inf, np.inf
     least, most = low - widths * width, high + widths * width
+    if is_calm == 0:
+        return least, most
     other_side = max(min(abs(usual), _OTHER_SIDE_MAX * width), _OTHER_SIDE_MIN * width)
     if low >= 0.0:
         least = max(least, -other_side)

@@ -90,8 +90,8 @@ def score(rows: F64, logs: F64, tails: TailArrays, scores: F64) -> None:
         scores[i] = _score_of(i, rows, reference, length, summary, logs)
 
 
-# From here on arrays are passed whole, with the row or feature that is meant: numba counts references to slices that
-# are handed on, and that took three times as long as the search.
+# From here on arrays are passed whole, with the row or the feature that is meant: a slice for each value would cost as
+# much as the search.
 @numba.njit(cache=True, nogil=True)
 def _score_of(i: int, rows: F64, reference: F64, length: I64, summary: F64, logs: F64) -> float:
     """Return the score of row i."""
@@ -133,9 +133,9 @@ def _beyond(excess: float, mean_excess: float) -> float:
     return SURPRISE_MAX
 
 
-# Which half of a reference a value is in cannot be guessed, and wrong guesses took two thirds of the time. So both
-# searches have no branch: the sign of a difference, spread over all bits, is the mask of a step. (A comparison as a
-# factor is made a branch by the compiler.)
+# Which half of a reference a value is in cannot be guessed, and wrong guesses took more than half of the time of a
+# search. So there is no branch in it: the sign of a difference, spread over all bits, is the mask of a step. (Compilers
+# make a branch of a comparison, even where it is a factor.)
 @numba.njit(cache=True, nogil=True)
 def _mask_if_negative(difference: float) -> np.uint64:
     """Return all bits if the difference is negative, none if it is 0 or more."""

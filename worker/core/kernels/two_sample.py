@@ -7,9 +7,9 @@ import numpy as np
 
 from worker.core.kernels.arrays import F64, I64, Bool
 
-G, FREEDOM, Z, PSI, EVENTS = range(5)
+G, FREEDOM, Z, PSI, ODD, EVENTS = range(6)
 """Columns of what `compare` finds."""
-FOUND = 5
+FOUND = 6
 
 _EXPECTED_MIN = 5.0
 
@@ -29,6 +29,7 @@ def compare(reference: I64, window: I64, is_ordered: Bool, design: F64, shape_de
       large; 0 for a column without order.
     * PSI of the joined bins with half an event added to each, less its expectation under no change,
       (k - 1) (1/m + 1/n) (Yurdakul 2018, section 3), times `shape_design`.
+    * how many standard deviations the larger one of both statistics lies above its mean.
     * events of the window.
     """
     columns, bins = reference.shape
@@ -44,7 +45,7 @@ def compare(reference: I64, window: I64, is_ordered: Bool, design: F64, shape_de
         if m == 0.0 or n == 0.0:
             continue
         groups = _join(reference[j], window[j], min(m, n) / (m + n), old, new)
-        found[j, FREEDOM] = groups - 1
+        found[j, FREEDOM] = max(groups - 1, 0)
         if groups <= 1:
             continue
         total = m + n
@@ -64,8 +65,11 @@ def compare(reference: I64, window: I64, is_ordered: Bool, design: F64, shape_de
         williams = 1.0 + (total / m + total / n - 1.0) * (inverse - 1.0) / (6.0 * total * (groups - 1))
         found[j, G] = max(2.0 * g / williams, 0.0)
         found[j, PSI] = max(psi - (groups - 1) * (1.0 / m + 1.0 / n) * shape_design[j], 0.0)
+        found[j, ODD] = (found[j, G] / shape_design[j] - (groups - 1)) / math.sqrt(2.0 * (groups - 1))
         if is_ordered[j]:
             found[j, Z] = _rank_z(reference[j], window[j], design[j])
+            if groups > 2:  # noqa: PLR2004 - with two groups G says all that the ranks say, and better
+                found[j, ODD] = max(found[j, ODD], abs(found[j, Z]))
 
 
 @numba.njit(cache=True, nogil=True)

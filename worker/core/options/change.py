@@ -121,16 +121,18 @@ class QualityOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BiasOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """Biased predictions: calibration against labels, and gaps between segments."""
+    """Biased predictions: calibration against labels, and gaps between the values of a segment."""
 
     enabled: bool = True
     gap_max: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.1
-    """Largest gap between two segments, as a share, that is no alarm."""
+    """Largest gap between a value and all others that is no alarm: of rates as it is, of mean absolute errors as a
+    share of that of all, of mean signed errors in deviations of the label."""
     error_max: Annotated[float, Meta(gt=0.0)] = 0.1
     """Largest mean signed error that is no alarm: of probabilities, or of numbers in deviations of the label."""
     slope_min: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.5
     """Least calibration slope that is no alarm; the largest one is its inverse."""
     support_min: Count = 300
+    """Labelled events of a series, or of a value and of all others, that an alert rests on at least."""
 
 
 class UnivariateOptions(Struct, frozen=True, forbid_unknown_fields=True):
@@ -152,3 +154,12 @@ def quality_contradictions(options: QualityOptions) -> list[str]:
         for name, (low, high) in options.ranges.items()
         if low is not None and high is not None and low > high
     ]
+
+
+def bias_contradictions(options: BiasOptions, labels: int) -> list[str]:
+    """Return what cannot be meant together, where the longest window of a model has so many labels."""
+    if options.enabled and options.support_min > labels // 2:
+        return [
+            "engine.bias.support_min must not be more than half of blocks_max blocks of block_labels: two are compared"
+        ]
+    return []

@@ -96,7 +96,7 @@ class SvmOptions(Struct, frozen=True, forbid_unknown_fields=True):
 class TailsOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """Surprise of each feature's value in the tails of a gated reservoir of its past values."""
 
-    rows_max: Annotated[int, Meta(ge=64, le=65_536)] = 1024
+    rows_max: Annotated[int, Meta(ge=64, le=65_536)] = 512
     memory_events: Annotated[int, Meta(ge=0)] = 20_000
     """From so many events on the past fades; 0: all of it counts the same."""
     gate_quantile: Annotated[float, Meta(gt=0.5, le=1.0)] = 0.95

@@ -14,6 +14,9 @@ from worker.core.options.change import (
     RateOptions,
     StandingAlertOptions,
     UnivariateOptions,
+    bias_contradictions,
+    drift_contradictions,
+    quality_contradictions,
 )
 from worker.core.options.detection import (
     CalibrationOptions,
@@ -27,12 +30,18 @@ from worker.core.options.detection import (
 from worker.core.options.performance import PerformanceOptions, performance_contradictions
 from worker.core.options.units import Count, Milliseconds, Share
 
-DETECTORS = ("half_space_trees", "isolation_forest", "one_class_svm", "moments", "nearest_neighbours", "tails")
-"""All there are."""
 DetectorName = Literal[
     "half_space_trees", "isolation_forest", "one_class_svm", "moments", "nearest_neighbours", "tails"
 ]
-
+DETECTORS: tuple[DetectorName, ...] = (
+    "half_space_trees",
+    "isolation_forest",
+    "one_class_svm",
+    "moments",
+    "nearest_neighbours",
+    "tails",
+)
+"""All there are."""
 
 WEIGHTS: Mapping[str, float] = {
     "half_space_trees": 1.0,
@@ -142,4 +151,6 @@ def contradictions(options: EngineOptions) -> list[str]:
     declared = [options.detectors, *(model.detectors for model in options.models if model.detectors is not None)]
     if any(not names or len(set(names)) < len(names) for names in declared):
         found.append("engine.detectors must name at least one detector, and none twice")
+    found += drift_contradictions(options.drift) + quality_contradictions(options.quality)
+    found += bias_contradictions(options.bias, options.performance.blocks_max * options.performance.block_labels)
     return found + performance_contradictions(options.performance, options.pane_ms)

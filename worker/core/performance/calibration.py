@@ -1,16 +1,17 @@
 """Whether probabilities say what labels say: calibration in the large and the calibration slope, from score histograms.
 
-`counts` is f64[2, B]: over bins of ascending score, the events that are not of the class and those that are. `bounds`
-f64[B + 1] are the bounds of the bins. A score counts as the middle of its bin; `error_max` bounds what that can change.
+`counts` is f64[2, B]: over bins of ascending score, the events that are not of the class and those that are. A score
+counts as the middle of its bin; `error_max` bounds what that can change.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from worker.core.kernels import logistic
 from worker.core.kernels import tally as k
-from worker.core.kernels.arrays import F64, Bool
+from worker.core.kernels.arrays import F64
 from worker.core.performance.intervals import Estimate, bracketed, unknown
 
 _EVENTS_MIN = 2.0
@@ -29,33 +30,60 @@ def score_bounds() -> F64:
     return np.concatenate([lower, [0.5], 1.0 - lower[::-1]])
 
 
-SCORE_BOUNDS = score_bounds()
+class Bins(NamedTuple):
+    """Bins of scores f64[B]: their bounds (B + 1), middles and half widths, and these on the scale of logits.
+
+    The half width of a bin that reaches to 0 or 1 is 0 on that scale.
+    """
+
+    bounds: F64
+    middles: F64
+    halves: F64
+    logits: F64
+    logit_halves: F64
+
+    @classmethod
+    def of(cls, bounds: F64) -> "Bins":
+        """Return the bins with these bounds, from 0 to 1."""
+        middles, halves = (bounds[1:] + bounds[:-1]) / 2.0, (bounds[1:] - bounds[:-1]) / 2.0
+        lower, upper = bounds[:-1], bounds[1:]
+        inside = (lower > 0.0) & (upper < 1.0)
+        logit_halves = (_logit(np.where(inside, upper, 0.5)) - _logit(np.where(inside, lower, 0.5))) / 2.0
+        return cls(bounds, middles, halves, _logit(middles), logit_halves)
 
 
-def calibration_in_the_large(counts: F64, bounds: F64, z: float, design: float) -> Estimate:
+def _logit(p: F64) -> F64:
+    found: F64 = np.log(p) - np.log1p(-p)
+    return found
+
+
+SCORE_BINS = Bins.of(score_bounds())
+
+
+def calibration_in_the_large(counts: F64, bins: Bins, z: float, design: float) -> Estimate:
     """Return the mean probability less the share of events of the class: positive where too much is promised.
 
     The interval is that of a mean, with the variance of p - y. z²/2 is added to the sum of squares, as if one event in
     z² were wrong one way and one the other (after Agresti & Caffo 2000): so it is not degenerate where nothing was
     wrong yet. error_max is the mean half width of the bins.
     """
-    events = counts.sum(axis=0)
+    negatives, positives = counts
+    events = negatives + positives
     n = float(events.sum())
     if n <= 0.0:
         return unknown()
-    middles, halves = (bounds[1:] + bounds[:-1]) / 2.0, (bounds[1:] - bounds[:-1]) / 2.0
-    value = float(events @ middles - counts[1].sum()) / n
-    error_max = float(events @ halves) / n
+    value = float(events @ bins.middles - positives.sum()) / n
+    error_max = float(events @ bins.halves) / n
     size = n / design
     if size < _EVENTS_MIN:
         return Estimate(value, None, None, n, error_max)
-    squares = float(counts[0] @ middles**2 + counts[1] @ (1.0 - middles) ** 2)
+    squares = float(negatives @ bins.middles**2 + positives @ (1.0 - bins.middles) ** 2)
     variance = max(squares / n - value * value, 0.0) + z * z / 2.0 / size
     reach = z * math.sqrt(variance / (size - 1.0))
     return bracketed(value, value - reach, value + reach, n, least=-1.0, most=1.0, error_max=error_max)
 
 
-def calibration_slope(counts: F64, bounds: F64, z: float, design: float) -> Estimate:
+def calibration_slope(counts: F64, bins: Bins, z: float, design: float) -> Estimate:
     """Return b of logit P(y) = a + b logit p (Cox 1958): 1 is right, below 1 probabilities are too extreme.
 
     By maximum likelihood (`kernels.logistic`); None where there is no maximum: the scores of the events of the class
@@ -70,35 +98,17 @@ def calibration_slope(counts: F64, bounds: F64, z: float, design: float) -> Esti
     otherwise than those of the others by chance: 3 standard deviations of that, if scores are spread evenly over each
     bin. Scores beyond the outermost bounds (2^-17) count as in the middle of those bins, and are left out.
     """
-    used = counts.sum(axis=0) > 0.0
-    n = float(counts.sum())
-    negatives, positives = counts[0, used], counts[1, used]
-    middles = (bounds[1:] + bounds[:-1]) / 2.0
-    x = _logit(middles[used])
-    if not _overlap(x, negatives, positives):
+    negatives, positives = np.ascontiguousarray(counts[0]), np.ascontiguousarray(counts[1])
+    least = float(min(negatives.sum(), positives.sum()))
+    n = float(negatives.sum() + positives.sum())
+    fitted = np.empty(logistic.FITTED)
+    if not logistic.fit_logistic(bins.logits, bins.logit_halves, negatives, positives, fitted):
         return unknown(n)
-    fitted = np.zeros(logistic.FITTED)
-    if not logistic.fit_logistic(x, negatives, positives, fitted):
-        return unknown(n)
-    slope = float(fitted[logistic.SLOPE])
-    error_max = _slope_error(x, negatives, positives, _half_widths(bounds, used), fitted)
-    if min(negatives.sum(), positives.sum()) / design < _OF_EACH_MIN:
+    slope, error_max = float(fitted[logistic.SLOPE]), _slope_error(fitted)
+    if least / design < _OF_EACH_MIN:
         return Estimate(slope, None, None, n, error_max)
     reach = z * math.sqrt(_slope_variance(fitted) * design)
     return bracketed(slope, slope - reach, slope + reach, n, error_max=error_max)
-
-
-def _logit(p: F64) -> F64:
-    found: F64 = np.log(p) - np.log1p(-p)
-    return found
-
-
-def _overlap(x: F64, negatives: F64, positives: F64) -> bool:
-    """Tell whether neither all events of the class have higher or equal scores than the others, nor lower ones."""
-    low, high = x[negatives > 0.0], x[positives > 0.0]
-    if len(low) == 0 or len(high) == 0:
-        return False
-    return bool(low.max() > high.min() and high.max() > low.min())
 
 
 def _slope_variance(fitted: F64) -> float:
@@ -110,22 +120,9 @@ def _slope_variance(fitted: F64) -> float:
     return max(a / determinant, robust)
 
 
-def _half_widths(bounds: F64, used: Bool) -> F64:
-    """Return half the width of each bin in use on the scale of logits; 0 for the outermost ones."""
-    lower, upper = bounds[:-1][used], bounds[1:][used]
-    inside = (lower > 0.0) & (upper < 1.0)
-    halves: F64 = (_logit(np.where(inside, upper, 0.5)) - _logit(np.where(inside, lower, 0.5))) / 2.0
-    return halves
-
-
-def _slope_error(x: F64, negatives: F64, positives: F64, halves: F64, fitted: F64) -> float:
+def _slope_error(fitted: F64) -> float:
     """Return `error_max` of `calibration_slope`."""
-    intercept, slope = float(fitted[logistic.INTERCEPT]), float(fitted[logistic.SLOPE])
-    p = 1.0 / (1.0 + np.exp(-np.clip(intercept + slope * x, -700.0, 700.0)))
-    weights = (negatives + positives) * p * (1.0 - p)
-    total = float(weights.sum())
-    mean = float(weights @ x) / total
-    spread = float(weights @ (x - mean) ** 2)
-    alike = abs(slope) * math.sqrt(float(weights @ halves**2) / spread)
-    squares = positives * (1.0 - p) ** 2 + negatives * p**2
-    return alike + _DEVIATIONS * math.sqrt(float(squares @ halves**2) / 3.0) / spread
+    a, b, c = (float(fitted[place]) for place in (logistic.WEIGHT, logistic.WEIGHT_X, logistic.WEIGHT_XX))
+    spread = c - b * b / a
+    alike = abs(float(fitted[logistic.SLOPE])) * math.sqrt(float(fitted[logistic.WEIGHT_HH]) / spread)
+    return alike + _DEVIATIONS * math.sqrt(float(fitted[logistic.SCORE_HH]) / 3.0) / spread

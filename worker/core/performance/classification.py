@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from worker.core.kernels.arrays import F64
 from worker.core.performance import calibration, confusion, probabilities, ranking
-from worker.core.performance.calibration import SCORE_BOUNDS
+from worker.core.performance.calibration import SCORE_BINS, Bins
 from worker.core.performance.confusion import Confusion
 from worker.core.performance.intervals import Estimate, bracketed, unknown, wilson, wilson_limits
 
@@ -68,7 +68,7 @@ class ClassificationFigures(NamedTuple):
     predicted class) in the bin, and the correct ones among them; `calibration_confidence` f64[15]: the sums of
     confidence. `log_loss` and `brier` are sums of terms over scored events, `..._squares` those of squared terms.
 
-    `score_bounds` f64[B + 1] are the bounds of the bins of scores. `design` is the design effect (`intervals`).
+    `score_bins` are the bins of scores. `design` is the design effect (`intervals`).
     """
 
     classes: Sequence[str]
@@ -83,7 +83,7 @@ class ClassificationFigures(NamedTuple):
     brier: float
     brier_squares: float
     design: float = 1.0
-    score_bounds: F64 = SCORE_BOUNDS
+    score_bins: Bins = SCORE_BINS
 
 
 def _precision(figures: ClassificationFigures, z: float) -> Estimate:
@@ -109,14 +109,13 @@ def _selection_rate(figures: ClassificationFigures, z: float) -> Estimate:
 def _calibration_in_the_large(figures: ClassificationFigures, z: float) -> Estimate:
     if len(figures.score_counts) == 0:
         return unknown()
-    counts, bounds = figures.score_counts[0], figures.score_bounds
-    return calibration.calibration_in_the_large(counts, bounds, z, figures.design)
+    return calibration.calibration_in_the_large(figures.score_counts[0], figures.score_bins, z, figures.design)
 
 
 def _calibration_slope(figures: ClassificationFigures, z: float) -> Estimate:
     if len(figures.score_counts) == 0:
         return unknown()
-    return calibration.calibration_slope(figures.score_counts[0], figures.score_bounds, z, figures.design)
+    return calibration.calibration_slope(figures.score_counts[0], figures.score_bins, z, figures.design)
 
 
 def _of_positive(figures: ClassificationFigures) -> tuple[float, float, float]:

@@ -125,23 +125,23 @@ def error_gaps(
     n, sums = sides.counts[:, 0], sides.sums
     enough = _both(n, rules.support_min)
     compared = int(enough.sum())
-    mean = float(sums[:, k.ABSOLUTE].sum() / n.sum()) if compared else 0.0
+    if compared == 0:
+        return [], 0
+    scales = _Scales(float(sums[:, k.ABSOLUTE].sum() / n.sum()), None if deviation is None else deviation / unit)
     found = []
     for row in np.flatnonzero(enough).tolist():
-        sides_of_row = _Means(
+        value_id = sides.ids[row]
+        means = _Means(
             sums[row].tolist(), float(n[row]), (sums.sum(axis=0) - sums[row]).tolist(), float(n.sum() - n[row])
         )
-        z = _z(rules.confidence, compared)
-        gaps = list(_mean_gaps(sides_of_row, mean, None if deviation is None else deviation / unit, z))
-        gaps = [each for each in gaps if each.gap]
-        if not gaps:
+        largest = max(_distances(means, scales))
+        if largest <= rules.gap_max and str(value_id) not in wanted:
             continue
-        largest = max(gaps, key=lambda each: abs(each.gap))
-        beyond = [each for each in gaps if _excludes(each, rules.gap_max)]
-        told = max(beyond, key=lambda each: abs(each.gap)) if beyond else largest
-        if abs(largest.gap) > rules.gap_max or str(sides.ids[row]) in wanted:
-            scaled = told._replace(value=told.value * unit, others=told.others * unit)
-            found.append(scaled._replace(value_id=sides.ids[row], events=int(n[row])))
+        gaps = list(_mean_gaps(means, scales, _z(rules.confidence, compared)))
+        if gaps:
+            told = max(gaps, key=lambda each: (_excludes(each, rules.gap_max), abs(each.gap)))
+            value, others = told.value * unit, told.others * unit
+            found.append(told._replace(value_id=value_id, value=value, others=others, events=int(n[row])))
     return found, compared
 
 
@@ -158,16 +158,31 @@ class _Means(NamedTuple):
     rest_n: float
 
 
-def _mean_gaps(means: _Means, mean: float, deviation: float | None, z: float) -> Iterator[Gap]:
+class _Scales(NamedTuple):
+    """In what gaps are told, in units: the mean absolute error of all, and the deviation of the label."""
+
+    mean: float
+    deviation: float | None
+
+
+def _distances(means: _Means, scales: _Scales) -> Iterator[float]:
+    """Yield how large the gaps are, without their intervals."""
+    gaps = [one / means.n - other / means.rest_n for one, other in zip(means.mine, means.rest, strict=True)]
+    yield abs(gaps[k.ABSOLUTE]) / scales.mean if scales.mean > 0.0 else 0.0
+    if scales.deviation is not None:
+        yield abs(gaps[k.ERROR]) / scales.deviation
+
+
+def _mean_gaps(means: _Means, scales: _Scales, z: float) -> Iterator[Gap]:
     """Yield the gaps of the mean absolute and signed error; all in units."""
     sides = ((means.mine, means.n), (means.rest, means.rest_n))
-    if mean > 0.0:
+    if scales.mean > 0.0:
         one, other = (positive_mean_interval(s[k.ABSOLUTE], s[k.SQUARES], n, z) for s, n in sides)
-        gap, low, high = (each / mean for each in difference(one, other))
+        gap, low, high = (each / scales.mean for each in difference(one, other))
         yield Gap(0, "mae", one.value or 0.0, other.value or 0.0, gap, low, high, 0)
-    if deviation is not None:
+    if scales.deviation is not None:
         one, other = (mean_interval(s[k.ERROR], s[k.SQUARES], n, z) for s, n in sides)
-        gap, low, high = (each / deviation for each in difference(one, other))
+        gap, low, high = (each / scales.deviation for each in difference(one, other))
         yield Gap(0, "bias", one.value or 0.0, other.value or 0.0, gap, low, high, 0)
 
 

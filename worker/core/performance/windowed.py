@@ -1,6 +1,7 @@
 """Standing alerts whose subjects are looked at over windows of several lengths, as limits are.
 
     (kept) --interval excludes the limit--> held --value is back, in a window at least half as long--> (kept)
+                                                 '--too few events in a window that is as long------'
 
 The windows are those of `limits`: each is looked at when half of it is new, so a great bias is found soon and a small
 one when enough labels have come. What is held is affected until it is kept again, and what came before that is not held
@@ -81,6 +82,9 @@ class Windowed:
             for key, outcome in found.by_key.items():
                 if key not in broken and size <= done - self._cleared.get(key, 0):
                     self._note(key, outcome, size, done, broken)
+            for key in [key for key, held in self.held.items() if key not in found.by_key and size >= held.window]:
+                # There is not enough of it left to tell.
+                self._clear(key, done)
         findings = [Finding(each.changed, each.severity) for each in self.held.values()]
         events = max((each.events for each in self.held.values()), default=0)
         return self.standing.look(findings, moment._replace(looked_at=looked_at, events=events))
@@ -92,8 +96,11 @@ class Windowed:
             window = size if held is None else held.window
             self.held[key] = Held(window, finding.severity, finding.changed, outcome.events)
         elif held is not None and outcome.kept and size >= held.window // 2:
-            del self.held[key]
-            self._cleared[key] = done
+            self._clear(key, done)
+
+    def _clear(self, key: str, done: int) -> None:
+        del self.held[key]
+        self._cleared[key] = done
 
     def forget(self, key: str) -> None:
         """Forget a subject that is no more."""

@@ -45,8 +45,8 @@ _MEASURES: Mapping[int, str] = {
     q.MISSING: "missing_share",
     q.INVALID: "invalid_share",
     q.NEW: "unseen_share",
-    q.LOW: "median",
-    q.HIGH: "median",
+    q.LOW: "median_outside",
+    q.HIGH: "median_outside",
     q.RUN: "equal_values",
     q.GAP: "missing_share",
 }
@@ -65,6 +65,7 @@ _SHARES: Mapping[AlertKind, str] = {
 }
 _CRITICAL_SHARE = 0.5
 _POWER_TOLERANCE = 0.15
+_USUAL_MIN = 0.02
 _CATEGORIES_TOLD = 5
 
 
@@ -197,16 +198,16 @@ class Teller:
             int(tables.recent.k[ended.slot, measure, column]),
             int(tables.recent.n[ended.slot, measure, column]),
         )
-        sample = np.sort(tables.block.sample[column, : tables.block.sampled[column]])
-        median = float(sample[len(sample) // 2]) if len(sample) else None
         usual = float(tables.learned.usual[column]) if tables.learned.medians[column] else None
         low, high = float(tables.bounds.low[column]), float(tables.bounds.high[column])
         offset, since_ms = self._since(ended, int(tables.verdict.window[measure, column]))
         bound = f"below {low:g}" if measure == q.LOW else f"above {high:g}"
-        extreme = tables.block.minimum[column] if measure == q.LOW else tables.block.maximum[column]
-        words = [f"{100.0 * cases / events:.3g} % {bound}, as far as {extreme:g}"]
-        if median is not None and not low <= median <= high:
-            words += _times_usual(median, usual)
+        extreme = float((tables.block.minimum if measure == q.LOW else tables.block.maximum)[column])
+        sample = np.sort(tables.block.sample[column, : tables.block.sampled[column]])
+        width = float(tables.learned.high[column] - tables.learned.low[column])
+        outside = sample[sample < low] if measure == q.LOW else sample[sample > high]
+        median = float(outside[len(outside) // 2]) if len(outside) else extreme
+        words = [f"{100.0 * cases / events:.3g} % {bound}, as far as {extreme:g}", *_times_usual(median, usual, width)]
         changed = Changed(
             name=self._name(column),
             measure=_MEASURES[measure],
@@ -272,9 +273,10 @@ def _both_sides(below: Finding, above: Finding) -> Finding:
     return Finding(changed, "critical" if is_critical else "warning")
 
 
-def _times_usual(median: float, usual: float | None) -> list[str]:
+def _times_usual(median: float, usual: float | None, width: float) -> list[str]:
     """Say whether values are a power of ten times what they were, or of the other sign."""
-    if not median or not usual:
+    if not median or not usual or abs(usual) < _USUAL_MIN * width:
+        # A median about zero has no sign, nor a multiple.
         return []
     words = []
     if (median < 0.0) != (usual < 0.0):

@@ -18,6 +18,7 @@ _SAMPLE_ROWS = 29
 """Rows of a block about as many as which give the quantiles of its range."""
 _STORED = "stored data quality"
 _PARTS = ("block", "running", "bounds", "learned", "recent", "watch")
+_NUMBERS = ("low", "high", "minimum", "maximum", "usual", "median", "step", "spread")
 _Kinds: TypeAlias = Mapping[Kind, int]
 _KINDS: _Kinds = {Kind.NUMERIC: q.NUMERIC, Kind.BOOLEAN: q.BOOLEAN, Kind.CATEGORICAL: q.CATEGORICAL}
 
@@ -73,6 +74,9 @@ class Tables:
             maximum=np.full(width, -np.inf),
             usual=np.zeros(width),
             median=np.zeros(width),
+            step=np.zeros(width),
+            spread=np.zeros(width),
+            wanders=_counts(width),
             rising=_counts(width),
             falling=_counts(width),
             medians=_counts(width),
@@ -133,9 +137,7 @@ class Tables:
                 "it has learned more cases than events": outside(learned["k"], 0, learned["n"]),
                 "a recent block has more cases than events": outside(recent["k"], 0, recent["n"]),
                 "a share is none": outside(learned["most"], 0.0, 1.0),
-                "a range is none": any(
-                    np.isnan(learned[name]).any() for name in ("low", "high", "minimum", "maximum", "usual", "median")
-                )
+                "a range is none": any(np.isnan(learned[name]).any() for name in _NUMBERS)
                 or any(np.isnan(parts["bounds"][name]).any() for name in ("low", "high")),
                 "a spread is none": outside(learned["square"], 0.0, float(COUNT_MAX)),
             },

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 INPUTS = ("predictions", "labels", "feedback")
-OUTPUTS = ("alerts", "metrics", "maintenance", "dead_letters")
+OUTPUTS = ("alerts", "metrics", "maintenance", "scores", "dead_letters")
 STATE = "state"
 SHARDED = ("predictions", "labels", STATE)
 """Partition p of each of these belongs to shard p."""
 REQUIRED = ("predictions", "labels", *OUTPUTS, STATE)
-"""Without these nothing runs; `feedback` may come later, `scores` is written only on demand."""
+"""Without these nothing runs; `feedback` may come later. `scores` is given only where it is written."""
 
 _STATE_CONFIG = {
     "cleanup.policy": "compact",
@@ -127,7 +127,7 @@ class TopicAdmin:
         findings += _partition_findings(self._topics, {role: len(t.partitions) for role, t in there.items()})
         findings += _policy_findings(self._topics, configs)
         if len(cluster.brokers) > 1:
-            copies = {role: _copies(topic) for role, topic in there.items() if role != "scores"}
+            copies = {role: _copies(topic) for role, topic in there.items()}
             findings += _replication_findings(self._topics, copies, configs)
         return sorted(findings, key=lambda finding: finding.severity)
 
