@@ -285,7 +285,7 @@ def _toml_lines(table: Mapping[str, Any], prefix: str) -> Iterator[str]:
         name = prefix + (key if key.replace("_", "").isalnum() else json.dumps(key))
         if isinstance(value, Mapping):
             yield from _toml_lines(value, f"{name}.")
-        else:
+        elif value is not None:
             yield f"{name} = {_toml_value(value)}"
 
 

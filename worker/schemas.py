@@ -9,6 +9,7 @@ import ast
 import inspect
 import json
 import re
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -154,8 +155,9 @@ def _dead_letter_schema() -> dict[str, Any]:
 @cache
 def _docs() -> dict[str, dict[str, str]]:
     """Return the strings under the fields (or members) of each class in `events`, which Python itself drops."""
-    modules = {inspect.getmodule(getattr(events, name)) for name in events.__all__} - {None}
-    trees = [ast.parse(inspect.getsource(module)) for module in modules if module is not None]
+    modules = sorted(name for name in sys.modules if name.startswith(f"{events.__name__}."))
+    sources = [inspect.getsource(sys.modules[name]) for name in modules]
+    trees = [ast.parse(source) for source in sources]
     nodes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
     return {node.name: dict(_field_docs(node)) for node in nodes}
 
@@ -218,11 +220,13 @@ def examples() -> dict[str, list[Any]]:
     incident = next(alert["incident_id"] for alert in alerts if alert["severity"] == "critical")
     metrics = [msgspec.json.decode(value) for value, _ in outputs[OutputTopic.METRICS]]
     drop = next(alert for alert in alerts if alert["kind"] == "performance.drop")
-    found["alerts"] = [*(alert for alert in alerts if alert["incident_id"] == incident), drop]
+    range_left = next(alert for alert in alerts if alert["kind"] == "quality.range")
+    found["alerts"] = [*(alert for alert in alerts if alert["incident_id"] == incident), range_left, drop]
     performance = next(metric for metric in metrics if metric["kind"] == "performance")
     found["metrics"] = [*metrics[1:2], performance]
     maintenance = [msgspec.json.decode(value) for value, _ in outputs[OutputTopic.MAINTENANCE]]
     found["maintenance"] = list({each["kind"]: each for each in reversed(maintenance)}.values())[::-1]
+    found["scores"] = [msgspec.json.decode(value) for value, _ in outputs[OutputTopic.SCORES][-1:]]
     found[_DEAD_LETTERS] = [headers for _, headers in outputs[OutputTopic.DEAD_LETTERS]]
     return {topic: _rounded(records) for topic, records in found.items()}
 
@@ -233,16 +237,25 @@ def _outputs_of(inputs: list[dict[str, Any]]) -> dict[OutputTopic, list[tuple[by
     from worker.core.detectors.forest_fit import InlineRefits  # noqa: PLC0415 - heavy, and needed here only
     from worker.core.engine import Engine  # noqa: PLC0415 - heavy, and needed here only
     from worker.core.options import (  # noqa: PLC0415 - as above
+        DriftOptions,
         EngineOptions,
         IncidentOptions,
         LimitOptions,
         PerformanceOptions,
+        QualityOptions,
     )
     from worker.core.shard import Topics  # noqa: PLC0415 - heavy, and needed here only
 
     limits = (LimitOptions("mae", rise=0.05),)
     performance = PerformanceOptions(pane_ms=60_000, panes_max=2_000, reference_labels=500, limits=limits)
-    options = EngineOptions(incident=IncidentOptions(quiet_ms=5_000), performance=performance)
+    options = EngineOptions(
+        incident=IncidentOptions(quiet_ms=5_000),
+        performance=performance,
+        # References of fewer events than by default: the stream is short.
+        drift=DriftOptions(reference_events=1_000, block_events=200),
+        quality=QualityOptions(block_events=100),
+        scores="flagged",
+    )
     engine = Engine(options, Topics(), InlineRefits())
     engine.add_shard(0)
     values = [*map(msgspec.json.encode, inputs), _NOT_AN_EVENT]

@@ -7,7 +7,7 @@ from worker.core.alert_rate import PACE_EVENTS, RATE_MAX, AlertRate
 from worker.core.options import EngineOptions
 
 
-def rate(gap_ms: int, interval_ms: int | None) -> AlertRate:
+def rate(gap_ms: int, interval_ms: int) -> AlertRate:
     """Return a rate after a while of events that are `gap_ms` apart."""
     rate = AlertRate(msgspec.structs.replace(EngineOptions(), false_alarm_interval_ms=interval_ms))
     for place in range(5):
@@ -17,7 +17,7 @@ def rate(gap_ms: int, interval_ms: int | None) -> AlertRate:
 
 def test_without_a_wanted_interval_it_is_what_was_configured() -> None:
     """`alert_rate` alone decides."""
-    assert rate(100, None).rate == EngineOptions().alert_rate
+    assert rate(100, 0).rate == EngineOptions().alert_rate
 
 
 def test_it_follows_from_the_pace_of_events() -> None:

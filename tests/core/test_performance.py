@@ -472,7 +472,7 @@ def test_a_model_without_labels_has_no_performance() -> None:
     """No labels, no records: unknown is not zero."""
     told = play(made("binary", 300), [], options(segments=("region",)))
     assert told.metrics == []
-    assert {record.kind for record in told.maintenance} <= {"schema_frozen"}
+    assert {record.kind for record in told.maintenance} <= {"schema_frozen", "drift_reference_taken"}
 
 
 def test_performance_can_be_switched_off() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from worker.core.columns import ColumnTable
 from worker.core.events import AlertEvent, Changed, PredictionEvent
-from worker.core.options import EngineOptions, QualityOptions
+from worker.core.options import EngineOptions, QualityOptions, RangeOptions
 from worker.core.options.change import quality_contradictions
 from worker.core.quality.watch import QualityWatch, StoredQuality
 from worker.core.seen import Seen
@@ -198,6 +198,20 @@ def test_a_part_of_the_events_is_enough() -> None:
     assert (alert.kind, alert.severity) == ("quality.category", "warning")
 
 
+def test_a_new_category_is_not_hidden_by_its_first_few_events() -> None:
+    """A few events of it late in a block, too few to be told, do not make it known before the next block is full."""
+
+    def mauve(number: int, features: Features) -> None:
+        if number % 10 == 0:
+            features["colour"] = "mauve"
+
+    late = _AT + 150
+    found = [
+        _opened(_Stream(_events(late + shift + 800, mauve, begin=late + shift)).run()) for shift in (0, 50, 100, 150)
+    ]
+    assert [alert.kind for alerts in found for alert in alerts] == ["quality.category"] * 4
+
+
 def test_a_feature_that_vanishes_is_told_once() -> None:
     """All of one feature gone is a change of schema; of one that is usually missing, too, when that is no chance."""
     for name in ("age", "sometimes"):
@@ -269,14 +283,14 @@ def test_what_only_goes_up_may_leave_its_range() -> None:
 
 def test_a_declared_range_holds_from_the_first_event_and_for_ever() -> None:
     """One value outside of a declared range is told even in the reference, and does not become normal."""
-    ranges = {"age": (18.0, None), "amount": (None, 1e9)}
+    ranges = {"age": RangeOptions(minimum=18.0), "amount": RangeOptions(maximum=1e9)}
     options = EngineOptions(quality=QualityOptions(ranges=ranges, adopt_blocks=5))
     edit: _Edit = lambda number, features: features.update({"age": 3.0} if number % 100 == 0 else {})  # noqa: E731 - typed
     alerts = _Stream(_events(6_000, edit, begin=0), options).run()
     assert [(alert.kind, alert.status) for alert in alerts] == [("quality.range", "opened")]
     assert (alerts[0].timestamp_ms - _START_MS) // _STEP_MS < 400
     assert quality_contradictions(options.quality) == []
-    assert len(quality_contradictions(QualityOptions(ranges={"age": (2.0, 1.0)}))) == 1
+    assert len(quality_contradictions(QualityOptions(ranges={"age": RangeOptions(2.0, 1.0)}))) == 1
 
 
 def test_a_fault_that_ends_is_resolved() -> None:

@@ -60,8 +60,9 @@ def test_examples_are_what_the_structs_decode(topic: str) -> None:
 
 
 def test_examples_tell_a_whole_incident() -> None:
-    """The example of alerts is one incident from beginning to end, and one that comes from labels."""
-    *alerts, drop = checked_in("examples/alerts.json")
+    """The example of alerts is one incident from beginning to end, one about quality, one that comes from labels."""
+    *alerts, quality, drop = checked_in("examples/alerts.json")
+    assert quality["change"]["changed"][0]["measure"] == "median_outside"
     assert drop["performance"]["limit_kind"] == "rise"
     assert len({alert["incident_id"] for alert in alerts}) == 1
     assert [alerts[0]["status"], alerts[-1]["status"]] == ["opened", "resolved"]

@@ -175,3 +175,15 @@ def test_detectors_that_contradict_each_other_are_told() -> None:
     verdicts = np.array([1e-4, 1e-5, 0.5, 0.01])
     judged = Judgement(p_values, p_values, verdicts, verdicts, verdicts)
     assert judged.disagreements(0.001).tolist() == [True, False, False, True]
+
+
+def test_a_detector_that_may_be_alone_flags_by_itself() -> None:
+    """What one of five detectors finds impossible is lost in a mean, and flagged where that one counts alone."""
+    values = scores(9, 6000, detectors=5)
+    values[4, 5000::100] += 30.0
+    flagged = []
+    for alone in ([False] * 5, [False] * 4 + [True]):
+        judged = Calibration([2.0, 2.0, 2.0, 2.0, 0.5], OPTIONS, 1, alone).judge(values, 0.001)[1]
+        flagged.append(float((judged.verdicts[5000::100] <= 0.001).mean()))
+    assert flagged[0] < 0.3
+    assert flagged[1] == 1.0

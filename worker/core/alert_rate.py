@@ -33,7 +33,7 @@ class AlertRate:
 
     def tell_pace(self, watermark_ms: int) -> None:
         """Take the watermark after another PACE_EVENTS events."""
-        if self._interval_ms is None:
+        if self._interval_ms == 0:
             return
         if self._since_ms >= 0:
             gap_ms = max(watermark_ms - self._since_ms, 0) / PACE_EVENTS

@@ -34,8 +34,8 @@ from worker.core.state import COUNT_MAX, Arrays, by_part, prefixed, refuse_if
 from worker.core.telling import Owner, Told
 
 _STORED = "stored judge"
-_GENERATION = 2**32
-"""Fitted versions of one generation; the next one begins at a multiple of it."""
+_GENERATION = 2**26
+"""Fitted versions of one generation; the next one begins at a multiple of it. Both are too many for any stream."""
 PART_EVENTS_MAX = 1_024
 """Events judged at once: so many are judged again at most to explain one of them."""
 
@@ -45,7 +45,7 @@ _Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
 class StoredJudge(Struct, frozen=True, forbid_unknown_fields=True):
     """The plain part of the state."""
 
-    generation: Annotated[int, Meta(ge=0, lt=2**20)]
+    generation: Annotated[int, Meta(ge=0, lt=2**27)]
     origin: _Count
     accepted_at: _Count
     scores_checksum: Annotated[int, Meta(ge=0, lt=2**32)]
@@ -54,11 +54,15 @@ class StoredJudge(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Judged(NamedTuple):
-    """Verdicts (n, NaN = not enough data), those that calibration alone gives, and which events are flagged (n)."""
+    """Verdicts (n, NaN = not enough data), those that calibration alone gives, and which events are flagged (n).
+
+    `anew` lists the rows from which on other detectors judge, because a new regime was accepted; n: the next event.
+    """
 
     verdicts: F64
     raw: F64
     flagged: Bool
+    anew: list[int]
 
 
 class Judge:
@@ -128,7 +132,7 @@ class Judge:
     def process(self, seen: Seen) -> tuple[Judged, list[Told]]:
         """Judge events (n) in stream order. In a warm-up they must not go beyond its end."""
         count = len(seen.events)
-        judged = Judged(np.full(count, np.nan), np.full(count, np.nan), np.zeros(count, dtype=np.bool))
+        judged = Judged(np.full(count, np.nan), np.full(count, np.nan), np.zeros(count, dtype=np.bool), [])
         rows = self._rows(seen)
         told: list[Told] = []
         begin = 0
@@ -141,8 +145,9 @@ class Judge:
             else:
                 self._ensemble.learn_warmup(rows[begin:end])
                 self._numbers.learn_warmup(seen.cells[begin:end, 0], seen.times_ms[begin:end])
-            self._cross(seen, end, told)
+            self._cross(seen, end, judged, told)
             begin = end
+        self._ensemble.release()
         return judged, told
 
     def _rows(self, seen: Seen) -> F64:
@@ -184,7 +189,7 @@ class Judge:
             self._recent.add(rows[part])
         return begin + len(judgement.verdicts)
 
-    def _cross(self, seen: Seen, end: int, told: list[Told]) -> None:
+    def _cross(self, seen: Seen, end: int, judged: Judged, told: list[Told]) -> None:
         """Do what is due after row `end` - 1: the warm-up ends, a refit, a new regime, another alert rate."""
         sequence, offset = seen.first_sequence + end, int(seen.offsets[end - 1])
         if not self._columns.frozen and sequence == self._origin + self._options.warmup_events:
@@ -196,6 +201,7 @@ class Judge:
             told.append(self._owner.maintenance("schema_frozen", offset, events=sequence, features=names))
         if self._ensemble.is_new_normal:
             told += self._accept(resolved_at(seen, end - 1), self._judged)
+            judged.anew.append(end)
         for note in self._ensemble.cross(sequence - self._origin):
             facts = {"detector": note.detector, "refit": note.refit, "rows": note.rows}
             told.append(self._owner.maintenance("detector_refitted", offset, note.detector, events=sequence, **facts))
@@ -203,7 +209,7 @@ class Judge:
             self._rate.tell_pace(int(seen.watermarks_ms[end - 1]))
 
     def accept_regime(self, step: Step) -> list[Told]:
-        """Take what has been for a while, up to the event of a step, for normal."""
+        """Take what has been for a while, up to the event of a step, for normal; nothing is told if it cannot be."""
         return self._accept(step, None)
 
     def _accept(self, step: Step, before: int | None) -> list[Told]:

@@ -161,7 +161,8 @@ class Monitor:
             stop = count if taken is None else start + taken
             self._process_version(rows, start, stop)
             if taken is not None:
-                self._told += self._judge.begin_anew(self._step(int(offsets[stop - 1])))
+                step = self._step(int(offsets[stop - 1]))
+                self._told += self._judge.begin_anew(step) + self._watching.stop(step)
             start = stop
         return self._take_output()
 
@@ -214,7 +215,7 @@ class Monitor:
         judged, told = self._judge.process(seen)
         self._counts.add_verdicts(slot, ~np.isnan(judged.verdicts), judged.flagged)
         if was_frozen:
-            told += self._watching.process(seen, judged.raw)
+            told += self._watching.process(seen, judged.raw, judged.anew)
         elif self._columns.frozen:
             self._watching.begin()
         self._told += _as_of_versions(told, seen)
@@ -231,7 +232,10 @@ class Monitor:
         drifted_for = self._watching.drift.inputs_drifted_for
         is_new = self._judge.accepted_at < self._seen - drifted_for
         if drifted_for >= self._options.calibration.regime_events and is_new:
-            self._told += self._judge.accept_regime(self._step(offset))
+            told = self._judge.accept_regime(self._step(offset))
+            if told:
+                self._watching.begin_rate()
+            self._told += told
 
     def _step(self, offset: int) -> Step:
         """Return the end of an incident at the latest event, or after it."""

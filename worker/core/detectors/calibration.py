@@ -13,6 +13,8 @@ from worker.core.kernels.calibration import (
     LEARN_UNLESS_BURST,
     LENGTH,
     LEVEL,
+    LOG_COARSE,
+    LOG_COARSE_MIN,
     LOG_FACTOR,
     LOG_FACTOR_MAX,
     MEAN_EXCESS,
@@ -34,7 +36,7 @@ _UNSUSPICIOUS = 0.2
 class Judgement(NamedTuple):
     """Scores (k x n), their p-values (k x n), the fused score (n) and its p-value (n); NaN = not enough data yet.
 
-    `raw` is the p-value (n) without the factor that keeps the share of flagged events at what is wanted.
+    `raw` is the p-value (n) of the fused score alone, without the factor that keeps the share of flagged events.
     """
 
     scores: F64
@@ -63,11 +65,14 @@ class Calibration:
     flagged events of a burst are not learned until it has lasted for `regime_events`; then it is the new normal.
     """
 
-    def __init__(self, weights: Sequence[float], options: CalibrationOptions, seed: int) -> None:
-        """Take the weight of each detector in the fused score."""
+    def __init__(
+        self, weights: Sequence[float], options: CalibrationOptions, seed: int, alone: Sequence[bool] = ()
+    ) -> None:
+        """Take the weight of each detector in the fused score, and which of them can flag an event alone."""
         detectors = len(weights)
         series, size = detectors + 1, options.scores_max
         self._weights = np.array(weights, dtype=np.float64)
+        self._alone = np.array(alone or [False] * detectors, dtype=np.bool)
         self._memory_events = options.memory_events
         self._regime_events = options.regime_events
         self._policy = _POLICIES[options.learn_flagged]
@@ -79,7 +84,7 @@ class Calibration:
         self._tail = np.zeros((series, 2))
         self._random_state = np.arange(series, dtype=np.uint64) + np.uint64(seed * series)
         self._members = np.zeros(1, dtype=np.int64)
-        self._burst = np.zeros(3)
+        self._burst = np.zeros(4)
 
     @property
     def ready(self) -> bool:
@@ -97,6 +102,7 @@ class Calibration:
         done = judge(
             scores,
             self._weights,
+            self._alone,
             self._pool,
             self._reference,
             self._counters,
@@ -163,6 +169,7 @@ def _check(arrays: Arrays) -> None:
             "a tail is out of range": not np.isfinite(tail).all() or (tail[:, MEAN_EXCESS] < 0.0).any(),
             "the members are out of range": outside(arrays["members"], 0, len(pool) - 1),
             "the burst is out of range": outside(arrays["burst"][[LEVEL, LASTED]], 0.0, COUNT_MAX),
-            "the factor is out of range": outside(arrays["burst"][LOG_FACTOR], -LOG_FACTOR_MAX, LOG_FACTOR_MAX),
+            "the factor is out of range": outside(arrays["burst"][LOG_FACTOR], -LOG_FACTOR_MAX, LOG_FACTOR_MAX)
+            or outside(arrays["burst"][LOG_COARSE], LOG_COARSE_MIN, 0.0),
         },
     )

@@ -14,7 +14,18 @@ from worker.core.detectors.registry import Site, build
 from worker.core.kernels.arrays import F64, I64, Bool
 from worker.core.kernels.surprisal import replace_by_surprisal
 from worker.core.options import EngineOptions
-from worker.core.state import AnyArray, Arrays, blank, by_part, check_like, fill, outside, prefixed, refuse_if
+from worker.core.state import (
+    COUNT_MAX,
+    AnyArray,
+    Arrays,
+    blank,
+    by_part,
+    check_like,
+    fill,
+    outside,
+    prefixed,
+    refuse_if,
+)
 from worker.core.statistics.bands import Usual, usual_band
 
 _STORED = "stored detectors"
@@ -123,6 +134,10 @@ class Ensemble:
         yield self.scorers()
         self._move_to(after)
 
+    def release(self) -> None:
+        """Give back the memory that `before` needs, half a megabyte perhaps, until rows are judged again."""
+        self._mark = None
+
     def scorers(self) -> Scorers:
         """Return the detectors as they are now."""
         if self._calibration is None:
@@ -168,9 +183,11 @@ class Ensemble:
         """Go through warm-up, refits and calibration with rows (n x d, at least those of the warm-up) at once."""
         self.end_warmup(rows[: self._options.warmup_events])
         seen = self._options.warmup_events
-        while seen < len(rows):
+        while True:
             for _ in self.cross(seen):
                 pass
+            if seen == len(rows):
+                break
             end = min(len(rows), self.barrier())
             self.judge(rows[seen:end], alert_rate)
             seen = end
@@ -182,7 +199,8 @@ class Ensemble:
         site = Site(features, options, self._refits, self._seed)
         self._detectors = build(options.detectors, site) if features else []
         weights = [options.weight(detector.name) for detector in self._detectors]
-        return Calibration(weights, options.calibration, self._seed)
+        alone = [detector.name in options.alone for detector in self._detectors]
+        return Calibration(weights, options.calibration, self._seed, alone)
 
     def cross(self, seen: int) -> Iterator[RefitNote]:
         """Request and take over refits that are due at this count of events."""
@@ -243,7 +261,9 @@ class Ensemble:
         counted = features if is_categorical.any() else 0
         check_like(_STORED, parts["surprisal"], {"totals": blank(np.int64, counted, self._totals.shape[1])})
         self._totals = parts["surprisal"]["totals"].copy()
-        refuse_if(_STORED, {"a count of a category is out of range": outside(self._totals, 0, seen)})
+        # They are older than this ensemble (`take_categories`); the sum of a column's counts must not overflow.
+        count_max = COUNT_MAX // self._totals.shape[1]
+        refuse_if(_STORED, {"a count of a category is out of range": outside(self._totals, 0, count_max)})
 
     def warmup_rows(self, features: int) -> F64:
         """Return the rows of the warm-up so far (n x features), NaN for features that were not known yet."""

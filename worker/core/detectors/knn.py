@@ -98,14 +98,17 @@ class NearestNeighbours:
         own = {name: array for name, array in live.items() if "." not in name}
         gate = by_part(_STORED, {name: array for name, array in live.items() if "." in name}, ("gate",))["gate"]
         check_like(_STORED, own, self._own())
+        scale = self._scale.restored(fitted)
+        # Of a column without a scale nothing is ever read: there the kernel keeps what it finds, NaN.
+        kept = own["store"][np.isfinite(scale.low)]
         refuse_if(
             _STORED,
             {
-                "a kept value is out of range": outside(own["store"], -REACH, 1.0 + REACH),
+                "a kept value is out of range": outside(kept, -REACH, 1.0 + REACH),
                 "a count is out of range": outside(own["counters"], 0, COUNT_MAX),
                 "it has learned another number of rows": own["counters"].sum() != seen,
             },
         )
-        self._scale = self._scale.restored(fitted)
+        self._scale = scale
         self._gate.restore(gate)
         fill(self._own(), own)

@@ -12,8 +12,8 @@ counters (m x 3)    scores seen, length of the reference, count at which it is r
 tail (m x 2)        threshold and mean excess of the reference
 random_state (m)    splitmix64 states
 members (1)         detectors that were ready at the last event
-burst (3)           flagged events among about the last hundred, decayed; events since the burst began (0: there is
-                    none); log of the factor that verdicts are multiplied with
+burst (4)           flagged events among about the last hundred, decayed; events since the burst began (0: there is
+                    none); log of the factor that verdicts are multiplied with; log of the coarse factor
 
 A burst (BURST_LEVEL flagged events among about a hundred, where a tenth of one is expected) is a fault until it has
 lasted for `regime_events` events: so long its flagged events are not learned, or the fault would soon pass for normal.
@@ -24,7 +24,8 @@ mixture. So the verdict is multiplied by a factor that each flagged event raises
 (online quantile tracking: Gibbs & Candès 2021, NeurIPS, "Adaptive conformal inference under distribution shift",
 equation 2, on a log scale). Whatever the stream, |flagged - alert_rate x events| is then at most ln(largest / smallest
 factor) / CONTROL_STEP, as long as the factor stays inside of its bounds. These keep true anomalies, whose p-values lie
-orders of magnitude lower, flagged.
+orders of magnitude lower, flagged. A small rate is learned slowly, so what the Bonferroni rule below is too careful is
+learned at COARSE_RATE, by a factor of its own between a half and one.
 """
 
 import math
@@ -32,7 +33,7 @@ import math
 import numba
 import numpy as np
 
-from worker.core.kernels.arrays import F64, I64, U64
+from worker.core.kernels.arrays import F64, I64, U64, Bool
 from worker.core.kernels.reservoir import next_random
 
 TAIL_SHARE = 0.02
@@ -41,10 +42,11 @@ RENEWAL_EVENTS_MAX = 4096
 
 SEEN, LENGTH, RENEWAL = 0, 1, 2
 THRESHOLD, MEAN_EXCESS = 0, 1
-LEVEL, LASTED, LOG_FACTOR = 0, 1, 2
+LEVEL, LASTED, LOG_FACTOR, LOG_COARSE = 0, 1, 2, 3
 LEARN_ALWAYS, LEARN_UNLESS_BURST, LEARN_NEVER = 0, 1, 2
-CONTROL_STEP = 0.15
+CONTROL_STEP = 0.3
 LOG_FACTOR_MAX = math.log(10.0)
+COARSE_RATE, COARSE_STEP, LOG_COARSE_MIN = 0.01, 0.02, -math.log(2.0)
 BURST_HORIZON_EVENTS = 100
 BURST_LEVEL = 5.0
 
@@ -123,12 +125,31 @@ def _p_value(score: float, reference: F64, counters: I64, tail: F64) -> float:
 
 
 @numba.njit(cache=True, nogil=True)
+def _with_alone(fused: float, p_values: F64, alone: Bool) -> float:
+    """Return the p-value of an event that is unusual to all detectors together or to one of those that may be alone.
+
+    The smallest of m p-values times m is a p-value, whatever their dependence (Bonferroni; Dunn 1961).
+    """
+    smallest = fused
+    count = 1
+    for series in range(alone.shape[0]):
+        if alone[series] and not math.isnan(p_values[series]):
+            smallest = min(smallest, p_values[series])
+            count += 1
+    together: float = min(1.0, count * smallest) if not math.isnan(fused) else np.nan
+    return together
+
+
+@numba.njit(cache=True, nogil=True)
 def _controlled(verdict: float, alert_rate: float, burst: F64) -> float:
     """Return the verdict times the factor, and move the factor on unless there is a burst."""
     if math.isnan(verdict):
         return verdict
-    controlled: float = min(1.0, verdict * math.exp(burst[LOG_FACTOR]))
+    coarse = verdict * math.exp(burst[LOG_COARSE])
+    controlled: float = min(1.0, coarse * math.exp(burst[LOG_FACTOR]))
     if burst[LASTED] == 0.0:
+        shifted = burst[LOG_COARSE] + COARSE_STEP * ((coarse <= COARSE_RATE) - COARSE_RATE)
+        burst[LOG_COARSE] = min(max(shifted, LOG_COARSE_MIN), 0.0)
         moved = burst[LOG_FACTOR] + CONTROL_STEP * ((controlled <= alert_rate) - alert_rate)
         burst[LOG_FACTOR] = min(max(moved, -LOG_FACTOR_MAX), LOG_FACTOR_MAX)
     return controlled
@@ -164,6 +185,7 @@ def _fused(scores: F64, weights: F64, reference: F64, counters: I64, tail: F64, 
 def judge(
     scores: F64,
     weights: F64,
+    alone: Bool,
     pool: F64,
     reference: F64,
     counters: I64,
@@ -182,12 +204,13 @@ def judge(
 ) -> int:
     """Calibrate and fuse a batch: scores (k x n, NaN = none yet) to p_values ((k + 1) x n), the verdict last.
 
-    `raw_verdicts` (n) are those before the factor.
+    `raw_verdicts` (n) are those of the fused score alone, before the factor.
 
     The fused score is the weighted mean of -log10 p over the detectors that have a p-value (Fisher 1932; Good 1955 with
     weights; up to scale); its own p-value is calibrated the same way, since the parts are not independent. When a
-    detector joins, the fused score changes its law, so its past is forgotten. An event is judged before any of its
-    scores is learned; which flagged events are learned is told by `policy` (LEARN_...).
+    detector joins, the fused score changes its law, so its past is forgotten. A mean says little when one of many
+    detectors is alarmed, so those that are `alone` (k) can flag an event by themselves. An event is judged before any
+    of its scores is learned; which flagged events are learned is told by `policy` (LEARN_...).
 
     Stops after the event at which a burst has lasted for `regime_events`; returns how many rows were judged.
     O(n k log r).
@@ -201,7 +224,7 @@ def judge(
             counters[detectors, :] = 0
         raw = _p_value(fused[row], reference[detectors], counters[detectors], tail[detectors])
         raw_verdicts[row] = raw
-        verdict = _controlled(raw, alert_rate, burst)
+        verdict = _controlled(_with_alone(raw, p_values[:, row], alone), alert_rate, burst)
         p_values[detectors, row] = verdict
         flagged = verdict <= alert_rate
         _move_burst(int(flagged), burst)

@@ -78,11 +78,15 @@ class Learned(NamedTuple):
 
 
 class Recent(NamedTuple):
-    """Counts of the last W blocks, i32[W, M, C] and whether they are held back from learning u8[W, M, C]."""
+    """Counts of the last W blocks, i32[W, M, C] and whether they are held back from learning u8[W, M, C].
+
+    `code` i64[W, C]: the largest category of each.
+    """
 
     k: I32
     n: I32
     held: U8
+    code: I64
 
 
 class Verdict(NamedTuple):
@@ -169,9 +173,9 @@ def _widen(learned: Learned, block: Block, c: int) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _know(learned: Learned, recent: Recent, block: Block, bounds: Bounds, c: int) -> None:
-    """Take the categories of a block for known. When codes have run out, what has none becomes one more of them."""
-    bounds.known[c] = max(bounds.known[c], block.code[c])
+def _know(learned: Learned, recent: Recent, block: Block, bounds: Bounds, code: int, c: int) -> None:
+    """Take categories up to a code for known. When codes have run out, what has none becomes one more of them."""
+    bounds.known[c] = max(bounds.known[c], code)
     if block.other[c] == 0 or bounds.other[c] != 0:
         return
     bounds.other[c] = 1
@@ -191,7 +195,7 @@ def _adopt(learned: Learned, recent: Recent, running: Running, block: Block, bou
         learned.longest_gap[c] = running.gap[c]
         m = MISSING
     if m == NEW:
-        _know(learned, recent, block, bounds, c)
+        _know(learned, recent, block, bounds, block.code[c], c)
     if m in {LOW, HIGH}:
         _widen(learned, block, c)
     learned.k[m, c] = learned.n[m, c] = learned.blocks[m, c] = 0
@@ -256,8 +260,11 @@ def learn(
             if affected and m < measures and learned.episodes[m, c] < _EPISODES:
                 for back in range(verdict.window[m, c]):
                     recent.held[(slot - back) % slots, m, c] = 1
+        recent.code[slot, c] = block.code[c]
         if verdict.p[NEW, c] != verdict.p[NEW, c] and kinds[c] == CATEGORICAL:
-            _know(learned, recent, block, bounds, c)
+            # A new category is known when it has been looked at for W blocks: a first few must not hide the many.
+            oldest = slot if at_once.shape[0] > 0 else (slot + 1) % slots
+            _know(learned, recent, block, bounds, recent.code[oldest, c], c)
         if kinds[c] in {NUMERIC, EVENT} and stood[LOW, c] == 0 and stood[HIGH, c] == 0:
             _widen(learned, block, c)
         for m in range(measures + 2):

@@ -95,6 +95,13 @@ def drift_contradictions(options: DriftOptions) -> list[str]:
     return found
 
 
+class RangeOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """Declared bounds of a feature."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+
+
 class QualityOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """Data quality of each feature, in blocks of events."""
 
@@ -106,8 +113,8 @@ class QualityOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """Latest event ids that are kept to find duplicates."""
     names_max: Annotated[int, Meta(ge=1, le=10_000)] = 100
     """Unknown features, and unseen categories, that are told by name."""
-    ranges: dict[str, tuple[float | None, float | None]] = {}
-    """Declared ranges of features, null for no bound; others are learned."""
+    ranges: dict[str, RangeOptions] = {}
+    """Declared ranges of features; others are learned."""
     range_widths: Annotated[float, Meta(gt=0.0, le=1_000.0)] = 3.0
     """How many of its widths a learned range is widened by on both sides."""
     rise_min: Share = 0.05
@@ -151,8 +158,8 @@ def quality_contradictions(options: QualityOptions) -> list[str]:
     """What cannot be meant together, one sentence each; empty when the options are sound."""
     return [
         f"engine.quality.ranges: the lower bound of `{name}` must not be above the upper one"
-        for name, (low, high) in options.ranges.items()
-        if low is not None and high is not None and low > high
+        for name, each in options.ranges.items()
+        if each.minimum is not None and each.maximum is not None and each.minimum > each.maximum
     ]
 
 

@@ -59,7 +59,7 @@ class ModelDetectionOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
     model: Annotated[str, Meta(min_length=1, max_length=256)]
     alert_rate: Share | None = None
-    false_alarm_interval_ms: Annotated[int, Meta(ge=1_000)] | None = None
+    false_alarm_interval_ms: Milliseconds | None = None
     detectors: tuple[DetectorName, ...] | None = None
     weights: dict[DetectorName, Annotated[float, Meta(gt=0.0)]] | None = None
     univariate: Literal["off", "auto"] | None = None
@@ -71,8 +71,8 @@ class EngineOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
     alert_rate: Share = 0.001
     """Wanted share of flagged events while nothing is wrong."""
-    false_alarm_interval_ms: Annotated[int, Meta(ge=1_000)] | None = None
-    """Instead of `alert_rate`: the wanted mean time between events that are flagged while nothing is wrong."""
+    false_alarm_interval_ms: Milliseconds = 0
+    """Instead of `alert_rate`, unless 0: wanted mean time between events that are flagged while nothing is wrong."""
     detectors: tuple[DetectorName, ...] = (
         "half_space_trees",
         "isolation_forest",
@@ -82,6 +82,8 @@ class EngineOptions(Struct, frozen=True, forbid_unknown_fields=True):
     )
     weights: dict[DetectorName, Annotated[float, Meta(gt=0.0)]] = {}
     """Weight of a detector in the verdict, where it is not the usual one."""
+    alone: tuple[DetectorName, ...] = ("moments",)
+    """Detectors that can flag an event by themselves: in a mean over many, one that is alarmed says little."""
     rebuild_events: Annotated[int, Meta(ge=32, le=100_000)] = 1_024
     """Latest events that are kept, for detectors to begin anew with when a new regime is accepted."""
     models: tuple[ModelDetectionOptions, ...] = ()

@@ -88,7 +88,10 @@ class Tables:
         )
         recent = (RECENT_BLOCKS, *shape)
         self.recent = learning.Recent(
-            np.zeros(recent, dtype=np.int32), np.zeros(recent, dtype=np.int32), np.zeros(recent, dtype=np.uint8)
+            np.zeros(recent, dtype=np.int32),
+            np.zeros(recent, dtype=np.int32),
+            np.zeros(recent, dtype=np.uint8),
+            _counts(RECENT_BLOCKS, width),
         )
         self.stood: I64 = _counts(q.MEASURES + 2, width)
         self.starts: I64 = _counts(RECENT_BLOCKS, 2)
@@ -133,7 +136,8 @@ class Tables:
                 "it counts more than there was": outside(block["counts"], 0, place)
                 or outside(block["valid"], 0, place),
                 "it has a category that is not there": outside(block["code"], 0, codes)
-                or outside(parts["bounds"]["known"], 0, codes),
+                or outside(parts["bounds"]["known"], 0, codes)
+                or outside(recent["code"], 0, codes),
                 "it has learned more cases than events": outside(learned["k"], 0, learned["n"]),
                 "a recent block has more cases than events": outside(recent["k"], 0, recent["n"]),
                 "a share is none": outside(learned["most"], 0.0, 1.0),
@@ -158,6 +162,7 @@ def _declared(columns: Sequence[Column], options: QualityOptions) -> F64:
     declared = np.full((2, len(columns) + 1), np.nan)
     for place, column in enumerate(columns):
         if column.kind is Kind.NUMERIC and column.name in options.ranges:
-            low, high = options.ranges[column.name]
-            declared[:, place] = -np.inf if low is None else low, np.inf if high is None else high
+            given = options.ranges[column.name]
+            low = -np.inf if given.minimum is None else given.minimum
+            declared[:, place] = low, np.inf if given.maximum is None else given.maximum
     return declared
