@@ -160,8 +160,8 @@ def _event(rng: random.Random, number: int, now: int, models: int) -> dict[str, 
     }
     if rng.random() < 0.9:
         event["timestamp"] = now - rng.choice([0, 0, 0, 10, 400, 3000])
-    if rng.random() < 0.5:
-        event["model_version"] = f"v{number // 100}"
+    if rng.random() < 0.95:
+        event["model_version"] = f"v{number // 450}"
     return event
 
 

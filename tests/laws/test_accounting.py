@@ -65,7 +65,7 @@ def test_too_many_features_and_categories_are_bounded_and_counted() -> None:
 
 def test_a_model_without_features_is_counted_and_has_no_verdicts() -> None:
     """Its prediction has statistics; there is nothing to detect anomalies in."""
-    event = {"event_id": "e", "model_id": "m", "features": {}, "prediction": 2}
+    event = {"event_id": "e", "model_id": "m", "features": {}, "prediction": "yes"}
     _, engine = run([batch(0, 0, [(json.dumps(event).encode(), START_MS)] * 100)])
     (metric,) = metrics(close_all(engine))
     assert (metric.events, metric.scored_events, metric.anomaly_rate) == (100, 0, None)

@@ -15,7 +15,6 @@ from worker.core.drift.storing import StoredDrift
 from worker.core.drift.watch import DriftWatch
 from worker.core.kernels.arrays import F64
 from worker.core.options import EngineOptions
-from worker.core.quality.unknown_names import StoredNames
 from worker.core.quality.watch import QualityWatch, StoredQuality
 from worker.core.rate.watch import RateWatch, StoredRate
 from worker.core.seen import Seen
@@ -69,12 +68,7 @@ class Watching:
             for each in standing.close(moment)
         ]
         drift.allocate(0)
-        alerts = self._quality.plain().standings
-        self._quality = QualityWatch(self._owner, self._columns, self._options)
-        nothing = StoredQuality(
-            begun=False, blocks=0, place=0, examples={}, names=StoredNames([], {}, {}, 0), standings=alerts
-        )
-        self._quality.restore(nothing, {})
+        self._quality.end()
         self._rate.begin()
         return told
 

@@ -134,8 +134,9 @@ class ReferencePhase:
             known = np.flatnonzero(~np.isnan(cells[:, column]))
             if len(known):
                 self._center[column] = min(max(cells[known[0], column], -LARGEST), LARGEST)
-        apart = np.where(self._is_categorical, np.nan, np.clip(cells - self._center, -LARGEST, LARGEST))
-        both = np.concatenate([np.clip(cells, -LARGEST, LARGEST), apart], axis=1)
+        cut = np.clip(cells, -LARGEST, LARGEST)
+        apart = np.where(self._is_categorical, np.nan, np.clip(cut - self._center, -LARGEST, LARGEST))
+        both = np.concatenate([cut, apart], axis=1)
         slots = np.full(len(cells), slot, dtype=np.int8)
         self._histograms.add(both, slots, self._is_numeric)
         self._missing[slot] += np.isnan(cells).sum(axis=0)

@@ -26,7 +26,6 @@ class StoredDrift(Struct, frozen=True, forbid_unknown_fields=True):
     block_ms: Annotated[int, Meta(ge=-COUNT_MAX, le=COUNT_MAX)]
     open_blocks: _Count
     open_dependence: _Count
-    rebuild: bool
     learning: StoredReference | None
     windows: StoredWindows
     dependence: StoredDependence | None
@@ -43,7 +42,6 @@ class StoredDrift(Struct, frozen=True, forbid_unknown_fields=True):
             block_ms=watch.block_ms,
             open_blocks=watch.open_blocks,
             open_dependence=watch.open_dependence,
-            rebuild=watch.rebuild,
             learning=None if watch.learning is None else watch.learning.plain(),
             windows=watch.windows.plain(),
             dependence=None if watch.dependence is None else watch.dependence.plain(),
@@ -99,4 +97,3 @@ def restore(watch: "DriftWatch", plain: StoredDrift, arrays: Arrays, columns: in
     np.copyto(watch.starts, starts)
     watch.fill, watch.block_ms = plain.fill, plain.block_ms
     watch.open_blocks, watch.open_dependence = plain.open_blocks, plain.open_dependence
-    watch.rebuild = plain.rebuild

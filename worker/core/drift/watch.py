@@ -59,7 +59,6 @@ class DriftWatch:
         self.block_ms = -1
         """The watermark at the end of the latest block."""
         self.open_blocks = self.open_dependence = 0
-        self.rebuild = False
         self.bins = Bins.empty(columns, options.bins, self._codes)
         self.windows = Windows(
             columns, options.bins + 1, options, Level(options.false_alarms_per_day * MARGINS_SHARE, options.psi_min)
@@ -95,11 +94,6 @@ class DriftWatch:
     def inputs_drifted_for(self) -> int:
         """For how many events an alert of drifted inputs has stood; 0 when there is none."""
         return self.open_blocks * self.options.block_events + self.fill if self.inputs.open is not None else 0
-
-    def take_rebuild(self) -> bool:
-        """Return whether a drift of inputs was alarmed that came at once; True once for each."""
-        rebuild, self.rebuild = self.rebuild, False
-        return rebuild
 
     # The path of the events.
 
@@ -185,7 +179,6 @@ class DriftWatch:
         findings = self._findings(columns)
         of_prediction = [each for place, each in zip(columns, findings, strict=True) if place == 0]
         of_inputs = [each for place, each in zip(columns, findings, strict=True) if place != 0]
-        was_open = self.inputs.open is not None
         told: list[Told] = []
         for standing, found, places, looked_at in (
             (self.predictions, of_prediction, columns[columns == 0], 1),
@@ -193,8 +186,6 @@ class DriftWatch:
         ):
             moment = self._moment(seen, row, self._window_of(self.windows, places), looked_at)
             told += standing.look(found, moment, self._pattern(places))
-        if self.inputs.open is not None and not was_open and self.inputs.open.pattern in {"sudden", "recurring"}:
-            self.rebuild = True
         self.open_blocks = self.open_blocks + 1 if self.predictions.open or self.inputs.open else 0
         return told
 

@@ -150,8 +150,9 @@ class Windows:
         is_large = psi >= self._level.psi_min
         alarmed = is_large & (holm(p) <= level)
         corrected = benjamini_yekutieli(p)
-        if alarmed.any():
-            alarmed |= is_large & (corrected <= LISTED_MAX)
+        if alarmed[1:].any():
+            # More features for the list of an alarm that is given anyway; the prediction (0) has one of its own.
+            alarmed[1:] |= is_large[1:] & (corrected[1:] <= LISTED_MAX)
         over = watching & ~alarmed & ((p > STILL_P) | (psi < self._level.psi_min / 2.0))
         new = alarmed & ((self.affected == NOT_AFFECTED) | (self.affected > k))
         told = new | (watching & ~over)

@@ -126,6 +126,8 @@ class EngineOptions(Struct, frozen=True, forbid_unknown_fields=True):
             return self
         names = ("alert_rate", "false_alarm_interval_ms", "detectors", "weights", "scores")
         changed = {name: value for name in names if (value := getattr(own, name)) is not None}
+        if own.alert_rate is not None and own.false_alarm_interval_ms is None:
+            changed["false_alarm_interval_ms"] = 0
         if own.univariate is not None:
             changed["univariate"] = msgspec.structs.replace(self.univariate, mode=own.univariate)
         return msgspec.structs.replace(self, **changed)

@@ -86,6 +86,10 @@ class QualityWatch:
         self._forget(begun=True)
         self._ids.reserve(self._options.block_events)
 
+    def end(self) -> None:
+        """Forget everything but open alerts: the columns may change before the next `begin`."""
+        self._forget(begun=False)
+
     def process(self, seen: Seen) -> list[Told]:
         """Take a segment of events; return what is to be told."""
         told: list[Told] = []
