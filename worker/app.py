@@ -12,7 +12,14 @@ from types import FrameType
 
 import structlog
 
-from worker.cluster import ClusterIdentity, connect, identify, refuse_contradicting_topics, refuse_missing_topics
+from worker.cluster import (
+    ClusterIdentity,
+    connect,
+    identify,
+    refuse_contradicting_topics,
+    refuse_missing_topics,
+    writes_scores,
+)
 from worker.core.engine import Engine
 from worker.core.events import InputTopic, OutputTopic
 from worker.core.shard import Topics
@@ -118,13 +125,7 @@ def _ports(settings: Settings, connection: KafkaConnection) -> Ports:
         input_topic=topics.predictions,
         label_topic=topics.labels,
         state_topic=topics.state,
-        topic_names={
-            OutputTopic.ALERTS: topics.alerts,
-            OutputTopic.METRICS: topics.metrics,
-            OutputTopic.MAINTENANCE: topics.maintenance,
-            OutputTopic.SCORES: topics.scores,
-            OutputTopic.DEAD_LETTERS: topics.dead_letters,
-        },
+        topic_names=_output_topics(settings),
         transaction_timeout_ms=worker.transaction_timeout_ms,
         exclusive=not worker.instance_id,
     )
@@ -135,6 +136,17 @@ def _ports(settings: Settings, connection: KafkaConnection) -> Ports:
         sink,
         SystemClock(),
     )
+
+
+def _output_topics(settings: Settings) -> dict[OutputTopic, str]:
+    topics = settings.topics
+    names = {
+        OutputTopic.ALERTS: topics.alerts,
+        OutputTopic.METRICS: topics.metrics,
+        OutputTopic.MAINTENANCE: topics.maintenance,
+        OutputTopic.DEAD_LETTERS: topics.dead_letters,
+    }
+    return names | {OutputTopic.SCORES: topics.scores} if writes_scores(settings) else names
 
 
 def _loop_options(settings: Settings, partitions: int) -> LoopOptions:

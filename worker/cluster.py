@@ -19,6 +19,7 @@ __all__ = [
     "identify",
     "refuse_contradicting_topics",
     "refuse_missing_topics",
+    "writes_scores",
 ]
 
 
@@ -81,7 +82,11 @@ def _admin(settings: Settings) -> TopicAdmin:
 
 def _names(settings: Settings) -> dict[str, str]:
     """Return topic names by role; `scores` only if a model's scores are to be published."""
+    names: dict[str, str] = msgspec.structs.asdict(settings.topics)
+    return {role: name for role, name in names.items() if role != "scores" or writes_scores(settings)}
+
+
+def writes_scores(settings: Settings) -> bool:
+    """Return whether scores of any model are to be published."""
     engine = settings.engine
-    writes_scores = {engine.scores, *(model.scores for model in engine.models)} - {"off", None}
-    names = msgspec.structs.asdict(settings.topics)
-    return {role: name for role, name in names.items() if role != "scores" or writes_scores}
+    return bool({engine.scores, *(model.scores for model in engine.models)} - {"off", None})
