@@ -11,11 +11,19 @@ from tests.streams import PERFORMANCE, SMALL, START_MS, Record, batch
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.engine import Engine
 from worker.core.events import InputTopic, Output, RawBatch
-from worker.core.options import EngineOptions
+from worker.core.options import DriftOptions, EngineOptions, QualityOptions, RateOptions
 from worker.core.shard import Topics
 
-LABELLED = msgspec.structs.replace(SMALL, models_max=8, performance=PERFORMANCE)
-"""Options under which a few hundred labels go through everything."""
+LABELLED = msgspec.structs.replace(
+    SMALL,
+    models_max=8,
+    detectors=("moments",),
+    drift=DriftOptions(enabled=False),
+    quality=QualityOptions(enabled=False),
+    rate=RateOptions(enabled=False),
+    performance=PERFORMANCE,
+)
+"""Options under which a few hundred labels go through everything that labels touch."""
 
 
 class Item(NamedTuple):

@@ -24,6 +24,8 @@ ENGINE: EngineOptions = msgspec.structs.replace(
     SMALL,
     warmup_events=6,
     models_max=2,
+    # The subject is the loop: one detector that streams, one that is gated, one that is refitted.
+    detectors=("half_space_trees", "isolation_forest", "nearest_neighbours"),
     half_space=HalfSpaceOptions(trees=2, height=3, window_events=6),
     forest=ForestOptions(
         trees=2,

@@ -18,7 +18,6 @@ from typing import Self
 import msgspec
 import numpy as np
 
-from worker.core.detectors.forest_fit import fit_request
 from worker.core.detectors.isolation_forest import ForestArrays
 from worker.core.detectors.refit import FittedModel, ForestRequest, RefitRequest, SvmRequest
 from worker.core.detectors.svm_arrays import SvmArrays
@@ -151,6 +150,9 @@ def _leave_with_parent() -> None:
 
 def _fit(payload: bytes) -> bytes:
     """Fit what a payload describes. An empty one only loads what a fit needs."""
+    # scikit-learn takes a second to load, and only these processes need it.
+    from worker.core.detectors.forest_fit import fit_request  # noqa: PLC0415 - see above
+
     if not payload:
         return b""
     wanted = msgspec.msgpack.decode(payload, type=_ForestPayload | _SvmPayload)

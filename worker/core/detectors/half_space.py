@@ -5,7 +5,6 @@ from hashlib import blake2b
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from river.anomaly import HalfSpaceTrees as RiverHalfSpaceTrees
 
 from worker.core.kernels import half_space
 from worker.core.kernels.arrays import F64, I32, U8
@@ -136,6 +135,9 @@ class HalfSpaceTrees:
 
 def _grow(n_features: int, n_trees: int, height: int, seed: int) -> _Splits:
     """Let River draw the trees."""
+    # River takes a second to load, and only its own score needs it.
+    from river.anomaly import HalfSpaceTrees as RiverHalfSpaceTrees  # noqa: PLC0415 - see above
+
     forest = RiverHalfSpaceTrees(n_trees=n_trees, height=height, seed=seed)
     # River splits on sorted keys: with leading zeros the order of the names is the order of the columns.
     digits = len(str(n_features))
