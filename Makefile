@@ -27,6 +27,7 @@ setup: .venv/.stamp ## Install everything that is needed into .venv (once; needs
 	@touch $@
 
 test: lint ## Run every check: lint, types, import rules and tests.
+	@$(BIN)/python -c "from worker.core.warm_up import compile_kernels as once; once()" # not in each test process
 	$(BIN)/python -m pytest
 
 lint: setup ## Run the checks that need no test: ruff, mypy and the import rules.

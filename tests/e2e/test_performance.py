@@ -239,7 +239,7 @@ def test_kill_in_the_middle_of_joining(deployment: Deployment) -> None:
     feed = Feed(served, 7)
     half = len(feed.records) // 2
     send(deployment, feed.records[:half])
-    for kill in range(4):
+    for kill in range(3):
         with deployment.worker() as worker:
             deadline = time.monotonic() + WAIT_SECONDS_MAX
             before = deployment.committed()

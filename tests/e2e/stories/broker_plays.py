@@ -58,18 +58,6 @@ def broker_broken(prefix: str) -> Result:
         return perform(Stage(broker.bootstrap_servers, prefix), run)
 
 
-def broker_killed(prefix: str) -> Result:
-    """A single broker is killed once: the short form of `broker_broken`."""
-    with LocalBroker(properties=QUICK_FAILOVER) as broker:
-
-        def run(stage: Stage) -> Tally:
-            _begin(stage)
-            _kill(broker, 2)
-            return Tally(1)
-
-        return perform(Stage(broker.bootstrap_servers, prefix), run)
-
-
 def network_broken(prefix: str) -> Result:
     """Replies vanish or are late, connections break, and the end of a transaction arrives in the next one."""
     with ProxiedBroker() as proxied:
