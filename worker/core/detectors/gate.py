@@ -40,7 +40,7 @@ class Gate:
             _STORED,
             {
                 "a count is out of range": outside(seen, 0, COUNT_MAX),
-                "a renewal is out of range": outside(renewal, 0, seen + RENEWAL_SCORES_MAX),
+                "a renewal is out of range": outside(renewal, 0, min(int(seen), COUNT_MAX) + RENEWAL_SCORES_MAX),
                 "a score is not finite": not np.isfinite(arrays["sample"]).all(),
                 "there is no threshold": np.isnan(arrays["threshold"]).any(),
             },
