@@ -3,7 +3,8 @@
 Column 0 is the prediction; the features follow in the order in which they first had a value. While the monitor warms
 up, a new feature adds a column; then the table is frozen, and what does not fit it is counted and left out.
 
-A cell is a float64: a number, 0/1 for a boolean, a category's code, NaN where there is no usable value.
+A cell is a float64: a number, 0/1 for a boolean, a category's code, a text's length; NaN where there is no usable
+value.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,9 @@ OTHER_CODE = 0
 CATEGORY_CHARS_MAX = 128
 """A longer category is known by its beginning and a hash: names are kept, and published with every pane."""
 
+TEXT_CHARS_MIN = 64
+"""A column whose first value is at least so long is free text, not a category."""
+
 _NUMERIC_TYPES = frozenset({float, type(None)})
 _BOOLEAN_TYPES = frozenset({bool, type(None)})
 
@@ -36,6 +40,8 @@ class Kind(StrEnum):
     NUMERIC = "numeric"
     BOOLEAN = "boolean"
     CATEGORICAL = "categorical"
+    TEXT = "text"
+    """Free text, of which the length (characters) is the value."""
 
 
 class Column(NamedTuple):
@@ -168,6 +174,8 @@ class ColumnTable:
         column = self.columns[place]
         if column.kind is Kind.CATEGORICAL:
             return self._codes(place, values, invalid)
+        if column.kind is Kind.TEXT:
+            return self._lengths(place, values, invalid)
         expected = _NUMERIC_TYPES if column.kind is Kind.NUMERIC else _BOOLEAN_TYPES
         if expected.issuperset(map(type, values)):
             return np.array(values, dtype=np.float64)
@@ -175,6 +183,12 @@ class ColumnTable:
         invalid.extend((row, place) for row in wrong)
         usable = [value if type(value) in expected else None for value in values]
         return np.array(usable, dtype=np.float64)
+
+    @staticmethod
+    def _lengths(place: int, values: Sequence[FeatureValue], invalid: list[tuple[int, int]]) -> F64:
+        """Lengths of texts."""
+        invalid.extend((row, place) for row, value in enumerate(values) if not isinstance(value, str | None))
+        return np.array([len(value) if isinstance(value, str) else np.nan for value in values], dtype=np.float64)
 
     def _codes(self, place: int, values: Sequence[FeatureValue], invalid: list[tuple[int, int]]) -> F64:
         """Codes of categories; a new category gets the next code while there is room, then `OTHER_CODE`."""
@@ -209,4 +223,6 @@ def _short_name(category: str) -> str:
 def _kind(value: FeatureValue) -> Kind:
     if isinstance(value, bool):
         return Kind.BOOLEAN
-    return Kind.CATEGORICAL if isinstance(value, str) else Kind.NUMERIC
+    if isinstance(value, str):
+        return Kind.TEXT if len(value) >= TEXT_CHARS_MIN else Kind.CATEGORICAL
+    return Kind.NUMERIC

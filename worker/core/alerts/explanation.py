@@ -117,7 +117,7 @@ def _observed(column: Column, cell: float) -> float | bool | str | None:
         return None
     if column.kind is Kind.BOOLEAN:
         return bool(cell)
-    if column.kind is Kind.NUMERIC:
+    if column.kind in {Kind.NUMERIC, Kind.TEXT}:
         return cell
     return next((name for name, code in column.codes.items() if code == int(cell)), "(other)")
 

@@ -26,7 +26,8 @@ class ColumnMetric(Struct, frozen=True):
 
     name: str
     role: Literal["feature", "prediction"]
-    kind: Literal["numeric", "boolean", "categorical"]
+    kind: Literal["numeric", "boolean", "categorical", "text"]
+    """Of a text all statistics are of its length, characters."""
     count: int
     """Values that were used."""
     missing: int

@@ -28,7 +28,7 @@ class ClassMetrics(Struct, frozen=True):
 
 
 class SegmentName(Struct, frozen=True):
-    """One value of one declared segment; the value is `(other)` for all beyond `segments_max`."""
+    """One value of one declared segment: `(other)` for all beyond `segments_max`, `(all)` where values are compared."""
 
     name: str
     value: str

@@ -8,7 +8,7 @@ from worker.core.options.units import Count
 
 
 class HalfSpaceOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """Half-space trees (Tan, Ting, Liu 2011), built by River and run as arrays."""
+    """Half-space trees (Tan, Ting, Liu 2011) as arrays; for its own score River draws them."""
 
     trees: Annotated[int, Meta(ge=1, le=200)] = 25
     height: Annotated[int, Meta(ge=1, le=15)] = 8

@@ -56,7 +56,7 @@ _EVENT_MEASURES: Mapping[int, str] = {
     q.HIGH: "late_share",
     q.RUN: "equal_timestamps",
 }
-_TYPES = {Kind.NUMERIC: "number", Kind.BOOLEAN: "boolean", Kind.CATEGORICAL: "string"}
+_TYPES = {Kind.NUMERIC: "number", Kind.BOOLEAN: "boolean", Kind.CATEGORICAL: "string", Kind.TEXT: "string"}
 _SHARES: Mapping[AlertKind, str] = {
     "quality.missing": "{} is missing",
     "quality.type": "{} has the wrong type",

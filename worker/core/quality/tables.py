@@ -20,7 +20,12 @@ _STORED = "stored data quality"
 _PARTS = ("block", "running", "bounds", "learned", "recent", "watch")
 _NUMBERS = ("low", "high", "minimum", "maximum", "usual", "median", "step", "spread")
 _Kinds: TypeAlias = Mapping[Kind, int]
-_KINDS: _Kinds = {Kind.NUMERIC: q.NUMERIC, Kind.BOOLEAN: q.BOOLEAN, Kind.CATEGORICAL: q.CATEGORICAL}
+_KINDS: _Kinds = {
+    Kind.NUMERIC: q.NUMERIC,
+    Kind.BOOLEAN: q.BOOLEAN,
+    Kind.CATEGORICAL: q.CATEGORICAL,
+    Kind.TEXT: q.NUMERIC,
+}
 
 
 def chosen_rows(block_events: int) -> I64:
