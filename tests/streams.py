@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +15,7 @@ from worker.core.engine import Engine
 from worker.core.events import Output, RawBatch
 from worker.core.options import (
     DETECTORS,
+    AlertOptions,
     BiasOptions,
     CalibrationOptions,
     ConceptDriftOptions,
@@ -22,15 +24,19 @@ from worker.core.options import (
     ForestOptions,
     HalfSpaceOptions,
     IncidentOptions,
+    KindNoiseOptions,
     LimitOptions,
     ModelPerformanceOptions,
     NeighboursOptions,
+    NoiseOptions,
     PerformanceOptions,
     QualityOptions,
     RateOptions,
+    StaleOptions,
     StandingAlertOptions,
     SvmOptions,
     TailsOptions,
+    WindowOptions,
 )
 from worker.core.shard import Topics
 
@@ -98,10 +104,10 @@ SMALL = EngineOptions(
     calibration=CalibrationOptions(
         scores_max=64, memory_events=200, regime_events=60, detector_events_min=20, verdict_events_min=30
     ),
-    incident=IncidentOptions(quiet_ms=500, quiet_events=10, update_ms=200, evidence_max=3, features_max=3),
+    incident=IncidentOptions(quiet_ms=500, quiet_events=10, evidence_max=3, features_max=3),
     # Without segments and short windows: records of metrics would take most of the time of every other test.
     performance=msgspec.structs.replace(PERFORMANCE, segments=(), windows_ms=(8_000,)),
-    standing=StandingAlertOptions(update_ms=200, quiet_looks=1, features_max=3),
+    standing=StandingAlertOptions(quiet_looks=1, features_max=3),
     rate=RateOptions(share=0.1, false_alarm_probability=0.2),
     drift=DriftOptions(
         reference_events=200, block_events=20, blocks_max=4, bins=4, false_alarms_per_day=0.9, adopt_events=60
@@ -114,6 +120,36 @@ SMALL = EngineOptions(
         rise_min=0.02,
         adopt_blocks=10,
         false_alarm_probability=0.01,
+    ),
+    alerts=AlertOptions(
+        noise=NoiseOptions(
+            severity_min="info",
+            cooldown_ms=300,
+            update_ms=200,
+            flap_openings=3,
+            flap_window_ms=4_000,
+            flap_clear_ms=1_500,
+            clear_ms=50,
+        ),
+        kinds=(
+            KindNoiseOptions(kind="quality.*", panes_min=2, panes=3),
+            KindNoiseOptions(kind="drift.*", duration_ms=150, strength_min=0.5),
+        ),
+        openings_per_day_max=60,
+        windows=(
+            WindowOptions(
+                name="upgrade",
+                begin=datetime(2026, 1, 1, 0, 0, 10, tzinfo=UTC),
+                end=datetime(2026, 1, 1, 0, 0, 12, tzinfo=UTC),
+                kind="anomaly.*",
+            ),
+        ),
+        rebaseline_events=40,
+        situation_gap_ms=1_000,
+        stale=StaleOptions(predictions_ms=4_000, labels_ms=3_000, records_min=20),
+        incidents_max=10,
+        remembered_max=5,
+        feedback_max=5,
     ),
     bias=BiasOptions(gap_max=0.02, error_max=0.02, slope_min=0.9, support_min=10),
 )

@@ -21,25 +21,34 @@ import msgspec
 from worker.core import events
 from worker.core.events import (
     AlertEvent,
+    AuditEvent,
+    FalsePositiveFeedback,
+    IgnoreFeedback,
     InputTopic,
     LabelEvent,
     MaintenanceEvent,
     MetricEvent,
+    Output,
     OutputTopic,
     PerformanceEvent,
     PredictionEvent,
     RawBatch,
     RejectCode,
     ScoreEvent,
+    SilenceFeedback,
+    TruePositiveFeedback,
+    UndoFeedback,
 )
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 STRUCTS: dict[str, tuple[type[msgspec.Struct], ...]] = {
     "predictions": (PredictionEvent,),
     "labels": (LabelEvent,),
+    "feedback": (SilenceFeedback, TruePositiveFeedback, FalsePositiveFeedback, IgnoreFeedback, UndoFeedback),
     "alerts": (AlertEvent,),
+    "incidents": (AlertEvent,),
     "metrics": (MetricEvent, PerformanceEvent),
-    "maintenance": (MaintenanceEvent,),
+    "maintenance": (MaintenanceEvent, AuditEvent),
     "scores": (ScoreEvent,),
 }
 """The topics whose records are JSON, and the structs of each, which differ in `kind`."""
@@ -176,7 +185,9 @@ def _document(part: dict[str, Any], struct: str) -> None:
     """Put the descriptions into the schema of one struct."""
     part["description"] = inspect.cleandoc(part.get("description", ""))
     for name, text in _docs().get(struct, {}).items():
-        part["properties"][name]["description"] = text
+        # `from` is a word of Python: its field has another name there.
+        written = name if name in part["properties"] else {"begin": "from", "end": "to"}[name]
+        part["properties"][written]["description"] = text
 
 
 def _without_title(part: dict[str, Any]) -> dict[str, Any]:
@@ -206,6 +217,11 @@ _WORSE_FROM = 1_500
 """From this event on the model's answers are further off."""
 _NOT_AN_EVENT = b'{"event_id":"p-02500","model_id":"pump-service","features":{"inlet_c":NaN}}'
 _SERVICE_MS = 20 * 3_600_000
+_SAID = {
+    "true_positive": "a gateway sent other units",
+    "false_positive": "it was only a test",
+    "ignore_like_this": "it happens whenever the gateway is replaced",
+}
 _DIGITS = 4
 _FLAT_LIST = re.compile(r"\[\n[^\[\]{}]*\]")
 _LINE_CHARS_MAX = 100
@@ -217,11 +233,14 @@ def examples() -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {"predictions": [inputs[0]], "labels": [_label(inputs[0])]}
     outputs = _outputs_of(inputs)
     alerts = [msgspec.json.decode(value) for value, _ in outputs[OutputTopic.ALERTS]]
-    incident = next(alert["incident_id"] for alert in alerts if alert["severity"] == "critical")
+    critical = next(alert for alert in alerts if alert["severity"] == "critical")
+    incident = critical["incident_id"]
     metrics = [msgspec.json.decode(value) for value, _ in outputs[OutputTopic.METRICS]]
     drop = next(alert for alert in alerts if alert["kind"] == "performance.drop")
     range_left = next(alert for alert in alerts if alert["kind"] == "quality.range")
     found["alerts"] = [*(alert for alert in alerts if alert["incident_id"] == incident), range_left, drop]
+    found["feedback"] = _feedback(critical)
+    found["incidents"] = [critical]
     performance = next(metric for metric in metrics if metric["kind"] == "performance")
     found["metrics"] = [*metrics[1:2], performance]
     maintenance = [msgspec.json.decode(value) for value, _ in outputs[OutputTopic.MAINTENANCE]]
@@ -269,11 +288,41 @@ def _outputs_of(inputs: list[dict[str, Any]]) -> dict[OutputTopic, list[tuple[by
     found += engine.handle(raw).outputs
     for _ in range(3):
         found += engine.tick(0, arrived[-1])
+    critical = next(each for each in map(_alert, found) if each is not None and each["severity"] == "critical")
+    said = [msgspec.json.encode(each) for each in _feedback(critical)]
+    count = len(said)
+    raw = RawBatch(0, range(count), [arrived[-1]] * count, said, none[:count], none[:count], InputTopic.FEEDBACK)
+    found += engine.handle(raw).outputs
     outputs: dict[OutputTopic, list[tuple[bytes, dict[str, str]]]] = {topic: [] for topic in OutputTopic}
     for output in found:
         headers = {name: (value or b"").decode() for name, value in output.headers}
-        outputs[output.topic].append((output.value or b"", headers))
+        if output.value is not None or output.topic is not OutputTopic.INCIDENTS:
+            outputs[output.topic].append((output.value or b"", headers))
     return outputs
+
+
+def _alert(output: Output) -> dict[str, Any] | None:
+    return msgspec.json.decode(output.value or b"") if output.topic is OutputTopic.ALERTS else None
+
+
+def _feedback(alert: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what a person can say: that a site is rebuilt, and all there is to say about an incident."""
+    about = {"model_id": alert["model_id"], "shard": alert["shard"], "incident_id": alert["incident_id"]}
+    silence = {
+        "kind": "silence",
+        "feedback_id": "f-1",
+        "author": "ada@example.org",
+        "reason": "the gateway is replaced",
+        "scope": {"model": "pump-*", "kind": "quality.*", "segment": None, "feature": "inlet_*"},
+        "from": "2026-01-02T06:00:00Z",
+        "to": "2026-01-02T10:00:00Z",
+    }
+    said = [
+        {"kind": kind, "feedback_id": f"f-{place}", "author": "ada@example.org", "reason": reason, **about}
+        for place, (kind, reason) in enumerate(_SAID.items(), start=2)
+    ]
+    undo = {"kind": "undo", "feedback_id": "f-5", "author": "bob@example.org", "reason": "it was real", "undoes": "f-3"}
+    return [silence, *said, undo]
 
 
 def _prediction(place: int, random: Random) -> dict[str, Any]:

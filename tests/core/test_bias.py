@@ -8,14 +8,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from worker.core.events import AlertEvent, PredictionEvent
+from worker.core.events import AlertEvent, LabelEvent, PredictionEvent
 from worker.core.kernels.arrays import F64
 from worker.core.options import (
     BiasOptions,
     ConceptDriftOptions,
     EngineOptions,
+    LimitOptions,
     PerformanceOptions,
-    StandingAlertOptions,
 )
 from worker.core.performance import storing
 from worker.core.performance.bias import ALL_VALUES
@@ -64,10 +64,14 @@ def feed(monitor: PerformanceMonitor, rows: Sequence[Row], begin: int = 0, size:
     return told
 
 
+def records(told: Sequence[Told]) -> list[AlertEvent]:
+    """The alerts of all kinds."""
+    return [each.record for each in told if isinstance(each.record, AlertEvent)]
+
+
 def alerts(told: Sequence[Told]) -> list[AlertEvent]:
     """The alerts about bias."""
-    records = [each.record for each in told if isinstance(each.record, AlertEvent)]
-    return [record for record in records if record.kind.startswith("bias.")]
+    return [record for record in records(told) if record.kind.startswith("bias.")]
 
 
 def opened(rows: Sequence[Row], options: EngineOptions = OPTIONS) -> dict[str, AlertEvent]:
@@ -266,6 +270,41 @@ def test_a_gap_of_a_region_that_comes_no_more_is_over() -> None:
     assert steps.count("resolved") == 1
 
 
+@pytest.mark.parametrize("is_first", [False, True])
+def test_incidents_are_named_by_predictions_however_labels_come(is_first: bool) -> None:  # noqa: FBT001 - of pytest
+    """Labels that come apart, before or after their predictions, change no id; evidence is predictions only."""
+    limits = (LimitOptions("accuracy", minimum=0.9), LimitOptions("label_lag_median", maximum=1.0))
+    drift = ConceptDriftOptions(rest_labels=200)
+    own = msgspec.structs.replace(OPTIONS.performance, limits=limits, drift=drift, task_labels=1_000, segments=())
+    options = msgspec.structs.replace(OPTIONS, performance=own)
+    rows = scored(11, 2_000, lambda logit, _: logit + 1.5) + scored(12, 2_000, lambda logit, _: 1.5 - logit)
+    inside = records(feed(monitor_of(options), rows))
+    apart, told = monitor_of(options), list[Told]()
+    for first in range(0, len(rows), 250):
+        part = rows[first : first + 250]
+        offsets = np.arange(first, first + len(part))
+        labels = [
+            LabelEvent(event_id=f"e{offset}", model_id="m", label=row.label)
+            for offset, row in zip(offsets.tolist(), part, strict=True)
+        ]
+        if is_first:
+            told += apart.label(labels, 10_000 + offsets, 100 * offsets + 5_000)
+        told += feed(apart, [row._replace(label=None) for row in part], first)
+        if not is_first:
+            told += apart.label(labels, 10_000 + offsets, 100 * offsets + 5_000)
+    steps = {(each.kind, each.status, each.incident_id, each.alert_id) for each in records(told)}
+    expected = {(each.kind, each.status, each.incident_id, each.alert_id) for each in inside}
+    assert {each[0] for each in expected} == {"bias.calibration", "drift.concept", "performance.limit"}
+    assert {each for each in steps if each[0] != "label.lag"} == expected
+    lags = [each for each in records(told) if each.kind == "label.lag"]
+    assert lags[0].status == "opened"
+    assert len({each.alert_id for each in records(told)}) == len(records(told))
+    for each in [*inside, *records(told)]:
+        assert 0 < len(each.evidence) <= options.incident.evidence_max
+        assert all(row.topic == "predictions" and row.timestamp_ms == 100 * row.offset for row in each.evidence)
+        assert [row.offset for row in each.evidence] == sorted({row.offset for row in each.evidence})
+
+
 def test_it_can_be_switched_off() -> None:
     """Then nothing is counted, and nothing is told."""
     off = msgspec.structs.replace(OPTIONS, bias=BiasOptions(enabled=False))
@@ -291,9 +330,14 @@ SMALL = msgspec.structs.replace(
         segments=("region", "none"),
         segments_max=3,
         segment_idle_events=50,
+        limits=(
+            LimitOptions("accuracy", minimum=0.8, clear=0.02),
+            LimitOptions("mae", rise=0.05, maximum=2.5),
+            LimitOptions("label_lag_median", maximum=0.5),
+        ),
+        drift=ConceptDriftOptions(detector="hddm_w", effect_min=0.02, rest_labels=30),
     ),
     bias=BiasOptions(support_min=30, gap_max=0.05, error_max=0.05, slope_min=0.9),
-    standing=StandingAlertOptions(update_ms=500),
 )
 
 
@@ -333,15 +377,20 @@ def restored(monitor: PerformanceMonitor) -> PerformanceMonitor:
 def test_any_cut_and_a_restore_on_the_way_change_nothing(task: str) -> None:
     """The same alerts and the same state, bit for bit, in batches of 1, 37 and 500, and after a restore."""
     rows = wild(8, 900, task)
+    rows += [
+        row._replace(prediction=row.prediction + 50.0 if task == "regression" else 1.1 - row.prediction)
+        for row in rows[:200]
+    ]
     whole = monitor_of(SMALL)
     told = feed(whole, rows, size=500)
     assert {"bias.error", "bias.calibration"} <= {each.kind for each in alerts(told)}
     assert {each.status for each in alerts(told)} >= {"opened", "resolved"}
+    assert {each.kind for each in records(told)} > {"performance.limit", "drift.concept"}
     for size in (1, 37):
         other = monitor_of(SMALL)
         assert feed(other, rows, size=size) == told
         assert state_of(other) == state_of(whole)
-    for place in (277, 600):
+    for place in (277, 600, 1_000):
         first = monitor_of(SMALL)
         before = feed(first, rows[:place])
         second = restored(first)
@@ -365,8 +414,8 @@ def _measure(plain: Any, _: dict[str, Any]) -> None:  # noqa: ANN401 - a decoded
     plain["ledger"]["series"][0]["calibration"]["windowed"]["cleared"]["accuracy"] = 1
 
 
-def _ends(plain: Any, _: dict[str, Any]) -> None:  # noqa: ANN401 - a decoded struct
-    plain["ledger"]["series"][0]["calibration"]["ends"][5_000] = 1
+def _begins(plain: Any, _: dict[str, Any]) -> None:  # noqa: ANN401 - a decoded struct
+    plain["ledger"]["series"][0]["calibration"]["begins"][5_000] = (1, 1)
 
 
 def _block(plain: Any, _: dict[str, Any]) -> None:  # noqa: ANN401 - a decoded struct
@@ -408,7 +457,7 @@ def _short(_: Any, arrays: dict[str, Any]) -> None:  # noqa: ANN401 - a decoded 
         (_window, "window is too long"),
         (_subject, "a subject is none"),
         (_measure, "a subject is none"),
-        (_ends, "a block ends out of range"),
+        (_begins, "a block begins out of range"),
         (_block, "it is of other blocks"),
         (_alerts, "its alerts are others"),
         (_no_gaps, "it has groups and does not"),

@@ -5,7 +5,8 @@ import random
 from worker.core.alerts.incident import Flagged, IncidentLife
 from worker.core.options import IncidentOptions
 
-OPTIONS = IncidentOptions(quiet_ms=1000, quiet_events=50, update_ms=500, evidence_max=3)
+UPDATE_MS = 500
+OPTIONS = IncidentOptions(quiet_ms=1000, quiet_events=50, evidence_max=3)
 RATE = 0.001
 
 
@@ -17,7 +18,7 @@ def flagged(sequence: int, p_value: float = 0.0005, spacing_ms: int = 10) -> Fla
 
 def told(sequences: list[int], options: IncidentOptions = OPTIONS) -> list[tuple[int, str, str]]:
     """Flag events at these places; return what was told, with the severity then."""
-    life = IncidentLife(options)
+    life = IncidentLife(options, UPDATE_MS)
     out: list[tuple[int, str, str]] = []
     for sequence in sequences:
         step, _ = life.flag(flagged(sequence), RATE)
@@ -62,7 +63,7 @@ def test_a_second_burst_is_told_after_a_pause() -> None:
 
 def test_a_very_rare_event_is_a_warning() -> None:
     """One event that is a hundred times rarer than the alert rate stands out by itself."""
-    life = IncidentLife(OPTIONS)
+    life = IncidentLife(OPTIONS, UPDATE_MS)
     life.flag(flagged(1, p_value=RATE / 1000), RATE)
     assert life.open is not None
     assert life.open.severity == "warning"
@@ -70,7 +71,7 @@ def test_a_very_rare_event_is_a_warning() -> None:
 
 def test_evidence_holds_the_rarest_events_in_stream_order() -> None:
     """At most `evidence_max` rows, the rarest ones, oldest first."""
-    life = IncidentLife(OPTIONS)
+    life = IncidentLife(OPTIONS, UPDATE_MS)
     for sequence, p_value in enumerate([5e-4, 1e-9, 4e-4, 1e-7, 3e-4, 1e-8]):
         life.flag(flagged(sequence, p_value), RATE)
     assert life.open is not None
@@ -80,7 +81,7 @@ def test_evidence_holds_the_rarest_events_in_stream_order() -> None:
 
 def test_it_is_over_when_it_was_quiet_long_enough_in_time_and_events() -> None:
     """Both bounds are counted from the last flagged event."""
-    life = IncidentLife(OPTIONS)
+    life = IncidentLife(OPTIONS, UPDATE_MS)
     life.flag(flagged(100), RATE)
     life.flag(flagged(120), RATE)
     assert life.open is not None

@@ -17,6 +17,7 @@ from worker.core.engine import Engine
 from worker.core.events import AlertEvent, MaintenanceEvent, Output, OutputTopic, PerformanceEvent
 from worker.core.monitor import Monitor
 from worker.core.options import (
+    AlertOptions,
     ConceptDriftOptions,
     EngineOptions,
     LimitOptions,
@@ -24,7 +25,12 @@ from worker.core.options import (
     PerformanceOptions,
     ReportOptions,
 )
+from worker.core.options.performance import performance_contradictions
 from worker.core.performance.concept import ConceptWatch
+from worker.core.performance.intervals import Estimate
+from worker.core.performance.limits import Condition
+from worker.core.performance.limits import Moment as LimitMoment
+from worker.core.performance.limits import Watch as LimitWatch
 
 STEP_MS = 100
 DRIFT_OFF = ConceptDriftOptions(detector="off")
@@ -48,7 +54,8 @@ PERFORMANCE = PerformanceOptions(
 
 def options(**changes: Any) -> EngineOptions:  # noqa: ANN401 - any option
     """Return options for models without features."""
-    return msgspec.structs.replace(SMALL, performance=msgspec.structs.replace(PERFORMANCE, **changes))
+    performance = msgspec.structs.replace(PERFORMANCE, **changes)
+    return msgspec.structs.replace(SMALL, performance=performance, alerts=AlertOptions())
 
 
 class Row(NamedTuple):
@@ -136,7 +143,7 @@ def decoded(outputs: Sequence[Output], engine: Engine) -> Told:
         assert output.topic is not OutputTopic.DEAD_LETTERS
         if output.topic is OutputTopic.ALERTS:
             told.alerts.append(msgspec.json.decode(value, type=AlertEvent))
-        elif output.topic is OutputTopic.MAINTENANCE:
+        elif output.topic is OutputTopic.MAINTENANCE and b'"audit_id"' not in value:
             told.maintenance.append(msgspec.json.decode(value, type=MaintenanceEvent))
         elif b'"kind":"performance"' in value:
             told.metrics.append(msgspec.json.decode(value, type=PerformanceEvent))
@@ -571,9 +578,9 @@ def test_concept_drift_is_told_once_and_not_at_a_recovery(detector: str) -> None
     rows = right_or_wrong([(1_500, 0.95), (1_000, 0.6), (1_500, 0.95)])
     told = play(rows, prompt(rows), options(drift=drift))
     steps = told.steps("drift.concept")
-    assert [status for status, _ in steps] == ["opened", "resolved"]
+    assert [status for status, _ in steps if status != "updated"] == ["opened", "resolved"]
     assert time_of(1_500) < steps[0][1] < time_of(2_500)
-    assert time_of(2_500) < steps[1][1]
+    assert time_of(2_500) < steps[-1][1]
     evidence = told.alerts[0].performance
     assert evidence is not None
     assert evidence.reference is not None
@@ -588,9 +595,77 @@ def test_a_drift_is_not_over_because_of_what_came_before_it() -> None:
     watch = ConceptWatch(ConceptDriftOptions(detector="hddm_w", effect_min=0.05), chunk_labels=400)
     errors = np.concatenate([np.zeros(1_170), np.ones(600), np.zeros(1_000)])
     steps = list(watch.process(errors, np.arange(len(errors)), np.arange(len(errors))))
-    assert [step.status for step in steps] == ["opened", "resolved"]
+    assert [step.status for step in steps] == ["opened", "updated", "resolved"]
     assert 1_170 < steps[0].row < 1_200
-    assert steps[1].row > 1_770
+    assert steps[-1].row > 1_770
+
+
+def test_a_drift_that_stands_is_told_with_each_chunk_of_labels() -> None:
+    """From the first chunk on with the error as it has become, until the chunk that is back."""
+    watch = ConceptWatch(ConceptDriftOptions(detector="hddm_w", effect_min=0.05), chunk_labels=100)
+    errors = np.concatenate([np.zeros(1_000), np.tile([1.0, 0.0], 250), np.zeros(500)])
+    steps = list(watch.process(errors, np.arange(len(errors)), np.arange(len(errors))))
+    opened, *updated, resolved = steps
+    assert (opened.status, resolved.status, {step.status for step in updated}) == ("opened", "resolved", {"updated"})
+    assert [step.row for step in updated] == [opened.row + 100 * (place + 1) for place in range(len(updated))]
+    assert len(updated) >= 4
+    assert [step.now for step in updated[:3]] == [0.5] * 3
+    assert {step.drift.after for step in updated} == {0.5}
+    assert {step.drift.opened_offset for step in steps} == {opened.row}
+
+
+def accuracy_of(share: float, support: float = 400.0) -> Estimate:
+    """Return an accuracy with an interval of two points."""
+    return Estimate(share, share - 0.02, share + 0.02, support)
+
+
+def looked_at(watch: LimitWatch, shares: Sequence[float], size: int = 1) -> list[tuple[int, str, str]]:
+    """Show one window after the other to the limits; return number, status and severity of each step."""
+    found: list[tuple[int, str, str]] = []
+    for number, share in enumerate(shares, start=1):
+        moment = LimitMoment(1_000 * number, number, {size: 0})
+        known = {"accuracy": accuracy_of(0.9)}
+        steps = watch.look(number, number, lambda *_, share=share: {"accuracy": accuracy_of(share)}, known, moment)
+        found += [(number, step.status, step.breach.severity) for step in steps]
+    return found
+
+
+def test_an_open_breach_is_told_at_each_look_at_which_it_is_broken() -> None:
+    """With the severity of then; at one at which the interval does not exclude the limit, nothing is said."""
+    watch = LimitWatch([Condition("accuracy", "minimum", 0.8)], support_min=100)
+    assert looked_at(watch, [0.85, 0.75, 0.74, 0.6, 0.75, 0.79, 0.75, 0.8, 0.85]) == [
+        (2, "opened", "warning"),
+        (3, "updated", "warning"),
+        (4, "updated", "critical"),
+        (5, "updated", "warning"),
+        (7, "updated", "warning"),
+        (8, "resolved", "warning"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sort", "limit", "shares"),
+    [
+        # Each: a value that breaks the limit, one that keeps it but is not clear of it, one that is.
+        ("minimum", 0.8, (0.7, 0.81, 0.83)),
+        ("maximum", 0.8, (0.9, 0.79, 0.77)),
+        ("drop", 0.05, (0.7, 0.86, 0.88)),
+        ("rise", 0.05, (1.2, 0.94, 0.92)),
+    ],
+)
+def test_a_breach_is_over_when_the_value_is_clear_of_the_limit(sort: Any, limit: float, shares: Any) -> None:  # noqa: ANN401 - literals
+    """By 0.02, in the unit of the limit; without it the limit itself is enough."""
+    for clear, last in ((0.0, 2), (0.02, 3)):
+        watch = LimitWatch([Condition("accuracy", sort, limit, clear)], support_min=100)
+        assert [step[:2] for step in looked_at(watch, shares)] == [(1, "opened"), (last, "resolved")]
+
+
+def test_how_far_it_must_be_clear_has_a_bound() -> None:
+    """More than back at the reference is not asked for."""
+    limits = (LimitOptions("accuracy", drop=0.02, clear=0.03), LimitOptions("mae", maximum=0.02, clear=0.03))
+    found = performance_contradictions(msgspec.structs.replace(PERFORMANCE, limits=limits), 1_000)
+    [problem] = [problem for problem in found if "clear" in problem]
+    assert problem.startswith("engine.performance.limits: clear of `accuracy` must not be more than its drop or rise")
 
 
 # -------------------------------------------------------------------------------------------------- labels themselves
@@ -608,6 +683,8 @@ def test_labels_that_stop_coming_are_told() -> None:
     evidence = told.alerts[0].performance
     assert evidence is not None
     assert (evidence.metric, evidence.reference) == ("label_coverage", 1.0)
+    places = [row.timestamp_ms for row in told.alerts[0].evidence]
+    assert places == [evidence.since_ms, told.alerts[0].timestamp_ms]
     steady = prompt(rows[:1_500])
     assert play(rows[:1_500], steady, options(limits=(LimitOptions("label_coverage", drop=0.05),))).alerts == []
 

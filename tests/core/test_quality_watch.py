@@ -287,7 +287,9 @@ def test_a_declared_range_holds_from_the_first_event_and_for_ever() -> None:
     options = EngineOptions(quality=QualityOptions(ranges=ranges, adopt_blocks=5))
     edit: _Edit = lambda number, features: features.update({"age": 3.0} if number % 100 == 0 else {})  # noqa: E731 - typed
     alerts = _Stream(_events(6_000, edit, begin=0), options).run()
-    assert [(alert.kind, alert.status) for alert in alerts] == [("quality.range", "opened")]
+    assert [alert.kind for alert in alerts] == ["quality.range"] * len(alerts)
+    assert [alert.status for alert in alerts] == ["opened"] + ["updated"] * (len(alerts) - 1)
+    assert all(alert.evidence[-1].timestamp_ms == alert.timestamp_ms for alert in alerts)
     assert (alerts[0].timestamp_ms - _START_MS) // _STEP_MS < 400
     assert quality_contradictions(options.quality) == []
     assert len(quality_contradictions(QualityOptions(ranges={"age": RangeOptions(2.0, 1.0)}))) == 1

@@ -1,6 +1,7 @@
 """The rate of anomalies: bursts of mild ones are found, ordinary streams are not, and state survives or is refused."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def change_of(alert: AlertEvent) -> Changed:
 
 def test_a_burst_of_mild_anomalies_is_found_and_over() -> None:
     """Two percent become ten for 3,000 events: opened within 800, told since when and how many, then resolved."""
-    opened, resolved = alerts(run(watch_of(), shares((0.02, 20_000), (0.1, 3_000), (0.02, 10_000))))
+    opened, *updated, resolved = alerts(run(watch_of(), shares((0.02, 20_000), (0.1, 3_000), (0.02, 10_000))))
     assert (opened.kind, opened.status, opened.severity) == ("anomaly.rate", "opened", "warning")
     assert 20_000 <= opened.timestamp_ms // MS <= 20_800
     change = change_of(opened)
@@ -85,6 +86,9 @@ def test_a_burst_of_mild_anomalies_is_found_and_over() -> None:
     assert (resolved.status, resolved.incident_id) == ("resolved", opened.incident_id)
     assert 23_000 <= resolved.timestamp_ms // MS <= 26_000
     assert resolved.summary.startswith("m: over: ")
+    assert {each.status for each in updated} == {"updated"}
+    assert [row.offset for row in opened.evidence] == [change.since_offset, opened.timestamp_ms // MS]
+    assert all(row.timestamp_ms == row.offset * MS for each in (opened, *updated, resolved) for row in each.evidence)
 
 
 def test_ordinary_streams_do_not_alarm() -> None:
@@ -101,7 +105,7 @@ def test_what_the_stream_has_shown_for_long_becomes_expected() -> None:
     """A share that creeps up to twice the given one is learned; a burst above that is still found."""
     creeping = [(0.02 + 0.0005 * step, 10_000) for step in range(41)]
     told = alerts(run(watch_of(), shares(*creeping, (0.04, 100_000), (0.15, 2_000))))
-    assert len(told) == 1
+    assert [each.status for each in told].count("opened") == 1
     assert (change_of(told[0]).expected or 0.0) > 0.03
 
 
@@ -124,11 +128,14 @@ def test_half_of_all_events_is_critical_and_found_at_once() -> None:
     assert opened.timestamp_ms // MS <= 5_100
 
 
-def test_a_burst_that_rises_is_told_again() -> None:
+def test_a_burst_that_rises_is_told_at_each_block() -> None:
     """From a warning to critical, with the share since its beginning."""
-    told = alerts(run(watch_of(), shares((0.02, 10_000), (0.1, 2_000), (0.8, 8_000))))
-    assert [(each.status, each.severity) for each in told] == [("opened", "warning"), ("updated", "critical")]
-    assert (change_of(told[1]).observed or 0.0) > (change_of(told[0]).observed or 0.0)
+    opened, *updated = alerts(run(watch_of(), shares((0.02, 10_000), (0.1, 2_000), (0.8, 8_000))))
+    assert (opened.status, opened.severity, {each.status for each in updated}) == ("opened", "warning", {"updated"})
+    assert [each.severity for each in updated] == sorted((each.severity for each in updated), reverse=True)
+    assert updated[-1].severity == "critical"
+    assert {later.timestamp_ms - each.timestamp_ms for each, later in pairwise(updated)} == {BLOCK_EVENTS * MS}
+    assert (change_of(updated[-1]).observed or 0.0) > (change_of(opened).observed or 0.0)
 
 
 def test_events_without_a_verdict_do_not_count() -> None:

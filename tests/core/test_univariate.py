@@ -9,9 +9,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from worker.core.alerts.silences import SilenceBook
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.events import Output, PredictionEvent
-from worker.core.monitor import Monitor
+from worker.core.monitor import Home, Monitor
 from worker.core.options import (
     DriftOptions,
     EngineOptions,
@@ -45,7 +46,8 @@ def run(
         for n, number in enumerate(numbers)
     ]
     places = np.arange(count)
-    return Monitor("m", 0, "predictions", options, InlineRefits()).process(events, places, START_MS + gap_ms * places)
+    monitor = Monitor("m", Home(0, "predictions", "labels"), options, InlineRefits(), SilenceBook(10))
+    return monitor.process(events, places, START_MS + gap_ms * places)
 
 
 def told(outputs: Sequence[Output], topic: str) -> list[dict[str, Any]]:

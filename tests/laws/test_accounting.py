@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.streams import SMALL, START_MS, TOPIC, batch, close_all, cut, records, run
+from worker.core.alerts.silences import SilenceBook
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.events import LabelEvent, MetricEvent, Output, OutputTopic, PredictionEvent, RejectCode
-from worker.core.monitor import Monitor
+from worker.core.monitor import Home, Monitor
 from worker.core.statistics.merging import merge_panes
 
 
@@ -106,7 +107,7 @@ def test_long_texts_and_wide_models_fit_into_records() -> None:
 def test_labels_are_told_once() -> None:
     """A metric record tells the labels since the last one; of a pane in several parts, only the first one does."""
     options = msgspec.structs.replace(SMALL, features_max=300, categories_max=64)
-    monitor = Monitor("m", 0, TOPIC, options, InlineRefits())
+    monitor = Monitor("m", Home(0, TOPIC, "labels"), options, InlineRefits(), SilenceBook(10))
     told: list[MetricEvent] = []
     for pane, (labels, count) in enumerate([(3, 60), (2, 1), (1, 1)]):
         sent = [LabelEvent(f"unknown{n}", "m", 1.0) for n in range(labels)]

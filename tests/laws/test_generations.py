@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.streams import SMALL, START_MS, TOPIC
+from worker.core.alerts.silences import SilenceBook
 from worker.core.cut import FITTED, Cut
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.events import FeatureValue, Output, PredictionEvent
-from worker.core.monitor import Monitor
+from worker.core.monitor import Home, Monitor
 from worker.core.options import EngineOptions, PerformanceOptions
 from worker.core.snapshot import pack, unpack
 
@@ -71,7 +72,7 @@ STREAMS = {"mixed": mixed, "single": single}
 
 def new_monitor(options: EngineOptions = PACED) -> Monitor:
     """Return a monitor that has seen nothing."""
-    return Monitor("m0", 0, TOPIC, options, InlineRefits())
+    return Monitor("m0", Home(0, TOPIC, "labels"), options, InlineRefits(), SilenceBook(10))
 
 
 def take(monitor: Monitor, events: Sequence[PredictionEvent], begin: int, end: int) -> list[Output]:

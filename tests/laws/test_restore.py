@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.streams import FAR_MS, SMALL, START_MS, TOPIC, batch, records
+from worker.core.alerts.silences import SilenceBook
 from worker.core.codec import decode_predictions
 from worker.core.detectors import half_space
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.events import LabelEvent, Output, PredictionEvent
 from worker.core.kernels.arrays import I64
-from worker.core.monitor import Monitor
+from worker.core.monitor import Home, Monitor
 from worker.core.state import AnyArray, State
 
 EVENTS = 400
@@ -56,7 +57,7 @@ def steps(seed: int, count: int = EVENTS, *, features: bool = True) -> list[Step
 
 def new_monitor() -> Monitor:
     """Return a monitor that has seen nothing."""
-    return Monitor("m0", 0, TOPIC, SMALL, InlineRefits())
+    return Monitor("m0", Home(0, TOPIC, "labels"), SMALL, InlineRefits(), SilenceBook(10))
 
 
 def take(monitor: Monitor, step: Step) -> list[Output]:
@@ -183,9 +184,9 @@ def test_a_tick_that_is_not_wanted_does_nothing() -> None:
     monitor, unwanted = new_monitor(), 0
     for step in steps(5, 200):
         take(monitor, step)
-        while monitor.wants_tick and step.tick_ms is not None:
+        while monitor.wants_tick(FAR_MS) and step.tick_ms is not None:
             monitor.tick(FAR_MS, step.first_offset)
-        if not monitor.wants_tick:
+        if not monitor.wants_tick(FAR_MS):
             before, unwanted = bits(monitor), unwanted + 1
             assert monitor.tick(FAR_MS, step.first_offset) == []
             assert bits(monitor) == before

@@ -15,6 +15,7 @@ import msgspec
 import orjson
 
 from worker.core.events import (
+    FeedbackEvent,
     LabelEvent,
     MetricEvent,
     Output,
@@ -23,6 +24,8 @@ from worker.core.events import (
     PredictionEvent,
     RawBatch,
     RejectCode,
+    SilenceFeedback,
+    Timestamp,
 )
 
 TIMESTAMP_MS_MAX = 253_402_300_799_999
@@ -36,6 +39,7 @@ _Event = TypeVar("_Event", PredictionEvent, LabelEvent)
 
 _decode_prediction: Callable[[bytes], PredictionEvent] = msgspec.json.Decoder(PredictionEvent).decode
 _decode_label: Callable[[bytes], LabelEvent] = msgspec.json.Decoder(LabelEvent).decode
+_decode_feedback: Callable[[bytes], FeedbackEvent] = msgspec.json.Decoder(FeedbackEvent).decode
 
 
 class Reject(NamedTuple):
@@ -52,6 +56,14 @@ class Decoded(NamedTuple, Generic[_Event]):
     rows: list[int]
     events: list[_Event]
     timestamps_ms: list[int]
+    rejects: list[Reject]
+
+
+class DecodedFeedback(NamedTuple):
+    """The usable records of a batch of `feedback`, oldest first, as columns of equal length; and the others."""
+
+    rows: list[int]
+    events: list[FeedbackEvent]
     rejects: list[Reject]
 
 
@@ -75,6 +87,36 @@ def decode_predictions(batch: RawBatch, *, record_bytes_max: int, future_max_ms:
 def decode_labels(batch: RawBatch, *, record_bytes_max: int, future_max_ms: int) -> DecodedLabels:
     """Decode and validate every record of a batch of `labels`, by the rules and with the codes of predictions."""
     return _decode(_decode_label, batch, record_bytes_max, future_max_ms)
+
+
+def decode_feedback(batch: RawBatch, *, record_bytes_max: int) -> DecodedFeedback:
+    """Decode and validate every record of a batch of `feedback`. Here, no field may be unknown.
+
+    Their times are asked for later (`milliseconds`); here it is checked that they can be told.
+    """
+    found = DecodedFeedback([], [], [])
+    for row, value in enumerate(batch.values):
+        try:
+            if not value or len(value) > record_bytes_max:
+                _refuse_size(value, record_bytes_max)
+            value.decode()
+            event = _decode_feedback(value)
+            if isinstance(event, SilenceFeedback):
+                for stamp in (event.begin, event.end):
+                    _refuse_time(0 if stamp is None else milliseconds(stamp), -1, 0)
+        except (ValueError, RecursionError) as error:
+            found.rejects.append(_reject(row, error, value))
+        else:
+            found.rows.append(row)
+            found.events.append(event)
+    return found
+
+
+def milliseconds(stamp: Timestamp) -> int:
+    """Return epoch milliseconds of a timestamp as events have it; ValueError or OverflowError for what is none."""
+    if isinstance(stamp, datetime):
+        return (stamp - _EPOCH) // _MILLISECOND
+    return int(stamp)
 
 
 def _decode(
@@ -111,9 +153,7 @@ def _milliseconds(stamp: float | datetime | None, record_ms: int) -> int:
         if record_ms < 0:
             raise _UnusableError(RejectCode.BAD_TIMESTAMP, "neither the value nor its Kafka record has a timestamp")
         return record_ms
-    if isinstance(stamp, datetime):
-        return (stamp - _EPOCH) // _MILLISECOND
-    return int(stamp)
+    return milliseconds(stamp)
 
 
 def _refuse_size(value: bytes | None, record_bytes_max: int) -> NoReturn:
@@ -163,6 +203,8 @@ def _validation_code(text: str) -> RejectCode:
         return RejectCode.BAD_TIMESTAMP
     if text.startswith("Object missing required field"):
         return RejectCode.MISSING_FIELD
+    if text.startswith("Object contains unknown field"):
+        return RejectCode.UNKNOWN_FIELD
     if "out of range" in text:
         return RejectCode.NOT_FINITE
     if " of length " in text or ">=" in text or "<=" in text:

@@ -56,9 +56,9 @@ class Engine:
         is_labels = batch.topic is InputTopic.LABELS
         return Handled(outputs, 0 if is_labels else used, used if is_labels else 0, rejects)
 
-    def wants_tick(self, partition: int) -> bool:
-        """Tell whether a tick could do anything; if not, there is nothing to journal."""
-        return self._shards[partition].wants_tick
+    def wants_tick(self, partition: int, now_ms: int) -> bool:
+        """Tell whether a tick at `now_ms` could do anything; if not, there is nothing to journal."""
+        return self._shards[partition].wants_tick(now_ms)
 
     def tick(self, partition: int, now_ms: int) -> list[Output]:
         """Tell a shard that its partition has been idle and what the time is; the caller journals it."""

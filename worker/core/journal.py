@@ -1,8 +1,8 @@
 """What is committed beside an input position: where the shard's last snapshot lies, and what was taken since.
 
-Kafka orders the records of one partition, not those of `predictions[p]` and `labels[p]` between each other, and it
-knows nothing of the clock. So a shard's state is a function of its *journal*: the ranges of records in the order in
-which they were taken, and the ticks between them. The pointer travels in the metadata of the committed offset of
+Kafka orders the records of one partition, not those of `predictions[p]`, `labels[p]` and `feedback` between each other,
+and it knows nothing of the clock. So a shard's state is a function of its *journal*: the ranges of records in the order
+in which they were taken, and the ticks between them. The pointer travels in the metadata of the committed offset of
 `predictions[p]`, so it is atomic with the outputs, and it fits into the 4,095 bytes that a broker takes there.
 """
 
@@ -30,10 +30,11 @@ class EntryKind(IntEnum):
     PREDICTIONS = 0
     LABELS = 1
     TICK = 2
+    FEEDBACK = 3
 
 
 class Entry(NamedTuple):
-    """One step: the offset moved on by `amount` (PREDICTIONS, LABELS), or a tick at `amount` ms since 1970 (TICK)."""
+    """One step: the offset of a topic moved on by `amount`, or a tick at `amount` ms since 1970 (TICK)."""
 
     kind: EntryKind
     amount: int
@@ -138,12 +139,15 @@ class Origin(msgspec.Struct, frozen=True, array_like=True):
     predictions: str
     labels: str
     state: str
+    feedback: str = ""
 
 
 class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
     """Where the journal begins: positions, the snapshot taken there (None: empty state), and the one before it.
 
     `link` holds the journal from the previous snapshot to this one, should this one turn out to be damaged.
+    `feedback_offset` can be another one than when the snapshot was taken: what retention has removed before the shard
+    has read it is passed over, and a topic created anew is read from its beginning (`RestoreJob`).
     """
 
     offset: Offset
@@ -151,6 +155,7 @@ class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=T
     snapshot: Ref | None = None
     previous: Ref | None = None
     link: Ref | None = None
+    feedback_offset: Offset = 0
 
 
 class Pointer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -173,6 +178,10 @@ class Pointer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     environment: str
     """Of the libraries and the CPU, on which the last bits of a replay depend."""
     origin: Origin
+    feedback_offset: Offset = 0
+    """Next offset of `feedback` for this shard."""
+    policy: str = ""
+    """Of the options of alerts: a journal means the same only under the same ones, a snapshot means it under all."""
 
 
 def encode_pointer(pointer: Pointer) -> str:

@@ -19,7 +19,7 @@ from worker.core.alert_rate import PACE_EVENTS, AlertRate, StoredAlertRate
 from worker.core.alerts.explanation import Explainer, explain
 from worker.core.alerts.incident import Step
 from worker.core.alerts.incident_desk import IncidentDesk, OpenIncident, Verdicts, detector_scores, number, resolved_at
-from worker.core.alerts.records import Origin
+from worker.core.alerts.records import KIND, Origin
 from worker.core.columns import ColumnTable
 from worker.core.detectors.ensemble import Ensemble
 from worker.core.detectors.recent_rows import RecentRows
@@ -83,7 +83,9 @@ class Judge:
         self._recent: RecentRows | None = None
         self._numbers = Numbers(options.univariate)
         self._rate = AlertRate(options)
-        self._desk = IncidentDesk(options.incident, Origin(owner.model_id, owner.shard, owner.topic))
+        # To tell costs an explanation: no more often than it is passed on.
+        update_ms = options.alerts.noise_of(owner.model_id, KIND).update_ms
+        self._desk = IncidentDesk(options.incident, Origin(owner.model_id, owner.shard, owner.topic), update_ms)
 
     def _new_ensemble(self, predecessor: Ensemble | None = None) -> Ensemble:
         owner = self._owner

@@ -1,7 +1,7 @@
 """All state of one model inside one shard, and the path of its events.
 
-    columns -> panes -> judge (detectors score, then learn; verdict; incident) -> watchers (quality, drift, rate)
-                     '-> performance (waits for labels)
+    columns -> panes -> judge (detectors score, then learn; verdict) -> watchers (quality, drift, rate)
+                     '-> performance (waits for labels)               `-> raised alerts -> desk -> incidents
 
 Rule 1: what happens at an event depends on the events before it, never on how they were cut into batches. So a batch
         is worked off in segments that end where something is due: a pane to close, the end of the warm-up, another
@@ -11,22 +11,27 @@ Rule 3: outputs leave in the order of the offsets that caused them.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
 
+from worker.core.alerts import audits
+from worker.core.alerts.desk import AlertDesk, Rows, StoredDesk
 from worker.core.alerts.incident import Step
+from worker.core.alerts.silences import SilenceBook
 from worker.core.codec import TIMESTAMP_MS_MAX, encode
 from worker.core.columns import ColumnTable, Matrix, StoredColumn
 from worker.core.detectors.refit import RefitPool
 from worker.core.events import (
+    IncidentFeedback,
     LabelEvent,
     Output,
     OutputTopic,
     PredictionEvent,
+    UndoFeedback,
 )
 from worker.core.judging import Judge, StoredJudge
 from worker.core.kernels.arrays import I64, Bool
@@ -37,6 +42,7 @@ from worker.core.performance import storing
 from worker.core.performance.monitoring import Arrived, PerformanceMonitor
 from worker.core.performance.telling import PerformanceOwner
 from worker.core.seen import Seen
+from worker.core.silence import SilenceWatch, StoredSilence
 from worker.core.state import COUNT_MAX, AnyArray, State, by_part, decoded, prefixed, refuse_if
 from worker.core.statistics.panes import PaneCounts, PaneSlots
 from worker.core.telling import Told
@@ -67,6 +73,8 @@ class _Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     judge: StoredJudge
     watching: StoredWatching
     versions: StoredVersions
+    silence: StoredSilence
+    desk: StoredDesk
     closed_pane: int
     pane_at_tick: int
     labels_at_tick: _Count
@@ -83,6 +91,14 @@ class _Fitted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 REGIME_GRID_EVENTS = 4_096
 """Whether inputs have drifted for long is looked at after so many events."""
+
+
+class Home(NamedTuple):
+    """Where a monitor lives: its shard, and the topics where its records can be read again."""
+
+    shard: int
+    predictions: str
+    labels: str
 
 
 class _Rows(NamedTuple):
@@ -125,7 +141,10 @@ def _as_of_versions(told: list[Told], seen: Seen) -> list[Told]:
 class Monitor:
     """Watches one model. `process` takes its events in stream order and returns the outputs they cause."""
 
-    def __init__(self, model_id: str, shard: int, topic: str, options: EngineOptions, refits: RefitPool) -> None:
+    def __init__(
+        self, model_id: str, home: Home, options: EngineOptions, refits: RefitPool, silences: SilenceBook
+    ) -> None:
+        shard = home.shard
         self._options = options = options.of_model(model_id)
         self._model_id = model_id
         self._model_version: str | None = None
@@ -139,10 +158,12 @@ class Monitor:
         self._columns = ColumnTable(features_max=options.features_max, categories_max=options.categories_max)
         self._slots = PaneSlots(options.buckets_max, options.categories_max + 1)
         self._counts = PaneCounts()
-        self._owner = PerformanceOwner(model_id, shard, topic)
+        self._owner = PerformanceOwner(model_id, shard, home.predictions)
         self._judge = Judge(self._owner, self._columns, options, refits)
         self._watching = Watching(self._owner, self._columns, options)
         self._versions = VersionWatch()
+        self._silence = SilenceWatch(self._owner, options.alerts.stale, home.labels)
+        self._desk = AlertDesk(self._owner, options, silences)
         self._performance = PerformanceMonitor(self._owner, options)
         self._closed_pane = -1
         self._pane_at_tick = -1
@@ -155,16 +176,21 @@ class Monitor:
         rows = _Rows(
             events, offsets, times_ms, np.empty(count, np.int64), np.empty(count, np.int64), np.zeros(count, np.bool)
         )
-        start = 0
+        start, first = 0, self._seen
         while start < count:
             taken = self._versions.until_takeover(events[start:])
+            for place in self._versions.appeared_at:
+                self._desk.rebaseline(self._seen + place)
             stop = count if taken is None else start + taken
             self._process_version(rows, start, stop)
             if taken is not None:
                 step = self._step(int(offsets[stop - 1]))
                 self._told += self._judge.begin_anew(step) + self._watching.stop(step)
             start = stop
-        return self._take_output()
+        # A silence can only end with the first event.
+        over = self._silence.predicted(rows.watermarks_ms, offsets)
+        self._told += [each.of_version(events[0].model_version) for each in over]
+        return self._take_output(Rows(offsets, rows.watermarks_ms, first) if count else None)
 
     def _process_version(self, rows: _Rows, start: int, count: int) -> None:
         """Process rows [start, count), before which and within which no other version of the model takes over."""
@@ -242,15 +268,20 @@ class Monitor:
         return Step("resolved", self._seen - 1, offset, int(self._clock[WATERMARK]), self._model_version)
 
     def tick(self, now_ms: int, offset: int) -> list[Output]:
-        """Close panes that are over by the clock, and resolve a quiet incident, if this model has been idle.
+        """Tell which streams are silent; close panes that are over by the clock and resolve what is quiet, if idle.
 
         Idle is: no event since the last tick. `now_ms` comes from a journalled tick; `offset` is that of the last
         record of the shard. What labels have changed is published when they, too, have been idle, or once a pane.
         """
         idle, self._seen_at_tick = self._seen == self._seen_at_tick, self._seen
         idle_labels, self._labels_at_tick = self._labels == self._labels_at_tick, self._labels
-        if not idle:
-            return []
+        self._told += self._silence.tick(now_ms, offset, int(self._clock[WATERMARK]))
+        if idle:
+            self._tick_idle(now_ms, offset, idle_labels=idle_labels)
+        out = self._take_output()
+        return out + self._encoded(self._desk.tick(now_ms, offset)) if idle else out
+
+    def _tick_idle(self, now_ms: int, offset: int, *, idle_labels: bool) -> None:
         pane = now_ms // self._options.performance.pane_ms
         if self._performance.has_news and (idle_labels or pane != self._pane_at_tick):
             self._pane_at_tick = pane
@@ -261,25 +292,59 @@ class Monitor:
                 break
             self._close_oldest(offset)
         self._told += self._judge.tick(now_ms, self._step(offset))
-        return self._take_output()
 
-    @property
-    def wants_tick(self) -> bool:
-        """Whether a tick could do anything: there were events since the last one, or something is open."""
+    def wants_tick(self, now_ms: int) -> bool:
+        """Whether a tick at `now_ms` could do anything: there were events since the last one, or something is open."""
         return (
             self._seen != self._seen_at_tick
             or self._labels != self._labels_at_tick
             or self._counts.oldest() is not None
             or self._judge.is_open
             or self._performance.has_news
+            or self._silence.wants_tick(now_ms)
+            or self._desk.wants_tick(now_ms)
         )
 
     def label(self, events: Sequence[LabelEvent], offsets: I64, times_ms: I64) -> list[Output]:
         """Take in labels (n) in stream order; return the outputs they cause. The next metric record counts them."""
         self._labels += len(events)
         self._labels_untold += len(events)
+        self._told += self._silence.labelled(times_ms, offsets)
         self._told += self._performance.label(events, offsets, times_ms)
         return self._take_output()
+
+    # Feedback.
+
+    def feedback(self, event: IncidentFeedback, offset: int) -> list[Output]:
+        """Take what a person says of an incident of this model."""
+        why = self._desk.refusal(event)
+        if why is not None:
+            return self._encoded([audits.refused(event, why, self._shard, offset)])
+        effect, demand = self._desk.apply(event)
+        told = audits.applied(effect, demand, self._whose(offset))
+        return self._encoded([told, *self._desk.reconsider(offset)])
+
+    def undo(self, event: UndoFeedback, offset: int) -> list[Output]:
+        """Take an effect of feedback back that is in force here."""
+        effect, demand = self._desk.undo(event.undoes)
+        told = audits.undone(event, effect, demand, self._whose(offset))
+        return self._encoded([told, *self._desk.reconsider(offset)])
+
+    def _whose(self, offset: int) -> audits.Whose:
+        return audits.Whose(self._model_id, self._shard, offset, int(self._clock[WATERMARK]))
+
+    def reconsider(self, offset: int) -> list[Output]:
+        """Look again at what was held back: a silence has been taken back."""
+        return self._encoded(self._desk.reconsider(offset))
+
+    def has_effect(self, feedback_id: str) -> bool:
+        """Whether feedback of that id is in force here."""
+        return self._desk.has_effect(feedback_id)
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether something is held back that could open."""
+        return self._desk.holds_back
 
     def _close_oldest(self, offset: int) -> None:
         slot = self._counts.oldest()
@@ -303,17 +368,24 @@ class Monitor:
         slot = self._counts.oldest()
         return NO_PANE if slot is None else int(self._counts.index[slot])
 
-    def _take_output(self) -> list[Output]:
-        """Encode what was told, in the order of offsets; what one record caused stays in its order."""
-        self._told.sort(key=_OFFSET)
+    def _take_output(self, rows: Rows | None = None) -> list[Output]:
+        """Pass raised alerts through the desk, with the rows they were raised at, and encode all that is told."""
+        told, self._told = self._told, []
+        told.sort(key=_OFFSET)
+        raised = [each for each in told if each.topic is OutputTopic.ALERTS]
+        told = [each for each in told if each.topic is not OutputTopic.ALERTS]
+        told += self._desk.take(raised) if rows is None else self._desk.process(raised, rows)
+        return self._encoded(told)
+
+    def _encoded(self, told: Iterable[Told]) -> list[Output]:
+        """Encode what is told, in the order of offsets; what one record caused stays in its order."""
         out = []
-        for topic, offset, key, record in self._told:
-            value = encode(record)
+        for topic, offset, key, record in sorted(told, key=_OFFSET):
+            value = None if record is None else encode(record)
             # Two steps, so that the value need not be copied.
             seen = zlib.crc32(f"{topic} {offset} ".encode(), self._outputs_checksum)
-            self._outputs_checksum = zlib.crc32(value, seen)
+            self._outputs_checksum = zlib.crc32(value or b"", seen)
             out.append(Output(topic, self._shard, offset, key.encode(), value))
-        self._told = []
         return out
 
     # Storing and restoring.
@@ -347,6 +419,8 @@ class Monitor:
             judge=self._judge.plain(),
             watching=self._watching.plain(),
             versions=self._versions.state(),
+            silence=self._silence.state(),
+            desk=self._desk.state(),
             closed_pane=self._closed_pane,
             pane_at_tick=self._pane_at_tick,
             labels_at_tick=self._labels_at_tick,
@@ -377,6 +451,8 @@ class Monitor:
         self._judge.restore(plain.seen, plain.judge, parts["judge"], fitted.arrays)
         self._watching.restore(plain.watching, parts["watching"])
         self._versions.restore(plain.versions)
+        self._silence.restore(plain.silence)
+        self._desk.restore(plain.desk)
         refuse_if(_STORED, {"its fitted part is of another version": self.fitted_version != plain.fitted_version})
         storing.restore(self._performance, plain.performance, parts["performance"])
         self._closed_pane, self._pane_at_tick = plain.closed_pane, plain.pane_at_tick

@@ -14,14 +14,34 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from worker.core.codec import DecodedBatch, DecodedLabels, Reject, dead_letter, decode_labels, decode_predictions
+from worker.core.alerts import audits
+from worker.core.alerts.silences import SilenceBook, StoredSilences
+from worker.core.codec import (
+    DecodedBatch,
+    DecodedLabels,
+    Reject,
+    dead_letter,
+    decode_feedback,
+    decode_labels,
+    decode_predictions,
+    encode,
+)
 from worker.core.cut import Captured, Cut
 from worker.core.detectors.refit import RefitPool
-from worker.core.events import InputTopic, Output, RawBatch, RejectCode
-from worker.core.monitor import Monitor
+from worker.core.events import (
+    FeedbackEvent,
+    InputTopic,
+    Output,
+    RawBatch,
+    RejectCode,
+    SilenceFeedback,
+    UndoFeedback,
+)
+from worker.core.monitor import Home, Monitor
 from worker.core.options import EngineOptions
 from worker.core.snapshot import SnapshotError, unpack
 from worker.core.state import decoded
+from worker.core.telling import Told
 
 _OFFSET = attrgetter("offset")
 _TRACE_MASK = 2**64 - 1
@@ -32,6 +52,7 @@ class Topics(NamedTuple):
 
     predictions: str = "predictions"
     labels: str = "labels"
+    feedback: str = "feedback"
 
 
 class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,6 +60,7 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     last_offset: int
     rejects_trace: int
+    silences: StoredSilences
 
 
 class Shard:
@@ -50,6 +72,7 @@ class Shard:
         self._options = options
         self._refits = refits
         self._monitors: dict[str, Monitor] = {}
+        self._silences = SilenceBook(options.alerts.feedback_max)
         self._last_offset = -1
         self._rejects_trace = 0
         self._traces: dict[str, int] = {}
@@ -67,8 +90,13 @@ class Shard:
         """Process consecutive records; return the outputs, dead letters among them, and what was rejected."""
         if not batch.offsets:
             return [], []
-        out, rejects = self._labels(batch) if batch.topic is InputTopic.LABELS else self._predictions(batch)
-        topic = self._topics.labels if batch.topic is InputTopic.LABELS else self._topics.predictions
+        match batch.topic:
+            case InputTopic.LABELS:
+                (out, rejects), topic = self._labels(batch), self._topics.labels
+            case InputTopic.FEEDBACK:
+                (out, rejects), topic = self._feedback(batch), self._topics.feedback
+            case _:
+                (out, rejects), topic = self._predictions(batch), self._topics.predictions
         for reject in rejects:
             self._rejects_trace += _hash(f"{topic} {batch.offsets[reject.row]} {reject.code}")
             out.append(dead_letter(batch, reject, topic))
@@ -102,6 +130,59 @@ class Shard:
             out += self._to_change(model_id).label(events, offsets[places], times[places])
         return out, decoded.rejects
 
+    def _feedback(self, batch: RawBatch) -> tuple[list[Output], list[Reject]]:
+        """Take what people say. Every shard gets the same records, so only the first one keeps what cannot be used."""
+        decoded = decode_feedback(batch, record_bytes_max=self._options.record_bytes_max)
+        out: list[Output] = []
+        for row, event in zip(decoded.rows, decoded.events, strict=True):
+            if self._silences.is_new(event):
+                out += self._apply(event, batch.offsets[row], batch.timestamps_ms[row])
+        return out, decoded.rejects if self._speaks_for_all else []
+
+    @property
+    def _speaks_for_all(self) -> bool:
+        """Whether this shard tells what concerns all of them."""
+        return self._partition == 0
+
+    def _apply(self, event: FeedbackEvent, offset: int, now_ms: int) -> list[Output]:
+        """Take one feedback event; `now_ms` is the time of its record."""
+        if isinstance(event, SilenceFeedback):
+            silence = self._silences.add(event, now_ms)
+            if silence is None:
+                why = "feedback_max: too many silences are in force (engine.alerts.feedback_max): undo some"
+                return self._tell_for_all(audits.refused(event, why, self._partition, offset))
+            return self._tell_for_all(audits.silenced(silence, self._partition, offset))
+        if isinstance(event, UndoFeedback):
+            return self._undo(event, offset)
+        if event.shard != self._partition:
+            return []
+        if event.model_id not in self._monitors:
+            why = "unknown_incident: this shard watches no such model"
+            return [self._output(audits.refused(event, why, self._partition, offset))]
+        return self._to_change(event.model_id).feedback(event, offset)
+
+    def _undo(self, event: UndoFeedback, offset: int) -> list[Output]:
+        silence = self._silences.remove(event.undoes)
+        if silence is not None:
+            out = self._tell_for_all(audits.unsilenced(event, silence, self._partition, offset))
+            held = [model_id for model_id, monitor in self._monitors.items() if monitor.holds_back]
+            return out + [each for model_id in held for each in self._to_change(model_id).reconsider(offset)]
+        whose = next((name for name, monitor in self._monitors.items() if monitor.has_effect(event.undoes)), None)
+        if whose is not None:
+            return self._to_change(whose).undo(event, offset)
+        if self._silences.is_known(event.undoes):
+            return []
+        why = "unknown_feedback: there was none of that id, or too long ago"
+        return self._tell_for_all(audits.refused(event, why, self._partition, offset))
+
+    def _tell_for_all(self, told: Told) -> list[Output]:
+        return [self._output(told)] if self._speaks_for_all else []
+
+    def _output(self, told: Told) -> Output:
+        value = None if told.record is None else encode(told.record)
+        self._rejects_trace += _hash(f"{told.topic} {told.offset} {value!r}")
+        return Output(told.topic, self._partition, told.offset, told.key.encode(), value)
+
     def _route(self, decoded: DecodedBatch | DecodedLabels) -> dict[str, list[int]]:
         """Group the places of events by model, in order of first appearance; reject what is beyond `models_max`."""
         groups: dict[str, list[int]] = defaultdict(list)
@@ -117,7 +198,8 @@ class Shard:
         return groups
 
     def _new_monitor(self, model_id: str) -> Monitor:
-        return Monitor(model_id, self._partition, self._topics.predictions, self._options, self._refits)
+        home = Home(self._partition, self._topics.predictions, self._topics.labels)
+        return Monitor(model_id, home, self._options, self._refits, self._silences)
 
     def _to_change(self, model_id: str) -> Monitor:
         """Return a monitor that something is about to happen to."""
@@ -128,14 +210,13 @@ class Shard:
         self._untraced.add(model_id)
         return monitor
 
-    @property
-    def wants_tick(self) -> bool:
-        """Whether a tick could do anything."""
-        return any(monitor.wants_tick for monitor in self._monitors.values())
+    def wants_tick(self, now_ms: int) -> bool:
+        """Whether a tick at `now_ms` could do anything."""
+        return any(monitor.wants_tick(now_ms) for monitor in self._monitors.values())
 
     def tick(self, now_ms: int) -> list[Output]:
         """The partition has been idle: let every monitor close what is over at `now_ms`."""
-        wanting = [model_id for model_id, monitor in self._monitors.items() if monitor.wants_tick]
+        wanting = [model_id for model_id, monitor in self._monitors.items() if monitor.wants_tick(now_ms)]
         return [output for model_id in wanting for output in self._to_change(model_id).tick(now_ms, self._last_offset)]
 
     # Storing and restoring.
@@ -147,7 +228,8 @@ class Shard:
         due = [model_id for model_id in self._monitors if model_id in self._changed or model_id not in stored]
         self._cut = Cut(due, stored)
         self._changed = {}
-        return msgspec.msgpack.encode(_Header(self._last_offset, self._rejects_trace & _TRACE_MASK))
+        header = _Header(self._last_offset, self._rejects_trace & _TRACE_MASK, self._silences.state())
+        return msgspec.msgpack.encode(header)
 
     def take_captured(self, bytes_max: int) -> list[Captured]:
         """Return more of the open cut, about `bytes_max` bytes of it; nothing when it is complete, which ends it."""
@@ -162,6 +244,7 @@ class Shard:
         """Take over what `begin_cut` returned, and the order of the monitors. Raises SnapshotError."""
         try:
             known = decoded(header, _Header)
+            self._silences.restore(known.silences)
         except ValueError as error:
             raise SnapshotError(f"the header of the shard: {error}") from None
         if self._monitors.keys() != set(model_ids):
@@ -194,6 +277,7 @@ class Shard:
         """Return a checksum of all state: equal digests, equal futures. It walks everything; not for every batch."""
         total = blake2b(digest_size=16)
         total.update(f"{self._last_offset} {self._rejects_trace & _TRACE_MASK}".encode())
+        total.update(msgspec.msgpack.encode(self._silences.state()))
         for model_id, monitor in self._monitors.items():
             total.update(model_id.encode())
             for name, array in sorted(monitor.state().items()):

@@ -1,29 +1,31 @@
 """Alerts that stand for a state of affairs: opened when something is not as it should be, resolved when it is again.
 
-    (none) --some subject is affected--> open --another one, or worse--> open --none for a while--> (none)
-           opened                        updated (at most every update_ms)    resolved
+    (none) --some subject is affected--> open --still so at a look--> open --none for a while--> (none)
+           opened                             updated                      resolved
 
 A *subject* is a feature, a segment, or the events as such. All affected subjects of one kind are one incident: forty
-features that vanish at once are one alert with forty lines, not forty alerts.
+features that vanish at once are one alert with forty lines, not forty alerts. An open one is told of at every look at
+which some subject is affected, as it is then; how often that is published is not decided here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
 from worker.core.events import AlertEvent, AlertKind, Changed, ChangeEvidence, EvidenceRow, SegmentName
 from worker.core.identity import derived_id
-from worker.core.state import COUNT_MAX, refuse_if
-from worker.core.telling import Owner, Told
+from worker.core.options import EngineOptions
+from worker.core.seen import Seen
+from worker.core.state import COUNT_MAX
+from worker.core.telling import Owner, Place, Told, evidence_rows
 
 Severity = Literal["info", "warning", "critical"]
 Pattern = Literal["sudden", "gradual", "recurring"]
 _RANK: Mapping[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
+_NAME, _EFFECT = attrgetter("changed.name"), attrgetter("changed.effect")
 _Time = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
-
-SUBJECTS_TOLD_MAX = 1_000
-"""Names kept of an open incident, to know which subjects are new."""
 
 
 class Finding(NamedTuple):
@@ -44,6 +46,19 @@ class Moment(NamedTuple):
     """Events of the window that was looked at."""
     looked_at: int
     """Subjects that could have been affected."""
+    place: Place | None = None
+    """The prediction that made it known, where the record at `offset` may be another, or its time is known."""
+
+    @classmethod
+    def at(cls, seen: Seen, row: int, events: int, looked_at: int) -> "Moment":
+        """Return the moment of an event."""
+        offset = int(seen.offsets[row])
+        return cls(int(seen.watermarks_ms[row]), offset, events, looked_at, Place(offset, int(seen.times_ms[row])))
+
+    @property
+    def known_at(self) -> Place:
+        """The prediction that made it known: what incidents and their steps are named by."""
+        return self.place or Place(self.offset, self.now_ms)
 
 
 class OpenStanding(Struct, forbid_unknown_fields=True):
@@ -51,22 +66,27 @@ class OpenStanding(Struct, forbid_unknown_fields=True):
 
     opened_ms: _Time
     opened_offset: Annotated[int, Meta(ge=-1)]
+    """Of the prediction that made it known."""
     affected_ms: _Time
     """The last look at which some subject was affected."""
-    told_ms: _Time
     severity: Severity
-    subjects: list[str]
-    """Told so far."""
+    """As of that look."""
     worst: Changed
+    """As of that look."""
     pattern: Pattern | None = None
 
 
 class StandingOptions(NamedTuple):
-    """How often an incident may speak, what it shows, and for how long all must be well before it is over."""
+    """For how long all must be well before an incident is over, and what it shows."""
 
-    update_ms: int
     quiet_looks: int
     features_max: int
+    evidence_max: int
+
+    @classmethod
+    def of(cls, options: EngineOptions) -> "StandingOptions":
+        """Take what is needed of all options."""
+        return cls(options.standing.quiet_looks, options.standing.features_max, options.incident.evidence_max)
 
 
 class StoredStanding(Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,46 +113,27 @@ class Standing:
         self._options = options
         self._describe = describe
         self._segment = segment
+        whose = () if segment is None else (segment.name, segment.value)
+        self._fingerprint = derived_id("fingerprint", kind, owner.model_id, owner.shard, *whose)
         self._quiet = 0
         self.open: OpenStanding | None = None
 
-    def look(
-        self,
-        findings: Sequence[Finding],
-        moment: Moment,
-        pattern: Pattern | None = None,
-        evidence: Sequence[EvidenceRow] = (),
-    ) -> list[Told]:
+    def look(self, findings: Sequence[Finding], moment: Moment, pattern: Pattern | None = None) -> list[Told]:
         """Take what is affected now, all of it; return the step to be told, if any."""
         if not findings:
             return self._look_at_nothing(moment)
         self._quiet = 0
-        ranked = sorted(findings, key=lambda each: (-each.changed.effect, each.changed.name))
-        severity = max((each.severity for each in ranked), key=_RANK.__getitem__)
-        names = [each.changed.name for each in ranked]
-        incident = self.open
+        # Stable: those of the same effect are in the order of their names.
+        ranked = sorted(sorted(findings, key=_NAME), key=_EFFECT, reverse=True)
+        severity = max({each.severity for each in ranked}, key=_RANK.__getitem__)
+        worst, incident = ranked[0].changed, self.open
         if incident is None:
-            self.open = incident = OpenStanding(
-                moment.now_ms,
-                moment.offset,
-                moment.now_ms,
-                moment.now_ms,
-                severity,
-                names[:SUBJECTS_TOLD_MAX],
-                ranked[0].changed,
-                pattern,
-            )
-            return [self._told("opened", incident, ranked, moment, evidence)]
-        incident.affected_ms = moment.now_ms
-        new = [name for name in names if name not in incident.subjects]
-        rose = _RANK[severity] > _RANK[incident.severity]
-        if not (new or rose) or moment.now_ms - incident.told_ms < self._options.update_ms:
-            return []
-        incident.told_ms, incident.worst = moment.now_ms, ranked[0].changed
-        incident.severity = severity if rose else incident.severity
+            opened = OpenStanding(moment.now_ms, moment.known_at.offset, moment.now_ms, severity, worst, pattern)
+            self.open = opened
+            return [self._told("opened", opened, ranked, moment)]
+        incident.affected_ms, incident.severity, incident.worst = moment.now_ms, severity, worst
         incident.pattern = pattern or incident.pattern
-        incident.subjects = (incident.subjects + new)[:SUBJECTS_TOLD_MAX]
-        return [self._told("updated", incident, ranked, moment, evidence)]
+        return [self._told("updated", incident, ranked, moment)]
 
     def _look_at_nothing(self, moment: Moment) -> list[Told]:
         self._quiet += 1
@@ -143,7 +144,7 @@ class Standing:
     def close(self, moment: Moment) -> list[Told]:
         """Resolve the incident if one is open: all is well, or what is now has been taken for normal."""
         incident, self.open = self.open, None
-        return [] if incident is None else [self._told("resolved", incident, [], moment, ())]
+        return [] if incident is None else [self._told("resolved", incident, [], moment)]
 
     def _told(
         self,
@@ -151,16 +152,14 @@ class Standing:
         incident: OpenStanding,
         ranked: Sequence[Finding],
         moment: Moment,
-        evidence: Sequence[EvidenceRow],
     ) -> Told:
-        owner, segment = self._owner, self._segment
-        whose = () if segment is None else (segment.name, segment.value)
-        fingerprint = derived_id("fingerprint", self._kind, owner.model_id, owner.shard, *whose)
-        incident_id = derived_id("incident", fingerprint, incident.opened_offset, incident.opened_ms)
+        owner = self._owner
+        # Of when it opened nothing: that may depend on how predictions and labels come one after the other.
+        incident_id = derived_id("incident", self._fingerprint, incident.opened_offset)
         record = AlertEvent(
-            alert_id=derived_id("alert", incident_id, status, moment.offset),
+            alert_id=derived_id("alert", incident_id, status, moment.known_at.offset),
             incident_id=incident_id,
-            fingerprint=fingerprint,
+            fingerprint=self._fingerprint,
             kind=self._kind,
             status=status,
             severity=incident.severity,
@@ -173,17 +172,22 @@ class Standing:
             opened_at_ms=incident.opened_ms,
             last_flagged_ms=incident.affected_ms,
             resolved_at_ms=moment.now_ms if status == "resolved" else None,
-            evidence=list(evidence),
+            evidence=self._evidence(incident.worst, moment),
             change=ChangeEvidence(
                 changed=[each.changed for each in ranked[: self._options.features_max]],
                 changed_count=len(ranked),
                 looked_at=moment.looked_at,
                 events=moment.events,
                 pattern=incident.pattern,
-                segment=segment,
+                segment=self._segment,
             ),
         )
         return owner.alert(record, moment.offset)
+
+    def _evidence(self, worst: Changed, moment: Moment) -> list[EvidenceRow]:
+        """Return the first event of the window in which the worst was found, and the one that made it known."""
+        places = (Place(worst.since_offset, worst.since_ms), moment.known_at)
+        return evidence_rows(self._owner, places, self._options.evidence_max)
 
     def _summary(self, status: str, incident: OpenStanding, affected: int) -> str:
         where = "" if self._segment is None else f" [{self._segment.name} = {self._segment.value}]"
@@ -198,12 +202,5 @@ class Standing:
         return StoredStanding(self._quiet, self.open)
 
     def restore(self, stored: StoredStanding) -> None:
-        """Take over what `state` gave; ValueError for what cannot be."""
-        refuse_if(
-            "stored alert",
-            {
-                "it tells of too many subjects": stored.open is not None
-                and len(stored.open.subjects) > SUBJECTS_TOLD_MAX
-            },
-        )
+        """Take over what `state` gave."""
         self._quiet, self.open = stored.quiet, stored.open

@@ -1,11 +1,30 @@
 """What is to be told, and by whom: records with the offset that caused each."""
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
-from worker.core.events import AlertEvent, MaintenanceEvent, MetricEvent, OutputTopic, PerformanceEvent, ScoreEvent
+from worker.core.events import (
+    AlertEvent,
+    AuditEvent,
+    EvidenceRow,
+    MaintenanceEvent,
+    MetricEvent,
+    OutputTopic,
+    PerformanceEvent,
+    ScoreEvent,
+)
 from worker.core.identity import derived_id
+from worker.core.state import COUNT_MAX
+
+
+class Place(NamedTuple):
+    """Where a prediction can be read again: its offset, and its event time."""
+
+    offset: Annotated[int, Meta(ge=-1, le=COUNT_MAX)]
+    time_ms: Annotated[int, Meta(ge=0, le=COUNT_MAX)]
 
 
 class Told(NamedTuple):
@@ -14,10 +33,13 @@ class Told(NamedTuple):
     topic: OutputTopic
     offset: int
     key: str
-    record: AlertEvent | MetricEvent | PerformanceEvent | MaintenanceEvent | ScoreEvent
+    record: AlertEvent | MetricEvent | PerformanceEvent | MaintenanceEvent | ScoreEvent | AuditEvent | None
+    """None is a tombstone."""
 
     def of_version(self, version: str | None) -> "Told":
         """Return the same as of a model's version."""
+        if self.record is None or isinstance(self.record, AuditEvent):
+            return self
         return self._replace(record=msgspec.structs.replace(self.record, model_version=version))
 
 
@@ -54,3 +76,9 @@ class Owner:
             **facts,
         )
         return Told(OutputTopic.MAINTENANCE, offset, self.model_id, record)
+
+
+def evidence_rows(owner: Owner, places: Iterable[Place], rows_max: int) -> list[EvidenceRow]:
+    """Return predictions as evidence, in stream order, each once; the latest ones where there are too many."""
+    found = sorted(dict(places).items())[-rows_max:]
+    return [EvidenceRow(owner.topic, owner.shard, offset, None, time_ms, None) for offset, time_ms in found]

@@ -8,6 +8,8 @@ from msgspec import Meta, Struct
 from worker.core.events import PredictionEvent
 
 HORIZON_EVENTS = 50
+APPEARED_SHARE = 0.2
+"""A version that has this share of the latest events is about to take over, or stays beside the other one."""
 TAKEOVER_SHARE = 0.9
 """A version has taken over when about this share of the latest events is its; two that share the traffic never do."""
 
@@ -18,6 +20,7 @@ class StoredVersions(Struct, frozen=True, forbid_unknown_fields=True):
     current: str | None
     candidate: str | None
     share: Annotated[float, Meta(ge=0.0, le=1.0)]
+    has_appeared: bool = False
 
 
 class VersionWatch:
@@ -27,18 +30,29 @@ class VersionWatch:
         self.current: str | None = None
         self._candidate: str | None = None
         self._share = 0.0
+        self._has_appeared = False
+        self.appeared_at: list[int] = []
+        """Places in the events last taken in at which a version appeared or took over."""
 
     def until_takeover(self, events: Sequence[PredictionEvent]) -> int | None:
         """Take in events up to the one with which another version has taken over.
 
         Return how many events that were, or None if all of them were taken in without that.
         """
+        self.appeared_at = []
         versions = [event.model_version for event in events]
         if self._candidate is None and set(versions) <= {self.current, None}:
             return None
         for place, version in enumerate(versions, start=1):
-            if version is not None and self._takes_over(version):
+            if version is None:
+                continue
+            if self._takes_over(version):
+                self.appeared_at.append(place - 1)
+                self._has_appeared = False
                 return place
+            if self._share >= APPEARED_SHARE and not self._has_appeared:
+                self._has_appeared = True
+                self.appeared_at.append(place - 1)
         return None
 
     def _takes_over(self, version: str) -> bool:
@@ -46,7 +60,7 @@ class VersionWatch:
             self.current = version
         is_other = version not in (self.current, self._candidate)
         if is_other and (self._candidate is None or self._share < 1.0 / HORIZON_EVENTS):
-            self._candidate, self._share = version, 0.0
+            self._candidate, self._share, self._has_appeared = version, 0.0, False
         if self._candidate is None:
             return False
         self._share += (float(version == self._candidate) - self._share) / HORIZON_EVENTS
@@ -54,13 +68,14 @@ class VersionWatch:
             self.current, self._candidate, self._share = self._candidate, None, 0.0
             return True
         if self._share < 0.1 / HORIZON_EVENTS:
-            self._candidate, self._share = None, 0.0
+            self._candidate, self._share, self._has_appeared = None, 0.0, False
         return False
 
     def state(self) -> StoredVersions:
         """Return what is to be stored."""
-        return StoredVersions(self.current, self._candidate, self._share)
+        return StoredVersions(self.current, self._candidate, self._share, self._has_appeared)
 
     def restore(self, stored: StoredVersions) -> None:
         """Take over what `state` gave."""
         self.current, self._candidate, self._share = stored.current, stored.candidate, stored.share
+        self._has_appeared = stored.has_appeared

@@ -35,7 +35,7 @@ OVERRIDES = {
     "engine.pane_ms": 5_000,
     "engine.pane_grace_ms": 1_000,
     "engine.incident.quiet_ms": 3_000,
-    "engine.incident.update_ms": 5_000,
+    "engine.alerts.noise.update_ms": 5_000,
     "engine.performance.pane_ms": 5_000,
     "engine.performance.label_wait_max_ms": 60_000,
     "engine.performance.windows_ms": [10_000, 30_000],

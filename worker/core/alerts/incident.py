@@ -83,8 +83,9 @@ class Incident(Struct, forbid_unknown_fields=True):
 class IncidentLife:
     """Opens, updates and resolves the incidents of one monitor; at most one is open."""
 
-    def __init__(self, options: IncidentOptions) -> None:
+    def __init__(self, options: IncidentOptions, update_ms: int) -> None:
         self._options = options
+        self._update_ms = update_ms
         self.open: Incident | None = None
 
     def flag(self, event: Flagged, alert_rate: float) -> tuple[Step | None, bool]:
@@ -107,7 +108,7 @@ class IncidentLife:
         before, incident.severity = incident.severity, self._severity(incident, alert_rate)
         rose = _RANK[incident.severity] > _RANK[before]
         again = incident.severity == "critical" and incident.told_critical_ms is not None
-        rested = now_ms - incident.told_ms >= self._options.update_ms
+        rested = now_ms - incident.told_ms >= self._update_ms
         grown = incident.flagged >= 2 * incident.told_flagged
         return (rose and (rested or not again)) or (grown and rested)
 

@@ -64,10 +64,10 @@ class OpenIncident(Struct, frozen=True, forbid_unknown_fields=True):
 class IncidentDesk:
     """Runs the incident life of one monitor."""
 
-    def __init__(self, options: IncidentOptions, origin: Origin) -> None:
+    def __init__(self, options: IncidentOptions, origin: Origin, update_ms: int) -> None:
         self._options = options
         self._origin = origin
-        self._life = IncidentLife(options)
+        self._life = IncidentLife(options, update_ms)
         self._portrait: _Portrait | None = None
 
     def process(self, seen: Verdicts, explain: Explain) -> Iterator[tuple[int, AlertEvent]]:

@@ -43,9 +43,7 @@ class DriftWatch:
         self._table = columns
         self._codes = options.categories_max + 1
         self._seed = options.seed
-        standing = StandingOptions(
-            options.standing.update_ms, options.standing.quiet_looks, options.standing.features_max
-        )
+        standing = StandingOptions.of(options)
         self.inputs = Standing("drift.input", owner, standing, _input_sentence)
         self.predictions = Standing("drift.prediction", owner, standing, _prediction_sentence)
         self.multivariate = Standing("drift.multivariate", owner, standing, _multivariate_sentence)
@@ -184,7 +182,7 @@ class DriftWatch:
             (self.predictions, of_prediction, columns[columns == 0], 1),
             (self.inputs, of_inputs, columns[columns != 0], len(self._is_categorical) - 1),
         ):
-            moment = self._moment(seen, row, self._window_of(self.windows, places), looked_at)
+            moment = Moment.at(seen, row, self._window_of(self.windows, places), looked_at)
             told += standing.look(found, moment, self._pattern(places))
         self.open_blocks = self.open_blocks + 1 if self.predictions.open or self.inputs.open else 0
         return told
@@ -244,9 +242,6 @@ class DriftWatch:
         length = windows.lengths[int(windows.affected[worst])]
         return min(length, windows.blocks) * self.options.block_events
 
-    def _moment(self, seen: Seen, row: int, events: int, looked_at: int) -> Moment:
-        return Moment(int(seen.watermarks_ms[row]), int(seen.offsets[row]), events, looked_at)
-
     def _pattern(self, places: I64) -> Pattern | None:
         windows = self.windows
         if len(places) == 0:
@@ -264,7 +259,7 @@ class DriftWatch:
         windows = dependence.windows
         places = np.array([each.place for each in affected], dtype=np.int64)
         findings = [self._relation(windows, each) for each in affected]
-        moment = self._moment(seen, row, self._window_of(windows, places), len(windows.affected))
+        moment = Moment.at(seen, row, self._window_of(windows, places), len(windows.affected))
         told = self.multivariate.look(_once(findings), moment)
         self.open_dependence = 0 if self.multivariate.open is None else self.open_dependence + 1
         if self.open_dependence * self.options.block_events >= self.options.adopt_events:
@@ -295,7 +290,7 @@ class DriftWatch:
             return []
         blocks = min(self.open_blocks, options.blocks_max)
         now = windows.total(blocks).copy()
-        moment = self._moment(seen, row, blocks * options.block_events, len(self._is_categorical))
+        moment = Moment.at(seen, row, blocks * options.block_events, len(self._is_categorical))
         told = self.inputs.close(moment) + self.predictions.close(moment) + self.multivariate.close(moment)
         old = windows.reference.copy()
         if outgrown(old, now) or blocks * options.block_events < options.reference_events:

@@ -4,8 +4,29 @@ The JSON Schemas in `schemas/` are generated from this package. Fields are only 
 All times are milliseconds since the epoch, in event time; "not enough data yet" is null, never 0.
 """
 
-from worker.core.events.alerts import AlertEvent, AlertKind, DetectorScore, EvidenceRow, FeatureEvidence
+from worker.core.events.alerts import (
+    AlertEvent,
+    AlertKind,
+    DetectorScore,
+    EvidenceRow,
+    FeatureEvidence,
+    GoodPane,
+    Headline,
+    Situation,
+    StaleEvidence,
+)
+from worker.core.events.audit import AuditEvent
 from worker.core.events.changes import Changed, ChangeEvidence
+from worker.core.events.feedback import (
+    FalsePositiveFeedback,
+    FeedbackEvent,
+    IgnoreFeedback,
+    IncidentFeedback,
+    Scope,
+    SilenceFeedback,
+    TruePositiveFeedback,
+    UndoFeedback,
+)
 from worker.core.events.inputs import (
     FEATURES_PER_EVENT_MAX,
     NAME_CHARS_MAX,
@@ -43,6 +64,7 @@ __all__ = [
     "AccuracyEstimate",
     "AlertEvent",
     "AlertKind",
+    "AuditEvent",
     "BucketCounts",
     "ChangeEvidence",
     "Changed",
@@ -51,10 +73,16 @@ __all__ = [
     "ColumnMetric",
     "DetectorScore",
     "EvidenceRow",
+    "FalsePositiveFeedback",
     "FeatureEvidence",
     "FeatureValue",
+    "FeedbackEvent",
+    "GoodPane",
+    "Headline",
     "HistogramRecord",
     "Identifier",
+    "IgnoreFeedback",
+    "IncidentFeedback",
     "InputTopic",
     "LabelEvent",
     "LabelLag",
@@ -71,8 +99,14 @@ __all__ = [
     "RawBatch",
     "RegressionParts",
     "RejectCode",
+    "Scope",
     "ScoreEvent",
     "ScoreHistogram",
     "SegmentName",
+    "SilenceFeedback",
+    "Situation",
+    "StaleEvidence",
     "Timestamp",
+    "TruePositiveFeedback",
+    "UndoFeedback",
 ]

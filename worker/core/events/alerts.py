@@ -69,7 +69,59 @@ AlertKind = Literal[
     "quality.schema",
     "quality.timestamp",
     "quality.type",
+    "stale.labels",
+    "stale.predictions",
 ]
+
+
+class Headline(Struct, frozen=True):
+    """The worst of an alert in one line, whatever its kind: what was observed, and what is expected."""
+
+    name: str
+    """Of the feature, segment or metric; empty for the events as such."""
+    measure: str
+    observed: float | bool | str | None
+    expected: float | None
+    low: float | None
+    high: float | None
+    """The band of what is expected, or the interval of what was observed; the alert's evidence tells which."""
+
+
+class StaleEvidence(Struct, frozen=True, kw_only=True):
+    """A stream that used to speak and does not any more."""
+
+    silent_ms: int
+    usual_ms: int
+    """The second longest silence of the last two to three weeks."""
+    limit_ms: int
+    last_ms: int
+    """Event time of the last record."""
+    last_offset: int
+    records: int
+    """So far."""
+
+
+class GoodPane(Struct, frozen=True):
+    """The last pane in which nothing was wrong that this alert is about."""
+
+    start_ms: int
+    end_ms: int
+
+
+class Situation(Struct, frozen=True, kw_only=True):
+    """Incidents of one model that overlap in time, and the one that is likely the cause of the others.
+
+    It began first; of those that began together it is the first on the way from the data over detectors to labels.
+    """
+
+    situation_id: str
+    opened_at_ms: int
+    incidents: int
+    """So far, this one included."""
+    open_incidents: int
+    cause_incident_id: str
+    cause_kind: AlertKind
+    cause_summary: str
 
 
 class AlertEvent(Struct, frozen=True, kw_only=True):
@@ -104,10 +156,26 @@ class AlertEvent(Struct, frozen=True, kw_only=True):
     features: list[FeatureEvidence] = []
     """Of that event, largest contribution first."""
     evidence: list[EvidenceRow] = []
-    """The most anomalous events so far, or the latest wrong answers, in stream order."""
+    """The most anomalous events so far, the latest wrong answers, or the first event of the window and the one that made
+    it known; in stream order."""
     disagreement: bool = False
     """Whether the detectors contradict each other about that event."""
     performance: LimitEvidence | None = None
     """Of the kinds `performance.*`, `label.*` and `drift.concept`."""
     change: ChangeEvidence | None = None
     """Of the kinds `anomaly.rate`, `bias.*`, `quality.*` and `drift.*` without `drift.concept`."""
+    stale: StaleEvidence | None = None
+    """Of the kinds `stale.*`."""
+    headline: Headline | None = None
+    strength: float = 0.0
+    """How far it is beyond its threshold, in doublings; at most 8."""
+    onset_ms: int | None = None
+    """Event time at which the condition began; the incident may have opened later."""
+    duration_ms: int | None = None
+    """From opening to resolution."""
+    updates: int = 0
+    """Times that it was updated so far."""
+    flapping: bool = False
+    """The condition comes and goes: the incident stays open until it has been calm for long."""
+    last_good: GoodPane | None = None
+    situation: Situation | None = None

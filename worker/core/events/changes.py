@@ -25,7 +25,7 @@ class Changed(Struct, frozen=True, kw_only=True):
     """Corrected for all features that were looked at, where a test has decided."""
     since_offset: int
     since_ms: int
-    """First event of the window in which it was found."""
+    """First event of the window in which it was found; of labels: the prediction that was labelled first in it."""
     detail: str | None = None
     """What else there is to say: the new category, the type that came instead, `added` or `vanished`."""
 

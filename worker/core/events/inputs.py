@@ -67,5 +67,7 @@ class RejectCode(StrEnum):
     """The timestamp is not RFC 3339 with a time zone, nor epoch milliseconds between 1970 and 9999."""
     TIMESTAMP_IN_FUTURE = "timestamp_in_future"
     """The event claims to be later than its Kafka record by more than `future_max_ms`."""
+    UNKNOWN_FIELD = "unknown_field"
+    """Of `feedback` alone: a field that does not exist. A slip there could silence everything."""
     MODELS_MAX = "models_max"
     """The shard already watches `models_max` other models."""

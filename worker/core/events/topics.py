@@ -10,12 +10,16 @@ class InputTopic(StrEnum):
 
     PREDICTIONS = "predictions"
     LABELS = "labels"
+    FEEDBACK = "feedback"
+    """One partition for all shards: each of them gets every record."""
     STATE = "state"
     """The worker's own: read back at a restore only, never by the engine."""
 
 
 class RawBatch(NamedTuple):
     """Consecutive records of one input partition as columns of equal length, oldest first.
+
+    `partition` is the shard that they are for: of `feedback` each shard gets the same records.
 
     Offsets may have gaps (compaction, transaction markers) but only ever grow. `keys` and `headers` are kept
     for dead letters alone.
@@ -34,6 +38,8 @@ class OutputTopic(StrEnum):
     """Where an output record goes; the sink maps it to a configured topic name."""
 
     ALERTS = "alerts"
+    INCIDENTS = "incidents"
+    """Compacted: the latest step of each open incident by fingerprint, and a tombstone when it is resolved."""
     METRICS = "metrics"
     MAINTENANCE = "maintenance"
     SCORES = "scores"

@@ -4,6 +4,13 @@ The edges read TOML and the environment (`worker.settings`); the core only ever 
 Defaults are meant to be right for a stream nobody has described: point the worker at a topic and go.
 """
 
+from worker.core.options.alerts import (
+    AlertOptions,
+    KindNoiseOptions,
+    NoiseOptions,
+    StaleOptions,
+    WindowOptions,
+)
 from worker.core.options.change import (
     BiasOptions,
     DriftColumnOptions,
@@ -38,6 +45,7 @@ from worker.core.options.units import Count, Milliseconds, Share
 __all__ = [
     "DEFAULT_LIMITS",
     "DETECTORS",
+    "AlertOptions",
     "BiasOptions",
     "CalibrationOptions",
     "ConceptDriftOptions",
@@ -50,20 +58,24 @@ __all__ = [
     "ForestOptions",
     "HalfSpaceOptions",
     "IncidentOptions",
+    "KindNoiseOptions",
     "LimitOptions",
     "Milliseconds",
     "ModelDetectionOptions",
     "ModelPerformanceOptions",
     "NeighboursOptions",
+    "NoiseOptions",
     "PerformanceOptions",
     "QualityOptions",
     "RangeOptions",
     "RateOptions",
     "ReportOptions",
     "Share",
+    "StaleOptions",
     "StandingAlertOptions",
     "SvmOptions",
     "TailsOptions",
     "UnivariateOptions",
+    "WindowOptions",
     "contradictions",
 ]

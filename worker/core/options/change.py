@@ -4,16 +4,15 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from worker.core.options.units import Count, Milliseconds, Share
+from worker.core.options.units import Count, Share
 
 _Frequency = Annotated[int, Meta(ge=0, le=2**40)]
 _Bucket = Annotated[int, Meta(ge=-(2**16), le=2**16)]
 
 
 class StandingAlertOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """Alerts about many events: how often one may speak, what it shows, and when it is over."""
+    """Alerts about many events: when one is over, and what it shows."""
 
-    update_ms: Milliseconds = 60_000
     quiet_looks: Count = 2
     """Looks in a row at which nothing is affected any more."""
     features_max: Annotated[int, Meta(ge=1, le=100)] = 10

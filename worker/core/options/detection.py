@@ -51,7 +51,7 @@ class CalibrationOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class IncidentOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """When flagged events become one incident, how often it may speak, and when it is over (event time).
+    """When flagged events become one condition, what it shows, and when it is over (event time).
 
     It is over when both `quiet_ms` and `quiet_events` have passed without a flagged event. `burst_flagged_min`
     flagged events among about a hundred make it critical: on a clean stream one such event in a thousand is expected.
@@ -59,7 +59,6 @@ class IncidentOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
     quiet_ms: Annotated[int, Meta(ge=1)] = 30_000
     quiet_events: Annotated[int, Meta(ge=1)] = 100
-    update_ms: Annotated[int, Meta(ge=0)] = 60_000
     evidence_max: Annotated[int, Meta(ge=1, le=100)] = 10
     features_max: Annotated[int, Meta(ge=1, le=100)] = 5
     burst_flagged_min: Annotated[float, Meta(gt=1.0, lt=100.0)] = 5.0

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from worker.core.options.alerts import AlertOptions, alert_contradictions
 from worker.core.options.change import (
     BiasOptions,
     DriftOptions,
@@ -111,6 +112,7 @@ class EngineOptions(Struct, frozen=True, forbid_unknown_fields=True):
     quality: QualityOptions = QualityOptions()
     bias: BiasOptions = BiasOptions()
     univariate: UnivariateOptions = UnivariateOptions()
+    alerts: AlertOptions = AlertOptions()
     scores: Literal["off", "flagged", "all"] = "off"
     """Which events' verdicts are published on the topic `scores`."""
 
@@ -155,6 +157,7 @@ def contradictions(options: EngineOptions) -> list[str]:
     declared = [options.detectors, *(model.detectors for model in options.models if model.detectors is not None)]
     if any(not names or len(set(names)) < len(names) for names in declared):
         found.append("engine.detectors must name at least one detector, and none twice")
-    found += drift_contradictions(options.drift) + quality_contradictions(options.quality)
+    found += alert_contradictions(options.alerts) + drift_contradictions(options.drift)
+    found += quality_contradictions(options.quality)
     found += bias_contradictions(options.bias, options.performance.blocks_max * options.performance.block_labels)
     return found + performance_contradictions(options.performance, options.pane_ms)

@@ -23,6 +23,8 @@ class LimitOptions(Struct, frozen=True, forbid_unknown_fields=True):
     maximum: float | None = None
     drop: Annotated[float, Meta(ge=0.0)] | None = None
     rise: Annotated[float, Meta(ge=0.0)] | None = None
+    clear: Annotated[float, Meta(ge=0.0)] = 0.0
+    """How far on the right side of the limit the value must be before a breach is over, in the unit of the limit."""
 
 
 class ReportOptions(Struct, frozen=True, forbid_unknown_fields=True):
@@ -155,6 +157,8 @@ def _limit_problems(limit: LimitOptions) -> list[str]:
         found.append(f"of `{name}` more is better, or neither: say drop or minimum instead of rise")
     if limit.minimum is None and limit.maximum is None and limit.drop is None and limit.rise is None:
         found.append(f"`{name}` needs a minimum, maximum, drop or rise")
+    if any(limit.clear > each for each in (limit.drop, limit.rise) if each is not None):
+        found.append(f"clear of `{name}` must not be more than its drop or rise: it need not be above its reference")
     return found
 
 

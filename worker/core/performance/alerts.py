@@ -2,20 +2,18 @@
 
 from typing import Literal, NamedTuple
 
-from worker.core.events import AlertEvent, AlertKind, EvidenceRow, LimitEvidence, SegmentName
+from worker.core.events import AlertEvent, AlertKind, LimitEvidence, SegmentName
 from worker.core.identity import derived_id
 from worker.core.metric_names import COVERAGE, LAG_METRICS
 from worker.core.performance.concept import DriftStep
 from worker.core.performance.limits import Condition, Step
+from worker.core.telling import Owner, Place, evidence_rows
 
 
 class Subject(NamedTuple):
-    """Whose alert it is, and where its evidence can be read again."""
+    """Whose alert it is."""
 
-    model_id: str
-    model_version: str | None
-    shard: int
-    topic: str
+    owner: Owner
     segment: SegmentName | None
 
 
@@ -23,12 +21,14 @@ class Facts(NamedTuple):
     """What an alert tells beside the step itself."""
 
     now_ms: int
-    offset: int
+    place: Place
+    """The prediction that made it known."""
     confidence: float
     labels: int
     classes: list[str]
-    wrong: list[tuple[int, int]]
-    """Offset and time (ms) of the latest predictions that were wrong."""
+    evidence: list[Place]
+    """The latest predictions that were wrong, or where the window begins and what made it known."""
+    evidence_max: int
 
 
 def kind_of(condition: Condition) -> AlertKind:
@@ -106,10 +106,12 @@ def _record(
     kind, key = what
     status, severity, opened_ms, opened_offset = told
     segment = ("", "") if subject.segment is None else (subject.segment.name, subject.segment.value)
-    fingerprint = derived_id("fingerprint", kind, subject.model_id, subject.shard, key, *segment)
-    incident_id = derived_id("incident", fingerprint, opened_offset, opened_ms)
+    owner = subject.owner
+    fingerprint = derived_id("fingerprint", kind, owner.model_id, owner.shard, key, *segment)
+    # Of when it opened nothing: that may depend on how predictions and labels come one after the other.
+    incident_id = derived_id("incident", fingerprint, opened_offset)
     return AlertEvent(
-        alert_id=derived_id("alert", incident_id, status, facts.offset),
+        alert_id=derived_id("alert", incident_id, status, facts.place.offset),
         incident_id=incident_id,
         fingerprint=fingerprint,
         kind=kind,
@@ -117,16 +119,14 @@ def _record(
         severity=severity,
         summary=summary(subject, status, evidence),
         runbook=kind,
-        model_id=subject.model_id,
-        model_version=subject.model_version,
-        shard=subject.shard,
+        model_id=owner.model_id,
+        model_version=owner.model_version,
+        shard=owner.shard,
         timestamp_ms=facts.now_ms,
         opened_at_ms=opened_ms,
         last_flagged_ms=facts.now_ms,
         resolved_at_ms=facts.now_ms if status == "resolved" else None,
-        evidence=[
-            EvidenceRow(subject.topic, subject.shard, offset, None, time_ms, None) for offset, time_ms in facts.wrong
-        ],
+        evidence=evidence_rows(owner, facts.evidence, facts.evidence_max),
         performance=evidence,
     )
 
@@ -134,15 +134,16 @@ def _record(
 def summary(subject: Subject, status: str, evidence: LimitEvidence) -> str:
     """One sentence for a person who is woken by it."""
     where = "" if subject.segment is None else f" [{subject.segment.name} = {subject.segment.value}]"
+    whose = f"{subject.owner.model_id}{where}"
     name = evidence.metric.replace("_", " ")
     if status == "resolved":
-        return f"{subject.model_id}{where}: {name} is back at {evidence.observed:.4g}"
+        return f"{whose}: {name} is back at {evidence.observed:.4g}"
     if evidence.limit_kind == "drift":
         return (
-            f"{subject.model_id}{where}: the mean {name} rose from {evidence.reference:.3g} to {evidence.observed:.3g}"
+            f"{whose}: the mean {name} rose from {evidence.reference:.3g} to {evidence.observed:.3g}"
             f" ({evidence.detector})"
         )
-    text = f"{subject.model_id}{where}: {name} is {evidence.observed:.4g} ({evidence.low:.4g} to {evidence.high:.4g})"
+    text = f"{whose}: {name} is {evidence.observed:.4g} ({evidence.low:.4g} to {evidence.high:.4g})"
     if evidence.reference is None:
         text += f", the limit is {evidence.limit:.4g}"
     else:

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from worker.core.events import Changed, SegmentName
 from worker.core.kernels.arrays import I32
-from worker.core.options import BiasOptions, EngineOptions, StandingAlertOptions
+from worker.core.options import BiasOptions, EngineOptions
 from worker.core.performance.calibration_bias import calibration_outcomes, calibration_text, measures_of
 from worker.core.performance.gaps import Gap, GapKind, Rules, error_gaps, gap_kinds, share_gaps
 from worker.core.performance.groups import Groups, Sides
@@ -33,28 +33,28 @@ from worker.core.performance.windowed import (
     StoredWindowed,
     Windowed,
     due_sizes,
-    standing_options,
     window_sizes,
 )
-from worker.core.standing import Finding, Moment, Severity, Standing
+from worker.core.standing import Finding, Moment, Severity, Standing, StandingOptions
 from worker.core.state import COUNT_MAX, AnyArray, Arrays, refuse_if
-from worker.core.telling import Owner, Told
+from worker.core.telling import Owner, Place, Told
 
 _STORED = "stored bias"
 ALL_VALUES = "(all)"
 """Value of the segment of an alert that compares all of its values."""
 _CRITICAL = 2.0
 """Critical is what is so many times the limit."""
+UNKNOWN = Place(0, 0)
+"""Where a window begins of which that was not noted: somewhere since the beginning."""
 
 _Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
-_Offset = Annotated[int, Meta(ge=-1, le=COUNT_MAX)]
 
 
 class BiasSetup(NamedTuple):
     """What bias is looked at with."""
 
     options: BiasOptions
-    standing: StandingAlertOptions
+    standing: StandingOptions
     confidence: float
     block_labels: int
     blocks_max: int
@@ -63,7 +63,7 @@ class BiasSetup(NamedTuple):
     def of(cls, options: EngineOptions) -> "BiasSetup":
         """Take what is needed of all options."""
         own = options.performance
-        return cls(options.bias, options.standing, own.alert_confidence, own.block_labels, own.blocks_max)
+        return cls(options.bias, StandingOptions.of(options), own.alert_confidence, own.block_labels, own.blocks_max)
 
     @property
     def sizes(self) -> list[int]:
@@ -72,36 +72,40 @@ class BiasSetup(NamedTuple):
 
 
 class Begins:
-    """Which record ended each block: after it the next one begins."""
+    """The prediction that was labelled first in each block.
+
+    Labels have offsets of another topic, and which of the two comes first is chance; the prediction is the same.
+    """
 
     def __init__(self, blocks_max: int) -> None:
         self._blocks_max = blocks_max
-        self._ends: dict[int, int] = {}
+        self._places: dict[int, Place] = {}
 
-    def note(self, block: int, offset: int) -> None:
-        """A block is complete."""
-        self._ends[block] = offset
-        self._ends.pop(block - self._blocks_max - 1, None)
+    def note(self, block: int, place: Place) -> None:
+        """A prediction is labelled in a block; the first one counts."""
+        if block not in self._places:
+            self._places[block] = place
+            self._places.pop(block - self._blocks_max, None)
 
-    def offset(self, block: int) -> int:
-        """Return the first offset after the block before."""
-        return self._ends.get(block - 1, -1) + 1
+    def place(self, block: int) -> Place | None:
+        """Return the first one of a block; None if that is not known."""
+        return self._places.get(block)
 
-    def state(self) -> dict[int, int]:
+    def state(self) -> dict[int, Place]:
         """Return what is to be stored."""
-        return dict(self._ends)
+        return dict(self._places)
 
-    def restore(self, ends: Mapping[int, int], block: int) -> None:
+    def restore(self, places: Mapping[int, Place], block: int) -> None:
         """Take it over; ValueError for blocks that there cannot be."""
-        known = range(block - self._blocks_max - 1, block)
-        refuse_if(_STORED, {"a block ends out of range": any(each not in known for each in ends)})
-        self._ends = dict(ends)
+        known = range(block - self._blocks_max, block + 1)
+        refuse_if(_STORED, {"a block begins out of range": any(each not in known for each in places)})
+        self._places = dict(places)
 
 
 class StoredCalibration(Struct, frozen=True, forbid_unknown_fields=True):
     """What is stored of the calibration of one series."""
 
-    ends: dict[_Count, _Offset]
+    begins: dict[_Count, Place]
     windowed: StoredWindowed
 
 
@@ -112,27 +116,25 @@ class CalibrationWatch:
         self._setup = setup
         self._task = task
         self.begins = Begins(setup.blocks_max)
-        standing = standing_options(setup.standing)
-        self._windowed = Windowed(Standing("bias.calibration", owner, standing, calibration_text, segment))
+        self._windowed = Windowed(Standing("bias.calibration", owner, setup.standing, calibration_text, segment))
 
-    def look(self, series: Series, look: Look, now_ms: int, offset: int) -> list[Told]:
+    def look(self, series: Series, look: Look, moment: Moment) -> list[Told]:
         """Look at the windows that end with the block of the series that is just complete."""
-        self.begins.note(series.block, offset)
         measures = measures_of(self._task)
         if not self._setup.options.enabled or not measures:
             return []
 
         def outcomes(size: int) -> Outcomes:
             first = series.block + 1 - size
-            since = self.begins.offset(first), series.begin_ms(first)
+            since = self.begins.place(first) or UNKNOWN
             held = self._windowed.held
             return calibration_outcomes(self._task, series, size, look, self._setup.options, since, held)
 
-        return self._windowed.look(series.block + 1, self._setup.sizes, outcomes, Moment(now_ms, offset, 0, 0))
+        return self._windowed.look(series.block + 1, self._setup.sizes, outcomes, moment)
 
-    def close(self, now_ms: int, offset: int) -> list[Told]:
+    def close(self, moment: Moment) -> list[Told]:
         """End the alert: the series will be watched no more."""
-        return self._windowed.standing.close(Moment(now_ms, offset, 0, 0))
+        return self._windowed.standing.close(moment)
 
     def state(self) -> StoredCalibration:
         """Return what is to be stored."""
@@ -140,7 +142,7 @@ class CalibrationWatch:
 
     def restore(self, stored: StoredCalibration, block: int) -> None:
         """Take over what `state` gave for a series with this open block; ValueError for what cannot be."""
-        self.begins.restore(stored.ends, block)
+        self.begins.restore(stored.begins, block)
         self._windowed.restore(stored.windowed, set(measures_of(self._task)), block)
 
 
@@ -164,10 +166,9 @@ class GapWatch:
         self._sizes = window_sizes(2 * setup.options.support_min, setup.block_labels, setup.blocks_max)
         self._is_on = setup.options.enabled and bool(segments.all)
         self.groups = Groups(task, len(segments.all), setup.blocks_max)
-        options = standing_options(setup.standing)
         self._windowed = [
             [
-                Windowed(Standing(kind, owner, options, _describe(kind), SegmentName(segment.name, ALL_VALUES)))
+                Windowed(Standing(kind, owner, setup.standing, _describe(kind), SegmentName(segment.name, ALL_VALUES)))
                 for kind in self._kinds
             ]
             for segment in segments.all
@@ -182,28 +183,26 @@ class GapWatch:
         if self._is_on and len(blocks):
             self.groups.add(rows, blocks, ids, self.is_live)
 
-    def look(self, series: Series, begins: Begins, now_ms: int, offset: int) -> list[Told]:
+    def look(self, series: Series, begins: Begins, moment: Moment) -> list[Told]:
         """Look at the windows that end with the block of the whole model that is just complete."""
         if not self._is_on:
             return []
-        told = [
-            each for place in range(len(self._windowed)) for each in self._look(place, series, begins, now_ms, offset)
-        ]
+        told = [each for place in range(len(self._windowed)) for each in self._look(place, series, begins, moment)]
         self.groups.next_block()
         return told
 
-    def _look(self, place: int, series: Series, begins: Begins, now_ms: int, offset: int) -> Iterator[Told]:
+    def _look(self, place: int, series: Series, begins: Begins, moment: Moment) -> Iterator[Told]:
         done = series.block + 1
         sides = {size: self.groups.window(place, size) for size in due_sizes(done, self._sizes)}
 
         def outcomes(kind: GapKind, held: Container[str], size: int) -> Outcomes:
-            since = begins.offset(done - size), series.begin_ms(done - size)
+            since = begins.place(done - size) or UNKNOWN
             gaps, compared = self._gaps(kind, sides[size], series, size, held)
             return Outcomes({str(gap.value_id): self._outcome(place, gap, since) for gap in gaps}, compared)
 
         for kind, windowed in zip(self._kinds, self._windowed[place], strict=True):
             look = partial(outcomes, kind, windowed.held)
-            yield from windowed.look(done, self._sizes, look, Moment(now_ms, offset, 0, 0))
+            yield from windowed.look(done, self._sizes, look, moment)
 
     def _gaps(
         self, kind: GapKind, sides: Sides, series: Series, size: int, wanted: Container[str]
@@ -214,7 +213,7 @@ class GapWatch:
         deviation = label_deviation(regression_figures(tally, series.layout, self._task))
         return error_gaps(sides, self._task.unit, deviation, self._rules, wanted)
 
-    def _outcome(self, place: int, gap: Gap, since: tuple[int, int]) -> Outcome:
+    def _outcome(self, place: int, gap: Gap, since: Place) -> Outcome:
         limit = self._rules.gap_max
         broken = gap.low is not None and gap.high is not None and (gap.low > limit or gap.high < -limit)
         changed = Changed(
@@ -225,8 +224,8 @@ class GapWatch:
             low=gap.low,
             high=gap.high,
             effect=abs(gap.gap),
-            since_offset=since[0],
-            since_ms=since[1],
+            since_offset=since.offset,
+            since_ms=since.time_ms,
         )
         severity: Severity = "critical" if abs(gap.gap) >= _CRITICAL * limit else "warning"
         return Outcome(broken, abs(gap.gap) <= limit, Finding(changed, severity), gap.events)

@@ -14,6 +14,7 @@ from worker.core.performance.series import Series
 from worker.core.performance.task import Task
 from worker.core.performance.windowed import Outcome, Outcomes
 from worker.core.standing import Finding
+from worker.core.telling import Place
 
 SUBJECT = "prediction"
 _CRITICAL = 2.0
@@ -38,10 +39,10 @@ def calibration_outcomes(
     size: int,
     look: Look,
     options: BiasOptions,
-    since: tuple[int, int],
+    since: Place,
     held: Container[str],
 ) -> Outcomes:
-    """Judge the window of so many blocks that ends now; `since` is offset and time of its beginning."""
+    """Judge the window of so many blocks that ends now; `since` is its first labelled prediction."""
     measures = measures_of(task)
     merge = series.blocks.merged if task.is_regression else series.blocks.merged_counts
     tally = merge(series.window(size))
@@ -82,7 +83,7 @@ _LIKELY = 1.0 / 3.0
 standard deviations would be a third of what there is when all lie at those ends that change the slope most."""
 
 
-def _finding(measure: str, estimate: Estimate, judged: _Judged, since: tuple[int, int]) -> Finding:
+def _finding(measure: str, estimate: Estimate, judged: _Judged, since: Place) -> Finding:
     changed = Changed(
         name=SUBJECT,
         measure=measure,
@@ -91,8 +92,8 @@ def _finding(measure: str, estimate: Estimate, judged: _Judged, since: tuple[int
         low=estimate.low,
         high=estimate.high,
         effect=judged.effect,
-        since_offset=since[0],
-        since_ms=since[1],
+        since_offset=since.offset,
+        since_ms=since.time_ms,
     )
     return Finding(changed, "critical" if judged.effect >= _CRITICAL else "warning")
 

@@ -2,7 +2,7 @@
 
 The detectors alarm at any change, a recovery too, and again and again. An alert needs a rise of the mean error by
 `effect_min` at least, and nothing is heard for `rest_labels` after an alarm. It is over when the mean error of
-`support_min` labels in a row is back under the middle of before and after.
+`support_min` labels in a row (a chunk) is back under the middle of before and after; each chunk before that is told.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,8 @@ class OpenDrift(Struct, frozen=True, forbid_unknown_fields=True):
     before: _Mean
     after: _Mean
     opened_ms: _Count
-    opened_offset: int
+    opened_offset: Annotated[int, Meta(ge=-1, le=COUNT_MAX)]
+    """Of the prediction that made it known."""
     settled: bool = False
     """Whether `after` was measured over a whole chunk; what the detector saw may have been a few labels."""
 
@@ -41,10 +42,10 @@ class StoredConcept(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DriftStep(NamedTuple):
-    """An alarm that is worth telling, or its end; `now` is the mean error of the latest labels."""
+    """An alarm that is worth telling, that it stands, or its end; `now` is the mean error of the latest labels."""
 
     row: int
-    status: Literal["opened", "resolved"]
+    status: Literal["opened", "updated", "resolved"]
     drift: OpenDrift
     now: float
 
@@ -62,7 +63,7 @@ class ConceptWatch:
         self.open: OpenDrift | None = None
 
     def process(self, errors: F64, times_ms: I64, offsets: I64) -> Iterator[DriftStep]:
-        """Take in errors (n, in [0, 1]), with when and where each was known; yield the steps."""
+        """Take in errors (n, in [0, 1]), with when each was known and its prediction's offset; yield the steps."""
         if self._detector is None:
             return
         begin = 0
@@ -77,19 +78,19 @@ class ConceptWatch:
                     yield step
             if self._fill == self._chunk_labels:
                 mean, self._fill, self._total = self._total / self._fill, 0, 0.0
-                if self.open is not None and self._is_over(self.open, mean):
-                    yield DriftStep(stop - 1, "resolved", self.open, mean)
-                    self.open = None
+                if self.open is not None:
+                    yield self._judge_chunk(self.open, stop - 1, mean)
             begin = stop
 
-    def _is_over(self, drift: OpenDrift, mean: float) -> bool:
+    def _judge_chunk(self, drift: OpenDrift, row: int, mean: float) -> DriftStep:
         """Judge a chunk of labels after an alarm. The first one tells how large the error has become."""
-        if drift.settled:
-            return mean <= (drift.before + drift.after) / 2.0
-        if mean <= drift.before + self._options.effect_min / 2.0:
-            return True
-        self.open = structs.replace(drift, after=min(mean, 1.0), settled=True)
-        return False
+        limit = (drift.before + drift.after) / 2.0 if drift.settled else drift.before + self._options.effect_min / 2.0
+        if mean <= limit:
+            self.open = None
+            return DriftStep(row, "resolved", drift, mean)
+        if not drift.settled:
+            self.open = drift = structs.replace(drift, after=min(mean, 1.0), settled=True)
+        return DriftStep(row, "updated", drift, mean)
 
     def _count(self, errors: F64) -> None:
         # One after the other, so that how the stream is cut changes no bit.

@@ -16,6 +16,7 @@ from worker.core.options import PerformanceOptions
 from worker.core.performance.intervals import Estimate, wilson
 from worker.core.performance.limits import Breach, Condition, Moment, Step, Watch
 from worker.core.state import COUNT_MAX, refuse_if
+from worker.core.telling import Place
 
 _Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
 _REFERENCE_BLOCKS = 10
@@ -25,11 +26,12 @@ _DUE_MS_MIN = 5_000
 
 
 class DueBlock(Struct, array_like=True, forbid_unknown_fields=True):
-    """Predictions that became due one after the other, those with a label, and when the first one did."""
+    """Predictions that became due one after the other, those with a label, and the prediction at which it began."""
 
     due: _Count = 0
     labelled: _Count = 0
     begin_ms: _Count = 0
+    begin_offset: Annotated[int, Meta(ge=-1, le=COUNT_MAX)] = 0
 
 
 class StoredCoverage(Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,7 +79,7 @@ class Coverage:
             return
         for row in np.flatnonzero(due[:, 0]).tolist():
             if self._open.due == 0:
-                self._open.begin_ms = int(times_ms[row])
+                self._open.begin_ms, self._open.begin_offset = int(times_ms[row]), int(offsets[row])
             self._open.due += int(due[row, 0])
             self._open.labelled += int(due[row, 1])
             if self._open.due >= self._options.block_labels:
@@ -97,6 +99,11 @@ class Coverage:
         begins = {size: self._blocks[-size].begin_ms for size in sizes if size <= len(self._blocks)}
         moment = Moment(now_ms, offset, begins)
         return self.watch.look(self._done, self._done - _REFERENCE_BLOCKS, self._figures, reference, moment)
+
+    def begin(self, size: int) -> Place:
+        """Return the prediction at which the window of so many blocks began."""
+        first = self._blocks[-min(size, len(self._blocks))]
+        return Place(first.begin_offset, first.begin_ms)
 
     def _figures(self, size: int, _: Collection[str]) -> Mapping[str, Estimate]:
         return {COVERAGE: self._estimate(_sum(self._blocks[-size:]))}
@@ -140,4 +147,5 @@ class Coverage:
 
 
 def _sum(blocks: Sequence[DueBlock]) -> DueBlock:
-    return DueBlock(sum(block.due for block in blocks), sum(block.labelled for block in blocks), blocks[0].begin_ms)
+    due, labelled = sum(block.due for block in blocks), sum(block.labelled for block in blocks)
+    return DueBlock(due, labelled, blocks[0].begin_ms, blocks[0].begin_offset)

@@ -6,14 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from worker.core.events import AlertEvent
 from worker.core.kernels.arrays import F64, I8, I16, I32, I64, Bool
 from worker.core.metric_names import COVERAGE, LAG_METRICS
 from worker.core.options import ModelPerformanceOptions, PerformanceOptions
 from worker.core.performance.alerts import Facts, Subject, drift_alert, limit_alert
 from worker.core.performance.batch import Labelled
 from worker.core.performance.bias import BiasSetup, CalibrationWatch, GapWatch
-from worker.core.performance.concept import ConceptWatch, DriftStep
+from worker.core.performance.concept import ConceptWatch
 from worker.core.performance.confidence import Confidences, confidence_bins
 from worker.core.performance.coverage import Coverage
 from worker.core.performance.formulas import Formulas, lag_estimates
@@ -31,7 +30,8 @@ from worker.core.performance.task import Classes, Pairs, Quality, Task
 from worker.core.performance.telling import PerformanceOwner
 from worker.core.performance.values import NUMBER, Names
 from worker.core.performance.watched import WRONG_MAX, Happening, Watched
-from worker.core.telling import Told
+from worker.core.standing import Moment
+from worker.core.telling import Place, Told
 
 _CLASSES_TOLD = 3
 
@@ -136,10 +136,11 @@ class Ledger:
         """Count predictions that are old enough to have a label."""
         told = []
         for row, steps in self.coverage.process(due, times_ms, offsets):
-            facts = Facts(int(times_ms[row]), int(offsets[row]), self._options.alert_confidence, 0, [], [])
+            place = Place(int(offsets[row]), int(times_ms[row]))
             for step in steps:
-                counted = facts._replace(labels=int(step.estimate.support))
-                told.append(self._owner.alert(limit_alert(self._subject(None), step, counted), facts.offset))
+                places = [self.coverage.begin(step.blocks), place]
+                facts = self._facts(place.time_ms, place, int(step.estimate.support), places)
+                told.append(self._owner.alert(limit_alert(self._subject(None), step, facts), place.offset))
         return told
 
     def of_segment(self, key: Key) -> Watched:
@@ -166,10 +167,10 @@ class Ledger:
             return
         flush = Flush(None, self.revision, offset, confidences, counters, self.quality)
         yield from self._publisher.flush(key, watched.series, flush)
-        now_ms = watched.series.latest_ms
+        moment = Moment(watched.series.latest_ms, offset, 0, 0)
         for step in watched.farewell(self._look):
-            yield self._owner.alert(self._limit_alert(key, watched, step, now_ms, offset), offset)
-        yield from watched.calibration.close(now_ms, offset)
+            yield self._limit_alert(key, watched, step, moment)
+        yield from watched.calibration.close(moment)
         del self.by_segment[key]
 
     # Labels.
@@ -317,10 +318,10 @@ class Ledger:
             # The second row of a correction goes where the first one went; only new ones get a block.
             compared = 0
             for each in watched.add(addition, causes[chosen], wrong[chosen], places[chosen], self._look):
-                told += self._tell(key, watched, each, causes[chosen], arrived[chosen])
+                told += self._tell(key, watched, each)
                 if key is None and each.arrival is None:
                     self._compare(batch, rows, addition, slice(compared, each.row + 1))
-                    told += self._look_at_gaps(int(arrived[each.row]), int(causes[each.row]))
+                    told += self.gaps.look(watched.series, watched.calibration.begins, each.moment)
                     compared = each.row + 1
             if key is None:
                 self._compare(batch, rows, addition, slice(compared, len(rows)))
@@ -330,9 +331,6 @@ class Ledger:
     def _compare(self, batch: Labelled, rows: I64, addition: Addition, part: slice) -> None:
         """Count some contributions to the whole model for the values of its segments: those have a block by now."""
         self.gaps.add(addition.rows.part(part), addition.blocks[part], batch.segments[rows[part]])
-
-    def _look_at_gaps(self, now_ms: int, offset: int) -> list[Told]:
-        return self.gaps.look(self.whole.series, self.whole.calibration.begins, now_ms, offset)
 
     def _targets(self, batch: Labelled, rows: I64) -> Iterator[tuple[Key | None, I64]]:
         """Yield each series that gets contributions, and which: the whole first, then segments in order."""
@@ -370,28 +368,31 @@ class Ledger:
         else:
             errors = wrong.astype(np.float64)
         told = []
-        for step in self.concept.process(errors, batch.arrived_ms[chosen], batch.causes[chosen]):
+        options = self._options.drift
+        for step in self.concept.process(errors, batch.arrived_ms[chosen], batch.offsets[chosen]):
+            row = chosen[step.row]
+            place = Place(int(batch.offsets[row]), int(batch.times_ms[row]))
             seen = chosen[: step.row + 1][wrong[: step.row + 1]]
-            places = zip(batch.offsets[seen].tolist(), batch.times_ms[seen].tolist(), strict=True)
-            facts = Facts(
-                int(batch.arrived_ms[chosen[step.row]]),
-                int(batch.causes[chosen[step.row]]),
-                _DRIFT_CONFIDENCE,
-                self.whole.series.labels + step.row + 1,
-                [],
-                [*self.whole.wrong, *places][-WRONG_MAX:],
-            )
-            told.append(self._tell_drift(step, facts))
+            wrongs = map(Place, batch.offsets[seen].tolist(), batch.times_ms[seen].tolist())
+            places = [*self.whole.wrong, *wrongs][-WRONG_MAX:] or [place]
+            facts = self._facts(int(batch.arrived_ms[row]), place, self.whole.series.labels + step.row + 1, places)
+            facts = facts._replace(confidence=_DRIFT_CONFIDENCE)
+            record = drift_alert(self._subject(None), step, facts, options.detector, options.effect_min)
+            told.append(self._owner.alert(record, int(batch.causes[row])))
         return told
 
     # Telling.
 
     def _subject(self, key: Key | None) -> Subject:
-        owner = self._owner
-        return Subject(owner.model_id, owner.model_version, owner.shard, owner.topic, self._publisher.segment(key))
+        return Subject(self._owner, self._publisher.segment(key))
 
-    def _tell(self, key: Key | None, watched: Watched, what: Happening, causes: I64, arrived: I64) -> list[Told]:
-        offset, now_ms = int(causes[what.row]), int(arrived[what.row])
+    def _facts(self, now_ms: int, place: Place, labels: int, places: list[Place]) -> Facts:
+        return Facts(
+            now_ms, place, self._options.alert_confidence, labels, [], places, self._bias.standing.evidence_max
+        )
+
+    def _tell(self, key: Key | None, watched: Watched, what: Happening) -> list[Told]:
+        offset = what.moment.offset
         if what.arrival is not None:
             return [self._publisher.arrival(key, watched.series, what.arrival, offset)]
         told = []
@@ -402,25 +403,15 @@ class Ledger:
             if key is None and watched.reference.tally is not None:
                 lag = lag_estimates(watched.reference.tally, Z95)["label_lag_p95"].value
                 self.coverage.learn(lag or 0.0)
-        alerts = (self._limit_alert(key, watched, step, now_ms, offset) for step in what.steps)
-        return [*told, *(self._owner.alert(alert, offset) for alert in alerts), *what.told]
+        return [*told, *(self._limit_alert(key, watched, step, what.moment) for step in what.steps), *what.told]
 
-    def _limit_alert(self, key: Key | None, watched: Watched, step: Step, now_ms: int, offset: int) -> AlertEvent:
+    def _limit_alert(self, key: Key | None, watched: Watched, step: Step, moment: Moment) -> Told:
         tally = watched.series.blocks.merged(watched.series.window(step.blocks))
-        facts = Facts(
-            now_ms,
-            offset,
-            self._options.alert_confidence,
-            int(labelled(tally)),
-            watched.worst_classes(step.blocks, self.class_names, _CLASSES_TOLD),
-            list(watched.wrong),
-        )
-        return limit_alert(self._subject(key), step, facts)
-
-    def _tell_drift(self, step: DriftStep, facts: Facts) -> Told:
-        options = self._options.drift
-        record = drift_alert(self._subject(None), step, facts, options.detector, options.effect_min)
-        return self._owner.alert(record, facts.offset)
+        places = [] if step.condition.metric in LAG_METRICS else list(watched.wrong)
+        places = places or [place for place in (watched.begin(step.blocks), moment.known_at) if place is not None]
+        facts = self._facts(moment.now_ms, moment.known_at, int(labelled(tally)), places)
+        facts = facts._replace(classes=watched.worst_classes(step.blocks, self.class_names, _CLASSES_TOLD))
+        return self._owner.alert(limit_alert(self._subject(key), step, facts), moment.offset)
 
     @property
     def has_news(self) -> bool:

@@ -1,7 +1,7 @@
 """Limits of metrics, and when one is broken: only when an interval at a high confidence excludes the limit.
 
-    (kept) --interval excludes the limit--> broken --worse by half--> broken --value is back--> (kept)
-            opened                                   updated                    resolved
+    (kept) --interval excludes the limit--> broken --still so at a look--> broken --value is clear of it--> (kept)
+            opened                                    updated                         resolved
 
 Windows of 1, 2, 4, ... blocks of labels are looked at, if they have the support of an alert, each when half of it is
 new. So a great loss is found in a few blocks and a small one when enough labels have come. A drop is measured against a
@@ -20,8 +20,6 @@ from worker.core.state import COUNT_MAX, refuse_if
 Sort = Literal["minimum", "maximum", "drop", "rise"]
 Status = Literal["opened", "updated", "resolved"]
 
-_WORSE = 1.5
-"""An open breach speaks again when it is worse by this factor."""
 _CRITICAL_DROP, _CRITICAL_RISE, _CRITICAL_SHARE = 0.1, 0.5, 0.1
 """Critical are a loss of ten points, an error larger by half, and an absolute limit missed by a tenth of it."""
 
@@ -37,6 +35,8 @@ class Condition(NamedTuple):
     metric: str
     sort: Sort
     limit: float
+    clear: float = 0.0
+    """How far on the right side of the limit the value must be before a breach is over."""
 
     @property
     def key(self) -> str:
@@ -55,7 +55,11 @@ def conditions(limits: Sequence[LimitOptions], metrics: Collection[str]) -> list
     for limit in limits:
         if limit.metric in metrics:
             sorts: tuple[Sort, ...] = ("minimum", "maximum", "drop", "rise")
-            found += [Condition(limit.metric, s, getattr(limit, s)) for s in sorts if getattr(limit, s) is not None]
+            found += [
+                Condition(limit.metric, sort, getattr(limit, sort), limit.clear)
+                for sort in sorts
+                if getattr(limit, sort) is not None
+            ]
     return found
 
 
@@ -68,10 +72,10 @@ class Breach(Struct, forbid_unknown_fields=True):
     since_ms: _Count
     """Beginning of that window."""
     opened_ms: _Count
-    opened_offset: int
+    opened_offset: Annotated[int, Meta(ge=-1, le=COUNT_MAX)]
+    """Of the prediction that made it known."""
     severity: Literal["warning", "critical"]
-    excess: float
-    """How far beyond the limit it was when it last spoke."""
+    """As of the last look at which it was broken."""
 
 
 class Verdict(NamedTuple):
@@ -79,7 +83,7 @@ class Verdict(NamedTuple):
 
     broken: bool
     kept: bool
-    """The value itself is on the right side: a breach is over."""
+    """The value itself is on the right side, and clear of the limit: a breach is over."""
     excess: float
     """How far the value is beyond the limit, in the unit of the metric, or as a share for a rise."""
     limit: float
@@ -87,7 +91,7 @@ class Verdict(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A transition worth telling."""
+    """A transition to tell, or that it is broken still."""
 
     status: Status
     condition: Condition
@@ -192,22 +196,19 @@ class Watch:
             broken.add(condition.key)
             severity = _severity(condition, verdict)
             if breach is None:
-                breach = Breach(condition.key, size, at.begins[size], at.now_ms, at.offset, severity, verdict.excess)
+                breach = Breach(condition.key, size, at.begins[size], at.now_ms, at.offset, severity)
                 self.open[condition.key] = breach
                 return [Step("opened", condition, breach, estimate, reference, verdict.limit, size)]
-            rose = breach.severity == "warning" and severity == "critical"
-            if rose or verdict.excess >= _WORSE * breach.excess:
-                breach.excess = max(verdict.excess, breach.excess)
-                breach.severity = "critical" if rose else breach.severity
-                return [Step("updated", condition, breach, estimate, reference, verdict.limit, size)]
-        elif breach is not None and verdict.kept and size >= breach.window // 2:
+            breach.severity = severity
+            return [Step("updated", condition, breach, estimate, reference, verdict.limit, size)]
+        if breach is not None and verdict.kept and size >= breach.window // 2:
             del self.open[condition.key]
             return [Step("resolved", condition, breach, estimate, reference, verdict.limit, size)]
         return []
 
 
 class Moment(NamedTuple):
-    """When and where limits are looked at: time, offset of the cause, and when each window of blocks began."""
+    """When and where limits are looked at: time, the prediction that made it due, and when each window began."""
 
     now_ms: int
     offset: int
@@ -226,20 +227,20 @@ def judge(condition: Condition, now: Estimate, reference: Estimate | None) -> Ve
     limit = condition.limit
     match condition.sort:
         case "minimum":
-            return Verdict(now.high < limit, now.value >= limit, limit - now.value, limit)
+            return Verdict(now.high < limit, now.value >= limit + condition.clear, limit - now.value, limit)
         case "maximum":
-            return Verdict(now.low > limit, now.value <= limit, now.value - limit, limit)
+            return Verdict(now.low > limit, now.value <= limit - condition.clear, now.value - limit, limit)
     return _judge_against(condition, now, reference)
 
 
 def _judge_against(condition: Condition, now: Estimate, reference: Estimate | None) -> Verdict | None:
     """Judge a drop or a rise."""
-    limit = condition.limit
+    limit, clear = condition.limit, condition.clear
     if reference is None or reference.value is None or reference.low is None:
         return None
     if condition.sort == "drop":
         value, _, high = difference(now, reference)
-        return Verdict(high < -limit, value >= -limit, -value - limit, reference.value - limit)
+        return Verdict(high < -limit, value >= clear - limit, -value - limit, reference.value - limit)
     top = reference.value * (1.0 + limit)
     if now.value is not None and now.value <= 0.0:
         return Verdict(broken=False, kept=True, excess=-1.0 - limit, limit=top)
@@ -247,7 +248,7 @@ def _judge_against(condition: Condition, now: Estimate, reference: Estimate | No
     if grown is None:
         return None
     value, low, _ = grown
-    return Verdict(low > 1.0 + limit, value <= 1.0 + limit, value - 1.0 - limit, top)
+    return Verdict(low > 1.0 + limit, value <= 1.0 + limit - clear, value - 1.0 - limit, top)
 
 
 def _severity(condition: Condition, verdict: Verdict) -> Literal["warning", "critical"]:

@@ -108,7 +108,7 @@ class PerformanceMonitor:
         if not told:
             return told
         versions = dict(zip(part.offsets.tolist(), (event.model_version for event in part.events), strict=True))
-        return [PerformanceOwner.of_version(each, versions.get(each.offset)) for each in told]
+        return [each.of_version(versions.get(each.offset)) for each in told]
 
     def _until_new(self, said: Said, begin: int) -> int:
         """Return how many events there are up to the next one, after the first, that brings a new name.

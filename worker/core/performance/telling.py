@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import msgspec
-
 from worker.core.events import OutputTopic, PerformanceEvent
 from worker.core.performance.task import Task
 from worker.core.telling import Owner, Told
@@ -28,8 +26,3 @@ class PerformanceOwner(Owner):
         """Tell that a value of a segment has given way to a new one."""
         segment = f"{name} = {value}"
         return self.maintenance("segment_evicted", offset, segment, segment=segment)
-
-    @staticmethod
-    def of_version(told: Told, version: str | None) -> Told:
-        """Return what is told as of a model's version."""
-        return told._replace(record=msgspec.structs.replace(told.record, model_version=version))

@@ -13,13 +13,16 @@ from worker.core.options import PerformanceOptions
 from worker.core.performance.bias import CalibrationWatch, StoredCalibration
 from worker.core.performance.formulas import lag_estimates, needs_sums
 from worker.core.performance.intervals import Estimate
+from worker.core.performance.label_join import NO_BLOCK
 from worker.core.performance.layout import Layout, Tally, confusion
-from worker.core.performance.limits import Breach, Condition, Figures, Moment, Step, Watch
+from worker.core.performance.limits import Breach, Condition, Figures, Step, Watch
+from worker.core.performance.limits import Moment as LimitMoment
 from worker.core.performance.reference import Look, Reference
 from worker.core.performance.series import Addition, Series, StoredSeries
 from worker.core.performance.task import Task
+from worker.core.standing import Moment
 from worker.core.state import COUNT_MAX, AnyArray, Arrays, blank, by_part, check_like, outside, prefixed, refuse_if
-from worker.core.telling import Told
+from worker.core.telling import Place, Told
 
 _STORED = "stored series"
 WRONG_MAX = 10
@@ -39,6 +42,7 @@ class Happening(NamedTuple):
     """Something at a row: an arrival pane that is complete before it, or a completed block with what it changed."""
 
     row: int
+    moment: Moment
     arrival: Tally | None
     steps: list[Step]
     reference_taken: bool
@@ -62,7 +66,7 @@ class Watched:
         self.series = Series(options, task, layout)
         self.watch = Watch(found, options.support_min)
         self.reference = reference
-        self.wrong: deque[tuple[int, int]] = deque(maxlen=WRONG_MAX)
+        self.wrong: deque[Place] = deque(maxlen=WRONG_MAX)
 
     def add(self, addition: Addition, offsets: I64, wrong: Bool, places: I64, look: Look) -> Iterator[Happening]:
         """Add contributions (n); yield what happens, in the order of the rows.
@@ -75,29 +79,38 @@ class Watched:
             look: the formulas.
         """
         seen = 0
+        fresh = addition.blocks == NO_BLOCK
         for what, row in self.series.add(addition):
-            self._note_wrong(wrong, places, seen, row + (what == "block"))
-            seen = row + (what == "block")
+            end = row + (what == "block")
+            self._note(addition, fresh, wrong, places, slice(seen, end))
+            seen = end
+            moment = Moment(int(addition.arrived_ms[row]), int(offsets[row]), 0, 0, _place(places, row))
             if what == "arrival":
                 tally = self.series.by_arrival.merged([self.series.arrival])
-                yield Happening(row, tally, [], reference_taken=False)
+                yield Happening(row, moment, tally, [], reference_taken=False)
                 continue
             taken = self.reference.look(self.series, self.watch.metrics - set(LAG_METRICS), look)
-            moment = Moment(int(addition.arrived_ms[row]), int(offsets[row]), self.series.begins())
             steps = [] if taken else self._look(moment, look)
-            yield Happening(
-                row, None, steps, taken, self.calibration.look(self.series, look, moment.now_ms, moment.offset)
-            )
-        self._note_wrong(wrong, places, seen, len(wrong))
+            yield Happening(row, moment, None, steps, taken, self.calibration.look(self.series, look, moment))
+        self._note(addition, fresh, wrong, places, slice(seen, len(wrong)))
 
-    def _note_wrong(self, wrong: Bool, places: I64, begin: int, end: int) -> None:
-        for row in (np.flatnonzero(wrong[begin:end])[-WRONG_MAX:] + begin).tolist():
-            self.wrong.append((int(places[row, 0]), int(places[row, 1])))
+    def _note(self, addition: Addition, fresh: Bool, wrong: Bool, places: I64, part: slice) -> None:
+        """Note some rows, all of one block: the first that is labelled in it, and the latest wrong answers."""
+        first = np.flatnonzero(fresh[part])[:1] + part.start
+        for row in first.tolist():
+            self.calibration.begins.note(int(addition.blocks[row]), _place(places, row))
+        for row in (np.flatnonzero(wrong[part])[-WRONG_MAX:] + part.start).tolist():
+            self.wrong.append(_place(places, row))
 
-    def _look(self, moment: Moment, look: Look) -> list[Step]:
+    def begin(self, size: int) -> Place | None:
+        """Return the prediction labelled first in the window of so many blocks, as far as that is known."""
+        return self.calibration.begins.place(self.series.block + 1 - size)
+
+    def _look(self, at: Moment, look: Look) -> list[Step]:
         if not self.watch.conditions:
             return []
         series = self.series
+        moment = LimitMoment(at.now_ms, at.known_at.offset, series.begins())
         known = self.reference.estimates(self.watch.metrics, series.layout, look)
         figures = self._figures(look)
         return self.watch.look(series.block + 1, self.reference.since(series.block), figures, known, moment)
@@ -163,7 +176,7 @@ class Watched:
         self.watch.restore(plain.breaches, plain.cleared)
         if plain.calibration is not None:
             self.calibration.restore(plain.calibration, self.series.block)
-        self.wrong.extend((int(offset), int(time_ms)) for offset, time_ms in wrong)
+        self.wrong.extend(_place(wrong, row) for row in range(rows))
 
 
 def estimates_of(tally: Tally, layout: Layout, look: Look, names: Collection[str]) -> Mapping[str, Estimate]:
@@ -171,6 +184,10 @@ def estimates_of(tally: Tally, layout: Layout, look: Look, names: Collection[str
     lags = lag_estimates(tally, look.z, names)
     others = set(names) - set(LAG_METRICS)
     return lags | (look.formulas.estimates(tally, layout, look.z, others) if others else {})
+
+
+def _place(places: AnyArray, row: int) -> Place:
+    return Place(int(places[row, 0]), int(places[row, 1]))
 
 
 def _recalls(matrix: F64) -> F64:

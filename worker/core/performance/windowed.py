@@ -14,8 +14,7 @@ from typing import Annotated, Literal, NamedTuple
 from msgspec import Meta, Struct
 
 from worker.core.events import Changed
-from worker.core.options import StandingAlertOptions
-from worker.core.standing import Finding, Moment, Standing, StandingOptions, StoredStanding
+from worker.core.standing import Finding, Moment, Standing, StoredStanding
 from worker.core.state import COUNT_MAX, refuse_if
 from worker.core.telling import Told
 
@@ -133,8 +132,3 @@ def due_sizes(done: int, sizes: list[int]) -> Iterator[int]:
 def window_sizes(labels_min: int, block_labels: int, blocks_max: int) -> list[int]:
     """Return the lengths of the windows in blocks, powers of 2, from that which holds enough labels."""
     return [1 << power for power in range(blocks_max.bit_length()) if (block_labels << power) >= labels_min]
-
-
-def standing_options(options: StandingAlertOptions) -> StandingOptions:
-    """Return how often an alert may speak."""
-    return StandingOptions(options.update_ms, options.quiet_looks, options.features_max)

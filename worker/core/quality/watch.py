@@ -65,8 +65,7 @@ class QualityWatch:
         self._options = options.quality
         self._columns = columns
         self._seed = derived_seed("event ids", options.seed)
-        told = options.standing
-        standing = StandingOptions(told.update_ms, told.quiet_looks, told.features_max)
+        standing = StandingOptions.of(options)
         self._standings = {kind: Standing(kind, owner, standing, partial(sentence, kind)) for kind in KINDS}
         self._forget(begun=False)
 
@@ -174,7 +173,7 @@ class QualityWatch:
             added = self._names.end_block(rows, learned, tables.verdict.p.size + q.MEASURES * len(tables.kinds))
             if added:
                 found.setdefault("quality.schema", []).extend(self._teller.added(each, ended) for each in added)
-        told = self._tell(found, Moment(int(seen.watermarks_ms[row]), int(seen.offsets[row]), rows, len(self._columns)))
+        told = self._tell(found, Moment.at(seen, row, rows, len(self._columns)))
         self._learn(slot, is_reference=is_reference)
         return told
 

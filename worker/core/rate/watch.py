@@ -38,15 +38,9 @@ class RateWatch:
     def __init__(self, owner: Owner, columns: ColumnTable, options: EngineOptions) -> None:
         """Take the columns as all watchers do; a verdict is about all of them."""
         del columns
-        standing = options.standing
         self._options = options.rate
         self._test = ShareTest(options.rate)
-        self._standing = Standing(
-            "anomaly.rate",
-            owner,
-            StandingOptions(standing.update_ms, standing.quiet_looks, standing.features_max),
-            self._describe,
-        )
+        self._standing = Standing("anomaly.rate", owner, StandingOptions.of(options), self._describe)
 
     def begin(self) -> None:
         """Forget the past. An alert that is open is over at the next event: what is now is taken for normal."""
@@ -58,7 +52,7 @@ class RateWatch:
             return []
         told: list[Told] = []
         if self._standing.open is not None and not self._test.is_standing:
-            told += self._standing.close(_moment(seen, 0, 0))
+            told += self._standing.close(Moment.at(seen, 0, 0, 1))
         row, what = self._test.process(verdicts, 0, seen.offsets, seen.times_ms)
         while what != NOTHING:
             told += self._step(seen, row, what)
@@ -69,7 +63,7 @@ class RateWatch:
         """Tell of a share that has risen, is still high, or is back, as known at a row."""
         test = self._test
         risen = test.risen()
-        moment = _moment(seen, row, risen.events)
+        moment = Moment.at(seen, row, risen.events, 1)
         if what == CROSSED and test.is_standing:
             test.end_incident()
             return self._standing.close(moment)
@@ -102,10 +96,6 @@ class RateWatch:
         is_open = plain.standing.open is not None
         refuse_if("stored rate of anomalies", {"its alert is not open": self._test.is_standing and not is_open})
         self._standing.restore(plain.standing)
-
-
-def _moment(seen: Seen, row: int, events: int) -> Moment:
-    return Moment(int(seen.watermarks_ms[row]), int(seen.offsets[row]), events, looked_at=1)
 
 
 def _finding(risen: Risen, p_value: float | None) -> Finding:

@@ -1,0 +1,465 @@
+"""The alert desk of one monitor: raised conditions in, incidents out, in the order of offsets.
+
+    sources --raised--> Life of a fingerprint --qualifies--> suppressed? budget? --> opened, updated, resolved
+
+Rule 1: what happens at a row depends on the rows before it: timers are looked at row by row, by the watermark, so how a
+        stream is cut into batches changes nothing. At one row, what sources raise comes first.
+Rule 2: one incident of a fingerprint is open at most, and each that opened is resolved by a step of its own.
+Rule 3: nothing that was raised is lost: it becomes an incident, or it is told what has held it back, or it was over
+        before it was long or large enough.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Annotated, NamedTuple
+
+import numpy as np
+from msgspec import Meta, Struct, structs
+
+from worker.core.alerts.budget import Budget, StoredBudget, rank
+from worker.core.alerts.effects import Effect, Effects, Likeness, StoredEffects
+from worker.core.alerts.life import NEVER, Levels, Life, higher, onset_ms, scope_of, worth_telling
+from worker.core.alerts.life import Told as ToldIncident
+from worker.core.alerts.measures import headline, strength
+from worker.core.alerts.publishing import At, Publisher, Status
+from worker.core.alerts.silences import SilenceBook
+from worker.core.alerts.situation import Member, Situations, StoredSituation
+from worker.core.alerts.suppression import Held, Rebaseline, Span, Suppression
+from worker.core.codec import TIMESTAMP_MS_MAX
+from worker.core.events import AlertEvent, GoodPane, IncidentFeedback
+from worker.core.kernels.arrays import I64
+from worker.core.options import EngineOptions, NoiseOptions
+from worker.core.state import COUNT_MAX, refuse_if
+from worker.core.telling import Owner, Told
+
+_PANES_KEPT = 64
+
+_Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
+_Time = Annotated[int, Meta(ge=NEVER, le=TIMESTAMP_MS_MAX)]
+
+
+class Rows(NamedTuple):
+    """Events (n >= 1) of the monitor in stream order, and the place of the first one in its count."""
+
+    offsets: I64
+    watermarks_ms: I64
+    first_sequence: int
+
+
+class StoredDesk(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is stored."""
+
+    now_ms: _Time
+    sequence: _Count
+    lives: list[Life]
+    panes: list[int]
+    spans: list[Span]
+    suppressed: dict[str, _Count]
+    budget: StoredBudget
+    situation: StoredSituation
+    effects: StoredEffects
+
+
+class AlertDesk:
+    """All incidents of one monitor."""
+
+    def __init__(self, owner: Owner, options: EngineOptions, silences: SilenceBook) -> None:
+        alerts = options.alerts
+        self._owner = owner
+        self._options = options
+        self._publisher = Publisher(owner, options)
+        self._rebaseline = Rebaseline(alerts.rebaseline_events)
+        self._effects = Effects(alerts.feedback_max, alerts.remembered_max)
+        self._suppression = Suppression(options, silences, self._effects, self._rebaseline)
+        self._budget = Budget(alerts.openings_per_day_max)
+        self._situations = Situations(alerts.situation_gap_ms, alerts.incidents_max)
+        self._lives: dict[str, Life] = {}
+        self._rules: dict[str, NoiseOptions] = {}
+        self._panes: list[int] = []
+        self._suppressed: Counter[str] = Counter()
+        self._now_ms = 0
+        self._sequence = 0
+
+    @property
+    def open_incidents(self) -> int:
+        """How many incidents are open."""
+        return sum(life.open is not None for life in self._lives.values())
+
+    # Events.
+
+    def rebaseline(self, sequence: int) -> None:
+        """Another version of the model appears, or takes over, with the event of that place."""
+        self._rebaseline.begin(sequence)
+
+    def process(self, raised: Sequence[Told], rows: Rows) -> Iterator[Told]:
+        """Take what was raised at rows of a batch, in the order of offsets, and the rows themselves."""
+        watermarks = rows.watermarks_ms
+        breaks = (np.flatnonzero(watermarks[1:] < watermarks[:-1]) + 1).tolist()
+        places = np.searchsorted(rows.offsets, [each.offset for each in raised]).tolist()
+        taken = 0
+        for begin, end in zip([0, *breaks], [*breaks, len(watermarks)], strict=True):
+            self._follow_back(int(watermarks[begin]))
+            row = begin
+            while taken < len(raised) and places[taken] < end:
+                yield from self._fire(rows, row, places[taken] - 1)
+                row = max(places[taken], begin)
+                self._reach(rows, row)
+                yield from self._take(raised[taken].record, At(self._now_ms, raised[taken].offset, self._sequence))
+                taken += 1
+            yield from self._fire(rows, row, end - 1)
+            self._reach(rows, end - 1)
+        self._rebaseline.forget_before(self._sequence)
+
+    def _reach(self, rows: Rows, row: int) -> None:
+        """Go on to a row: what comes is told as of it."""
+        self._now_ms = int(rows.watermarks_ms[row])
+        self._sequence = rows.first_sequence + row
+
+    def _fire(self, rows: Rows, row: int, last_row: int) -> Iterator[Told]:
+        """Look at what is due by time, or by the end of a new version's time, from a row to another one."""
+        if last_row < row:
+            return
+        self._note_panes(rows, row, last_row)
+        while (found := self._next_due(rows, row, last_row)) is not None:
+            row = found
+            self._reach(rows, row)
+            at = At(self._now_ms, int(rows.offsets[row]), self._sequence)
+            ended = self._rebaseline.end_from(self._sequence - 1) == self._sequence
+            for life in list(self._lives.values()):
+                if NEVER < life.due_ms <= self._now_ms or (ended and "version_change" in life.held_for):
+                    yield from self._decide(life, at, at.now_ms)
+            if ended:
+                self._rebaseline.forget_before(self._sequence)
+
+    def _next_due(self, rows: Rows, row: int, last_row: int) -> int | None:
+        """Return the first row, from `row` on, at which something is due; None if there is none up to `last_row`."""
+        found = last_row + 1
+        due_ms = min((life.due_ms for life in self._lives.values() if life.due_ms > NEVER), default=NEVER)
+        if NEVER < due_ms <= rows.watermarks_ms[last_row]:
+            part = rows.watermarks_ms[row : last_row + 1]
+            found = row + int(np.searchsorted(part, due_ms))
+        ends = self._rebaseline.end_from(rows.first_sequence + row - 1)
+        if ends is not None and any("version_change" in life.held_for for life in self._lives.values()):
+            found = min(found, ends - rows.first_sequence)
+        return found if found <= last_row else None
+
+    def _note_panes(self, rows: Rows, row: int, last_row: int) -> None:
+        """Note in which panes there were events."""
+        pane_ms = self._options.pane_ms
+        first, last = int(rows.watermarks_ms[row]) // pane_ms, int(rows.watermarks_ms[last_row]) // pane_ms
+        latest = self._panes[-1] if self._panes else NEVER
+        if last <= latest:
+            return
+        new = [last] if first == last else np.unique(rows.watermarks_ms[row : last_row + 1] // pane_ms).tolist()
+        self._panes = (self._panes + [each for each in new if each > latest])[-_PANES_KEPT:]
+
+    def _follow_back(self, now_ms: int) -> None:
+        """Follow a watermark that was set back (a wrong clock was found out), or timers would wait for ever."""
+        if now_ms >= self._now_ms:
+            return
+        for life in self._lives.values():
+            life.follow_back(now_ms)
+        self._budget.follow_back(now_ms)
+        self._situations.follow_back(now_ms)
+        self._panes = [each for each in self._panes if each <= now_ms // self._options.pane_ms]
+        self._now_ms = now_ms
+
+    # What has no row: labels, ticks, feedback.
+
+    def take(self, raised: Sequence[Told]) -> Iterator[Told]:
+        """Take what was raised beside events, at the time that events have reached."""
+        for each in raised:
+            yield from self._take(each.record, At(self._now_ms, each.offset, self._sequence))
+
+    def tick(self, clock_ms: int, offset: int) -> Iterator[Told]:
+        """Look at what is due by the journalled clock, while there are no events."""
+        at = At(self._now_ms, offset, self._sequence)
+        for life in list(self._lives.values()):
+            if NEVER < life.due_ms <= clock_ms and not life.due_needs_events:
+                yield from self._decide(life, at, clock_ms)
+
+    def wants_tick(self, clock_ms: int) -> bool:
+        """Whether a tick could change what is told."""
+        return any(
+            NEVER < life.due_ms <= clock_ms and not life.due_needs_events and (life.open is not None or life.raised)
+            for life in self._lives.values()
+        )
+
+    def reconsider(self, offset: int) -> Iterator[Told]:
+        """Look again at all that is held back: a reason may have gone."""
+        at = At(self._now_ms, offset, self._sequence)
+        for life in list(self._lives.values()):
+            if life.raised:
+                yield from self._decide(life, at, at.now_ms)
+
+    # Feedback.
+
+    def refusal(self, event: IncidentFeedback) -> str | None:
+        """Tell why feedback can have no effect; None: it can."""
+        if self._effects.find(event.incident_id) is None:
+            return "unknown_incident: it was not told here, or too long ago (engine.alerts.remembered_max)"
+        if self._effects.full:
+            return "feedback_max: too many effects are in force (engine.alerts.feedback_max): undo some"
+        return None
+
+    def apply(self, event: IncidentFeedback) -> tuple[Effect, float]:
+        """Take feedback about an incident that is remembered; return its effect and the demand of its kind now."""
+        like = self._effects.find(event.incident_id)
+        if like is None:
+            raise AssertionError("the incident is not remembered")
+        effect = self._effects.apply(event, like)
+        return effect, self._effects.demand(like.kind)
+
+    def has_effect(self, feedback_id: str) -> bool:
+        """Whether feedback of that id is in force."""
+        return self._effects.is_in_force(feedback_id)
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether something is raised and not open."""
+        return any(life.raised and life.open is None for life in self._lives.values())
+
+    def undo(self, feedback_id: str) -> tuple[Effect, float]:
+        """Take an effect back that is in force; return it and the demand of its kind now."""
+        effect = self._effects.undo(feedback_id)
+        return effect, self._effects.demand(effect.like.kind)
+
+    # One life.
+
+    def _take(self, record: object, at: At) -> Iterator[Told]:
+        """Take one raised step."""
+        assert isinstance(record, AlertEvent), "only alerts come to the desk"
+        life = self._lives.get(record.fingerprint)
+        if life is None:
+            if record.status == "resolved":
+                return
+            if not self._has_room():
+                yield from self._refuse(record, at)
+                return
+            life = self._lives[record.fingerprint] = Life(record)
+        if record.status == "resolved":
+            life.raised, life.held_for = False, []
+            # What was counted is from now on that of a former raise of the same incident.
+            life.flagged_before += record.flagged_events
+            life.events_before += record.events
+            record = structs.replace(record, flagged_events=0, events=0)
+        else:
+            if not life.raised:
+                self._begin(life, record, at)
+            life.strength = strength(record, self._options)
+        # Of a condition that is over, the last that was seen of it.
+        line = headline(record) or life.record.headline
+        life.record = record if line is None else structs.replace(record, headline=line)
+        yield from self._decide(life, at, at.now_ms)
+
+    def _begin(self, life: Life, record: AlertEvent, at: At) -> None:
+        """A condition is raised that was not."""
+        life.raised = True
+        began_ms = max(0, min(onset_ms(record), at.now_ms))
+        pane = began_ms // self._options.pane_ms
+        if life.open is None:
+            life.onset_ms = began_ms
+            life.flagged_before = life.events_before = 0
+            good = max((each for each in self._panes if each < pane and each != life.bad_pane), default=None)
+            if good is not None:
+                life.good = GoodPane(good * self._options.pane_ms, (good + 1) * self._options.pane_ms)
+
+    def _rules_of(self, kind: str) -> NoiseOptions:
+        rules = self._rules.get(kind)
+        if rules is None:
+            rules = self._rules[kind] = self._options.alerts.noise_of(self._owner.model_id, kind)
+        return rules
+
+    def _decide(self, life: Life, at: At, clock_ms: int) -> Iterator[Told]:
+        """Do what is due of one life, and note when the next thing is. Times are compared with `clock_ms`."""
+        rules = self._rules_of(life.record.kind)
+        demand = self._effects.demand(life.record.kind)
+        qualifies = life.raised and Levels(rules, demand).reached(life)
+        pane = at.now_ms // self._options.pane_ms
+        if life.raised:
+            life.bad_pane = pane
+        if not qualifies:
+            life.qualified_ms = NEVER
+        elif life.qualified_ms == NEVER:
+            life.qualified_ms = at.now_ms
+            _note_coming(life, rules, at.now_ms)
+        if qualifies and life.panes[-1:] != [pane]:
+            life.panes = [*life.panes, pane]
+        life.panes = [each for each in life.panes if pane - rules.panes < each <= pane]
+        life.due_ms, life.due_needs_events = NEVER, False
+        if life.open is not None:
+            stays = life.raised and Levels(rules, demand, rules.clear_share).reached(life)
+            yield from self._go_on(life, life.open, rules, at, clock_ms, stays=stays)
+        elif qualifies:
+            yield from self._try_to_open(life, rules, at, clock_ms)
+        if life.open is None and not life.raised:
+            self._forget_later(life, rules, clock_ms)
+
+    def _go_on(
+        self, life: Life, told: ToldIncident, rules: NoiseOptions, at: At, clock_ms: int, *, stays: bool
+    ) -> Iterator[Told]:
+        """Update or resolve an open incident."""
+        if not stays:
+            if life.calm_ms == NEVER:
+                life.calm_ms = at.now_ms
+            over_ms = life.calm_ms + (max(rules.flap_clear_ms, rules.clear_ms) if life.flapping else rules.clear_ms)
+            if clock_ms >= over_ms:
+                yield from self._resolve(life, told, at)
+            else:
+                life.due_ms = over_ms
+            return
+        life.calm_ms = NEVER
+        now, later_ms = worth_telling(life, rules, clock_ms)
+        if now and self._suppression.holds(life.record, max(clock_ms, at.now_ms), at.sequence) is None:
+            yield from self._update(life, told, at)
+        elif later_ms > clock_ms:
+            life.due_ms = later_ms
+
+    def _update(self, life: Life, told: ToldIncident, at: At) -> Iterator[Told]:
+        record = life.record
+        severity = higher(told.severity, record.severity)
+        if severity != told.severity:
+            told.rise_ms = at.now_ms
+        told.severity, told.told_ms, told.scope = severity, at.now_ms, scope_of(record)
+        told.strength = max(told.strength, life.strength)
+        told.flagged = life.flagged_before + record.flagged_events
+        told.updates += 1
+        self._remember(life, told)
+        yield from self._step("updated", life, at)
+
+    def _resolve(self, life: Life, told: ToldIncident, at: At) -> Iterator[Told]:
+        situation = self._situations.resolved(told.incident_id, at.now_ms)
+        yield from self._publisher.step("resolved", life, situation, at)
+        life.open, life.resolved_ms, life.calm_ms = None, at.now_ms, NEVER
+        life.flapping, life.qualified_ms = False, NEVER
+        if life.raised:
+            # It is still raised, but not far enough: if it grows again, that is another incident.
+            life.onset_ms = at.now_ms
+            life.flagged_before = life.events_before = 0
+
+    def _step(self, status: Status, life: Life, at: At) -> list[Told]:
+        return self._publisher.step(status, life, self._situations.now(), at)
+
+    def _try_to_open(self, life: Life, rules: NoiseOptions, at: At, clock_ms: int) -> Iterator[Told]:
+        """Open an incident if nothing holds it back; otherwise note when that may be over."""
+        if len(life.panes) < rules.panes_min:
+            life.due_ms, life.due_needs_events = (at.now_ms // self._options.pane_ms + 1) * self._options.pane_ms, True
+            return
+        rested_ms = NEVER if life.resolved_ms == NEVER else life.resolved_ms + rules.cooldown_ms
+        from_ms = max(life.qualified_ms + rules.duration_ms, rested_ms)
+        if from_ms > clock_ms:
+            life.due_ms = from_ms
+            return
+        held = self._suppression.holds(life.record, max(clock_ms, at.now_ms), at.sequence)
+        held = held or self._over_budget(life, at)
+        if held is None:
+            yield from self._open(life, at)
+            return
+        if held.until_ms > clock_ms:
+            life.due_ms = held.until_ms
+        if held.reason not in life.held_for:
+            life.held_for = [*life.held_for, held.reason]
+            self._suppressed[held.reason] += 1
+            yield self._publisher.held(life, held, self._suppressed[held.reason], at)
+            if held.reason == "budget" and self._budget.is_news(at.now_ms):
+                spent, threshold = self._budget.spent(at.now_ms), self._budget.threshold(at.now_ms)
+                yield self._publisher.budget_binds(spent, threshold, at)
+
+    def _over_budget(self, life: Life, at: At) -> Held | None:
+        wanted = rank(life.record.severity, life.strength)
+        threshold = self._budget.threshold(at.now_ms)
+        if wanted >= threshold:
+            return None
+        text = f"rank {wanted:.1f} of 24, {threshold:.1f} is asked after {self._budget.spent(at.now_ms)} openings"
+        return Held("budget", text, self._budget.retry_ms(wanted, at.now_ms))
+
+    def _open(self, life: Life, at: At) -> Iterator[Told]:
+        record = life.record
+        told = ToldIncident(
+            incident_id=record.incident_id,
+            opened_ms=at.now_ms,
+            told_ms=at.now_ms,
+            severity=record.severity,
+            strength=life.strength,
+            scope=scope_of(record),
+            flagged=life.flagged_before + record.flagged_events,
+        )
+        life.open, life.calm_ms, life.held_for = told, NEVER, []
+        self._budget.spend(at.now_ms)
+        self._remember(life, told)
+        member = Member(told.incident_id, record.kind, life.onset_ms, record.summary)
+        situation = self._situations.opened(member, at.now_ms)
+        yield from self._publisher.step("opened", life, situation, at)
+
+    def _remember(self, life: Life, told: ToldIncident) -> None:
+        like = Likeness.of(life.record, self._options)
+        self._effects.remember(structs.replace(like, incident_id=told.incident_id))
+
+    # Bounds.
+
+    def _forget_later(self, life: Life, rules: NoiseOptions, clock_ms: int) -> None:
+        """Nothing is raised nor open: forget it when neither the rest nor the count of openings needs it."""
+        rested_ms = NEVER if life.resolved_ms == NEVER else life.resolved_ms + rules.cooldown_ms
+        until_ms = max([rested_ms, *(each + rules.flap_window_ms for each in life.comings)])
+        if until_ms <= clock_ms:
+            self._lives.pop(life.record.fingerprint, None)
+        else:
+            life.due_ms = until_ms
+
+    def _has_room(self) -> bool:
+        """Forget a life that nobody misses, if there are as many as may be; tell whether there is room for another."""
+        if len(self._lives) < self._options.alerts.incidents_max:
+            return True
+        idle = (name for name, life in self._lives.items() if life.open is None and not life.raised)
+        fingerprint = next(idle, None)
+        if fingerprint is not None:
+            del self._lives[fingerprint]
+        return fingerprint is not None
+
+    def _refuse(self, record: AlertEvent, at: At) -> Iterator[Told]:
+        """Tell, when it is raised, that an incident cannot be followed."""
+        if record.status == "opened":
+            self._suppressed["incidents_max"] += 1
+            held = Held("incidents_max", f"{len(self._lives)} fingerprints are followed already")
+            yield self._publisher.held(Life(record), held, self._suppressed["incidents_max"], at)
+
+    # Storing and restoring.
+
+    def state(self) -> StoredDesk:
+        """Return what is to be stored."""
+        return StoredDesk(
+            self._now_ms,
+            self._sequence,
+            list(self._lives.values()),
+            self._panes,
+            self._rebaseline.spans,
+            dict(self._suppressed),
+            self._budget.state(),
+            self._situations.state(),
+            self._effects.state(),
+        )
+
+    def restore(self, stored: StoredDesk) -> None:
+        """Take over what `state` gave, under whatever options of alerts; ValueError for what cannot be."""
+        lives = {life.record.fingerprint: life for life in stored.lives}
+        refuse_if(
+            "stored alerts",
+            {
+                "a fingerprint is there twice": len(lives) < len(stored.lives),
+                "panes are out of order": sorted(set(stored.panes)) != stored.panes,
+                "there are too many panes": len(stored.panes) > _PANES_KEPT,
+            },
+        )
+        self._now_ms, self._sequence, self._lives = stored.now_ms, stored.sequence, lives
+        self._panes, self._suppressed = list(stored.panes), Counter(stored.suppressed)
+        self._rebaseline.spans = list(stored.spans)
+        self._budget.restore(stored.budget)
+        self._situations.restore(stored.situation)
+        self._effects.restore(stored.effects)
+
+
+def _note_coming(life: Life, rules: NoiseOptions, now_ms: int) -> None:
+    """A condition has come to qualify: often enough within the window is flapping."""
+    known = [each for each in life.comings if each > now_ms - rules.flap_window_ms]
+    life.comings = [*known, now_ms][-max(rules.flap_openings, 1) :]
+    life.flapping |= 0 < rules.flap_openings <= len(life.comings)
