@@ -42,9 +42,6 @@ demo: setup ## Show the whole pipeline on a local Kafka (DEMO_SECONDS sets how l
 quality: setup ## Measure how well anomalies are found (STREAMS=folder of *.npz; without it, shipped streams).
 	@$(BIN)/python -m benchmarks.quality $(if $(STREAMS),--streams $(STREAMS))
 
-quality: setup ## Measure how well anomalies are found; STREAMS=folder of *.npz, without it shipped streams.
-	@$(BIN)/python -m benchmarks.quality $(if $(STREAMS),--streams $(STREAMS))
-
 bench: setup ## Measure the whole pipeline on a local Kafka; the last line is JSON.
 	@$(BIN)/python -m benchmarks.bench
 

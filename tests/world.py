@@ -30,7 +30,7 @@ class World:
         self.visible: list[Output] = []
         self.outcomes: list[CommitOutcome] = []
         self.sent: list[list[Output]] = []
-        self.attached: dict[int, tuple[int, int]] = {}
+        self.attached: dict[int, tuple[int, int, int]] = {}
         self.unstable = 0
         self.hidden_success = False
         self.replaced = 0
@@ -64,8 +64,8 @@ class World:
 
     # Source
 
-    def attach(self, partition: int, offset: int, label_offset: int) -> None:
-        self.attached[partition] = (offset, label_offset)
+    def attach(self, partition: int, offset: int, label_offset: int, feedback_offset: int) -> None:
+        self.attached[partition] = (offset, label_offset, feedback_offset)
 
     def detach(self, partitions: Sequence[int]) -> None:
         for partition in partitions:

@@ -7,7 +7,8 @@ their Kafka records, or until there is nothing to wait for: they have waited for
 predictions, or does not say so (after a transaction it never does) for ten times as long. Predictions never wait.
 (Kafka Streams does the same to its inputs: KIP-353, `max.task.idle.ms`.)
 
-What is held was not taken: whoever gets the partition reads it again.
+What is held was not taken: whoever gets the partition reads it again. Feedback does not come through here: it is taken
+as soon as it is read.
 """
 
 from collections import deque

@@ -67,6 +67,8 @@ def run_worker(settings: Settings, connection: KafkaConnection | None = None) ->
     refuse_missing_topics(settings)
     refuse_contradicting_topics(settings)
     cluster = identify(settings)
+    if "feedback" not in cluster.partitions:
+        log.warning("there is no feedback topic: alerts cannot be silenced or judged", topic=settings.topics.feedback)
     try:
         with ExitStack() as stack:
             stop = stack.enter_context(_stop_on_signals())
@@ -101,15 +103,19 @@ def _build_loop(
     observer: Observer,
 ) -> Loop:
     topics = settings.topics
-    engine = Engine(settings.engine, Topics(topics.predictions, topics.labels), pool)
+    engine = Engine(settings.engine, Topics(topics.predictions, topics.labels, topics.feedback), pool)
     pinned = min(cluster.partitions["labels"], cluster.partitions["state"])
     identity = state_identity(settings, cluster)
-    return Loop(engine, _ports(settings, connection), identity, _loop_options(settings, pinned), observer)
+    has_feedback = "feedback" in cluster.partitions
+    ports = _ports(settings, connection, has_feedback=has_feedback)
+    return Loop(engine, ports, identity, _loop_options(settings, pinned, has_feedback=has_feedback), observer)
 
 
-def _ports(settings: Settings, connection: KafkaConnection) -> Ports:
+def _ports(settings: Settings, connection: KafkaConnection, *, has_feedback: bool) -> Ports:
     topics, worker, group_id = settings.topics, settings.worker, settings.kafka.group_id
     inputs = {InputTopic.PREDICTIONS: topics.predictions, InputTopic.LABELS: topics.labels}
+    if has_feedback:
+        inputs[InputTopic.FEEDBACK] = topics.feedback
     membership = KafkaMembership(
         connection,
         group_id=group_id,
@@ -142,6 +148,7 @@ def _output_topics(settings: Settings) -> dict[OutputTopic, str]:
     topics = settings.topics
     names = {
         OutputTopic.ALERTS: topics.alerts,
+        OutputTopic.INCIDENTS: topics.incidents,
         OutputTopic.METRICS: topics.metrics,
         OutputTopic.MAINTENANCE: topics.maintenance,
         OutputTopic.DEAD_LETTERS: topics.dead_letters,
@@ -149,9 +156,11 @@ def _output_topics(settings: Settings) -> dict[OutputTopic, str]:
     return names | {OutputTopic.SCORES: topics.scores} if writes_scores(settings) else names
 
 
-def _loop_options(settings: Settings, partitions: int) -> LoopOptions:
+def _loop_options(settings: Settings, partitions: int, *, has_feedback: bool) -> LoopOptions:
     worker = settings.worker
-    job = RestoreOptions(start_at=worker.start_at, on_digest_mismatch=worker.on_digest_mismatch)
+    job = RestoreOptions(
+        start_at=worker.start_at, on_digest_mismatch=worker.on_digest_mismatch, has_feedback=has_feedback
+    )
     return LoopOptions(
         commit_interval_ms=worker.commit_interval_ms,
         fetch_records_max=worker.fetch_records_max,
@@ -159,6 +168,7 @@ def _loop_options(settings: Settings, partitions: int) -> LoopOptions:
         idle_close_ms=worker.idle_close_ms,
         handover_ms=worker.handover_ms,
         label_hold_ms=worker.label_hold_ms,
+        lagging_ms=worker.lagging_ms,
         restores=RestoresOptions(
             job=job, on_missing_state=worker.on_missing_state, jobs_max=worker.restores_max, partitions=partitions
         ),

@@ -15,6 +15,8 @@ from typing import Any
 import click
 
 from worker import __version__
+from worker.cli_feedback import feedback
+from worker.cli_notify import notify
 from worker.cli_options import (
     ALWAYS,
     CONFIGURED,
@@ -26,6 +28,7 @@ from worker.cli_options import (
     load,
     with_settings,
 )
+from worker.cli_replay import replay
 from worker.cli_state import state
 
 _QUOTED = "  |"
@@ -299,4 +302,5 @@ def _toml_value(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-modelvigil.add_command(state)
+for command in (state, feedback, notify, replay):
+    modelvigil.add_command(command)

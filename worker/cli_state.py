@@ -143,8 +143,9 @@ def import_(
     """Bring stored state back from a file.
 
     Each partition in the file gets its state as a new snapshot, and goes on with it at the position chosen, as after a
-    restart. It may come from another group or cluster, but from the same [engine] options. All of it is checked before
-    anything is written, and read back before it counts. What was stored before is deleted.
+    restart. It may come from another group or cluster, but from the same [engine] options, those of alerts apart.
+    Feedback goes on where it was committed here, else at its first record. All of it is checked before anything is
+    written, and read back before it counts. What was stored before is deleted.
 
     \b
     Example:
@@ -166,7 +167,8 @@ def reset(partitions: Sequence[int], yes: bool, **options: Any) -> int:  # noqa:
     """Forget stored state on purpose.
 
     Deletes what this group has stored and keeps the committed positions, all in one transaction. Workers then begin
-    there with empty state; labels begin as [worker] start_at says. Keep a copy first: modelvigil state export.
+    there with empty state; labels begin as [worker] start_at says, feedback at its first record. Keep a copy first:
+    modelvigil state export.
 
     \b
     Example:

@@ -15,9 +15,18 @@ _LIBRARIES = ("msgspec", "numba", "numpy", "river", "scikit-learn", "scipy")
 
 
 def fingerprint(options: EngineOptions, predictions_topic: str) -> str:
-    """Return what must be equal for stored state to mean the same: format, options, and the name in the evidence."""
-    text = f"{FORMAT} {predictions_topic} {options_text(options)}"
-    return blake2b(text.encode(), digest_size=8).hexdigest()
+    """Return what must be equal for stored state to mean the same: format, options, and the name in the evidence.
+
+    The options of alerts are left out: they say what becomes of raised conditions, and any may come next.
+    """
+    named = msgspec.to_builtins(options)
+    del named["alerts"]
+    return _hash(f"{FORMAT} {predictions_topic} {msgspec.json.encode(named).decode()}")
+
+
+def policy(options: EngineOptions) -> str:
+    """Return what must be equal for a journal to mean the same beside that: the options of alerts."""
+    return _hash(msgspec.json.encode(options.alerts).decode())
 
 
 def options_text(options: EngineOptions) -> str:
@@ -29,4 +38,8 @@ def environment() -> str:
     """Return what must be equal for a replay to give the same bits for certain: libraries, Python, CPU."""
     libraries = [f"{name} {version(name)}" for name in _LIBRARIES]
     machine = [platform.python_version(), platform.machine(), get_host_cpu_name()]
-    return blake2b(" ".join([*libraries, *machine]).encode(), digest_size=8).hexdigest()
+    return _hash(" ".join([*libraries, *machine]))
+
+
+def _hash(text: str) -> str:
+    return blake2b(text.encode(), digest_size=8).hexdigest()

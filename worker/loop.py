@@ -7,6 +7,7 @@ Rule 3: state is never rolled back. Bytes of an aborted transaction are sent aga
         then they are dropped with the partition's state, and the new owner makes them anew.
 Rule 4: state of a revoked partition is dropped before the callback returns; of a lost one nothing is committed.
 Rule 5: what is taken in which order is noted in the shard's track as it happens, and committed with the position.
+Rule 6: results of records that are taken late are marked, by a header, when they come out of the engine (`lagging.py`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import NamedTuple
 from worker.alignment import Alignment
 from worker.core.engine import Engine
 from worker.core.events import InputTopic, Output, RawBatch
+from worker.lagging import Lag, marked
 from worker.observer import Observer, Shards
 from worker.ports import (
     Clock,
@@ -52,6 +54,8 @@ class LoopOptions(NamedTuple):
     label_hold_ms: int = 0
     """How long labels wait for predictions that may not come; 0: they do not wait (`Alignment`)."""
     held_labels_max: int = 50_000
+    lagging_ms: int = 60_000
+    """Results that come so much later than Kafka's timestamp of their record are marked."""
     restores: RestoresOptions = RestoresOptions()
     snapshots: SnapshotOptions = SnapshotOptions()
 
@@ -112,6 +116,7 @@ class Loop:
         self._pending = _Pending()
         self._alignment = Alignment(options.label_hold_ms, options.held_labels_max)
         self._paused: set[int] = set()
+        self._lag = Lag(options.lagging_ms)
         self._snapshots = Snapshots(engine, self._clock, options.snapshots, self._observer)
         self._restores = Restores(
             engine, self._membership, history, self._clock, identity, options.restores, self._observer
@@ -160,7 +165,7 @@ class Loop:
             self._ticked_ms[track.partition] = self._clock.monotonic_ms()
             self._snapshots.add(track)
             self._alignment.begin(track.partition, self._clock.monotonic_ms())
-            self._source.attach(track.partition, track.offset, track.label_offset)
+            self._source.attach(track.partition, track.offset, track.label_offset, track.feedback_offset)
             # Where a new shard begins is committed at once: after a crash, "latest" must not mean a later now.
             self._pending.moved.add(track.partition)
         return 0 if busy else self._options.restore_wait_ms
@@ -177,7 +182,7 @@ class Loop:
                     self._alignment.hold(batch, self._clock.monotonic_ms())
                 continue
             self._take(batch)
-            if batch.partition in self._tracks:
+            if batch.topic is InputTopic.PREDICTIONS and batch.partition in self._tracks:
                 self._alignment.predictions_taken(batch)
         if held:
             for batch in self._alignment.release(self._clock.monotonic_ms(), self._source.may_have_more):
@@ -205,7 +210,8 @@ class Loop:
         started_ms = self._clock.monotonic_ms()
         handled = self._engine.handle(batch)
         self._tracks[batch.partition].taken(batch.topic, batch.offsets[-1] + 1)
-        self._pending.outputs.extend(handled.outputs)
+        lag_ms = self._lag.taken(batch, self._clock.epoch_ms())
+        self._pending.outputs.extend(handled.outputs if lag_ms is None else marked(handled.outputs, lag_ms))
         self._pending.moved.add(batch.partition)
         self._observer.handled(handled, (self._clock.monotonic_ms() - started_ms) / 1000)
 
@@ -216,8 +222,8 @@ class Loop:
             if now_ms - self._ticked_ms[partition] < self._options.idle_close_ms:
                 continue
             self._ticked_ms[partition] = now_ms
-            if self._engine.wants_tick(partition) and not track.full:
-                epoch_ms = self._clock.epoch_ms()
+            epoch_ms = self._clock.epoch_ms()
+            if self._engine.wants_tick(partition, epoch_ms) and not track.full:
                 self._pending.outputs.extend(self._engine.tick(partition, epoch_ms))
                 self._pending.moved.add(partition)
                 track.ticked(epoch_ms)
@@ -376,6 +382,11 @@ class Loop:
     def _tell(self) -> None:
         """Tell the observer what there is; end when nothing can be worked on."""
         self._observer.alive()
+        if self._lag.turn(self._clock.monotonic_ms()):
+            if self._lag.lagging:
+                self._observer.lagging(self._lag.seconds)
+            else:
+                self._observer.caught_up()
         restores = self._restores
         self._observer.shards(
             Shards(
@@ -385,6 +396,7 @@ class Loop:
                 records_left=restores.records_left,
                 seconds_left=restores.seconds_left,
                 oldest_cut_seconds=self._snapshots.oldest_seconds(self._tracks.values()),
+                lag_seconds=self._lag.seconds,
             )
         )
         problems = restores.refused.values()

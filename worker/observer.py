@@ -19,6 +19,8 @@ class Shards(NamedTuple):
     seconds_left: float | None
     oldest_cut_seconds: float
     """Age of the oldest snapshot among the live shards that have changed since."""
+    lag_seconds: float = 0.0
+    """How long after Kafka's timestamp the latest record was taken."""
 
     @property
     def ready(self) -> bool:
@@ -67,6 +69,12 @@ class Observer:
 
     def partitions(self, what: str, partitions: Sequence[int]) -> None:
         """Partitions were assigned, revoked or lost."""
+
+    def lagging(self, seconds: float) -> None:
+        """Records are taken so late from here on that their results are marked."""
+
+    def caught_up(self) -> None:
+        """They are not any more."""
 
     def shards(self, shards: Shards) -> None:
         """What there is now; told once a turn."""

@@ -7,7 +7,7 @@ Rule 2: `Source` delivers the records of an attached partition in offset order f
 Rule 3: `Sink.commit` makes outputs, state records and positions visible together or not at all, and says which, or that
         it is not known.
 Rule 4: one number, one shard: partition p of `predictions`, of `labels` and of `state` belong together, and only
-        `predictions` is managed by the group.
+        `predictions` is managed by the group. Every shard reads the one partition of `feedback`, each at its own pace.
 """
 
 from collections.abc import Mapping, Sequence
@@ -144,10 +144,13 @@ class Membership(Protocol):
 
 
 class Source(Protocol):
-    """Reads the records of owned partitions at explicit offsets: of `predictions` and of `labels`, side by side."""
+    """Reads the inputs of owned partitions at explicit offsets: `predictions`, `labels` and `feedback`, side by side.
 
-    def attach(self, partition: int, offset: int, label_offset: int) -> None:
-        """Start reading a partition of both topics at these offsets."""
+    Every record of `feedback` is delivered to each attached partition, in a batch of its own that names the partition.
+    """
+
+    def attach(self, partition: int, offset: int, label_offset: int, feedback_offset: int) -> None:
+        """Start reading for a partition at these offsets of its three inputs."""
         ...
 
     def detach(self, partitions: Sequence[int]) -> None:
@@ -165,7 +168,7 @@ class Source(Protocol):
     def fetch(self, records_max: int, wait_ms: int) -> list[RawBatch]:
         """Return what is there, waiting at most `wait_ms` when there is nothing.
 
-        At most one batch for each topic and partition. The caller notes in which order it works them off.
+        At most one batch for each topic and attached partition. The caller notes in which order it works them off.
         """
         ...
 
@@ -207,7 +210,7 @@ class History(Protocol):
     """What the topics still hold: looked up before a restore, read during one. Never waits for long."""
 
     def bounds(self, topic: InputTopic, partition: int) -> Bounds:
-        """Return what a partition holds. Records of transactions still open count as well.
+        """Return what a partition holds; of `feedback` there is only 0. Records of open transactions count as well.
 
         Raises:
             UnavailableError: ask again.
@@ -218,7 +221,7 @@ class History(Protocol):
     def open(self, topic: InputTopic, partition: int, offset: int, *, committed: bool = False) -> Reader:
         """Read a partition from an offset on.
 
-        `predictions` and `labels` are read committed. `state` is read uncommitted, unless `committed` is asked for:
+        The inputs are read committed. `state` is read uncommitted, unless `committed` is asked for:
         what a restore reads there is named by a committed pointer, and an open transaction of a zombie must not hold
         it up. Who looks for something without such a pointer would take what was aborted for real.
         """

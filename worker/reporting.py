@@ -7,6 +7,7 @@ import structlog
 from worker.core.engine import Handled
 from worker.core.events import Output, RawBatch
 from worker.edges.telemetry import OUTPUT_COUNTS, Count, Gauge, Stage, Telemetry
+from worker.lagging import is_marked
 from worker.observer import Observer, Shards
 from worker.ports import CommitOutcome
 from worker.recovery.problems import ProblemKind
@@ -42,6 +43,7 @@ class Reporting(Observer):
     def committed(self, outputs: Sequence[Output], seconds: float) -> None:
         for output in outputs:
             self._telemetry.add(OUTPUT_COUNTS[output.topic])
+        self._telemetry.add(Count.OUTPUTS_LATE, sum(map(is_marked, outputs)))
         self._telemetry.add(Count.TRANSACTIONS_COMMITTED)
         self._telemetry.spend(Stage.COMMIT, seconds)
 
@@ -81,6 +83,15 @@ class Reporting(Observer):
         if partitions:
             self._log.info(f"partitions {what}", partitions=list(partitions))
 
+    def lagging(self, seconds: float) -> None:
+        self._log.warning(
+            "lagging: records are processed late, and results are marked as late until that is over",
+            lag_seconds=round(seconds, 1),
+        )
+
+    def caught_up(self) -> None:
+        self._log.warning("not lagging any more")
+
     def shards(self, shards: Shards) -> None:
         telemetry = self._telemetry
         telemetry.set_gauge(Gauge.SHARDS_LIVE, shards.live)
@@ -90,4 +101,5 @@ class Reporting(Observer):
         if shards.seconds_left is not None:
             telemetry.set_gauge(Gauge.RESTORE_SECONDS_LEFT, round(shards.seconds_left, 1))
         telemetry.set_gauge(Gauge.STATE_AGE_SECONDS, round(shards.oldest_cut_seconds, 1))
+        telemetry.set_gauge(Gauge.LAG_SECONDS, round(shards.lag_seconds, 1))
         telemetry.report_if_due()

@@ -62,6 +62,11 @@ _DEAD_LETTER_HEADERS = {
     "modelvigil.reason": "Why it could not be used.",
     "modelvigil.detail": "The same for a person, with the place in the record; the wording may change.",
 }
+_TARGET_HEADER = {"modelvigil.target": "Of an alert that `notify` could not deliver: to which target."}
+DELIVERY_REASONS = {
+    "delivery_refused": "A target of `notify` refuses the alert, or has taken nothing for `give_up_ms`.",
+    "delivery_unreadable": "A record of the topic of alerts is no alert.",
+}
 
 
 def render() -> dict[str, bytes]:
@@ -140,9 +145,9 @@ def schema(topic: str) -> dict[str, Any]:
 
 def _dead_letter_schema() -> dict[str, Any]:
     reasons = [{"const": code.value, "description": _docs()["RejectCode"][code.name]} for code in RejectCode]
-    properties: dict[str, Any] = {
-        name: {"type": "string", "description": text} for name, text in _DEAD_LETTER_HEADERS.items()
-    }
+    reasons += [{"const": reason, "description": text} for reason, text in DELIVERY_REASONS.items()]
+    headers = _DEAD_LETTER_HEADERS | _TARGET_HEADER
+    properties: dict[str, Any] = {name: {"type": "string", "description": text} for name, text in headers.items()}
     for name in ("modelvigil.partition", "modelvigil.offset"):
         properties[name]["pattern"] = "^[0-9]+$"
     properties["modelvigil.timestamp"]["pattern"] = "^-?[0-9]+$"
@@ -154,7 +159,7 @@ def _dead_letter_schema() -> dict[str, Any]:
         "then these, in UTF-8.",
         "type": "object",
         "properties": properties,
-        "required": list(properties),
+        "required": list(_DEAD_LETTER_HEADERS),
     }
 
 

@@ -15,15 +15,27 @@ import msgspec
 from msgspec import Meta, Struct
 
 from worker.core.options import EngineOptions, contradictions
+from worker.notify_settings import (
+    MASK,
+    SECRETS,
+    NotifySettings,
+    TargetSettings,
+    masked_target,
+    notify_contradictions,
+    target_problems,
+)
 
 __all__ = [
     "KafkaSettings",
+    "NotifySettings",
     "Settings",
     "SettingsError",
+    "TargetSettings",
     "TopicSettings",
     "WorkerSettings",
     "describe",
     "load_settings",
+    "with_secrets",
 ]
 
 _PREFIX = "MODELVIGIL_"
@@ -33,6 +45,7 @@ _ENVIRONMENT = {
 }
 _ENVIRONMENT_KAFKA = "MODELVIGIL_KAFKA_"
 _ENVIRONMENT_FILE = "_FILE"
+_ENVIRONMENT_TARGET = re.compile(r"MODELVIGIL_NOTIFY_([A-Z0-9_]+?)_(URL|SECRET|BEARER_TOKEN)(_FILE)?")
 # A Kubernetes service called `modelvigil-kafka` puts these into every pod; they are nobody's librdkafka property.
 _SERVICE_LINK = re.compile(r"MODELVIGIL_KAFKA_(SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_.*)")
 # The properties of librdkafka whose own name ends in `.file`: here `_FILE` is part of the name.
@@ -44,7 +57,6 @@ _NAMED_FILE = frozenset(
     }
 )
 _SECRET = re.compile(r"password|passphrase|secret|token|credential|jaas|(^|[._])key([._]|$)", re.IGNORECASE)
-_MASK = "********"
 _COMMIT_MS_MAX = 10_000
 """A commit takes no longer, and its abort as long again (`KafkaSink`)."""
 _REPLACE_MS = 25_000
@@ -102,6 +114,7 @@ class TopicSettings(Struct, frozen=True, forbid_unknown_fields=True):
     labels: TopicName = "labels"
     feedback: TopicName = "feedback"
     alerts: TopicName = "modelvigil.alerts"
+    incidents: TopicName = "modelvigil.incidents"
     metrics: TopicName = "modelvigil.metrics"
     maintenance: TopicName = "modelvigil.maintenance"
     dead_letters: TopicName = "modelvigil.dead-letters"
@@ -124,6 +137,8 @@ class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Labels that are ahead of the predictions in a backlog wait, unless none has come so long and none is left."""
     start_at: Literal["earliest", "latest"] = "earliest"
     """Where a partition without a committed position begins."""
+    lagging_ms: Annotated[int, Meta(ge=1_000)] = 60_000
+    """Results that come so much later than their records were written are marked as late."""
     instance_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,100}$")] = ""
     """Names this worker for good, for example by its pod: a successor then ends a dead one's transaction at once."""
     static_membership: bool = False
@@ -157,6 +172,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     topics: TopicSettings = TopicSettings()
     worker: WorkerSettings = WorkerSettings()
     engine: EngineOptions = EngineOptions()
+    notify: NotifySettings = NotifySettings()
 
 
 def load_settings(config: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Settings:
@@ -176,6 +192,7 @@ def load_settings(config: Path | None, environ: Mapping[str, str], overrides: Ma
     for path, value in overrides.items():
         if value is not None:
             _put(tree, path.split("."), value)
+    _put_target_secrets(tree, environ)
     _refuse_unknown(tree, Settings, ())
     try:
         settings = msgspec.convert(tree, Settings)
@@ -188,7 +205,28 @@ def load_settings(config: Path | None, environ: Mapping[str, str], overrides: Ma
 
 def describe(settings: Settings) -> dict[str, Any]:
     """Return all settings as plain values, secrets masked."""
-    return _masked(msgspec.to_builtins(settings))
+    masked = _masked(msgspec.to_builtins(settings))
+    masked["notify"]["targets"] = [msgspec.to_builtins(masked_target(target)) for target in settings.notify.targets]
+    return masked
+
+
+def with_secrets(settings: Settings) -> Settings:
+    """Read the files that targets of `notify` name for their secrets. Raises SettingsError."""
+    targets = tuple(map(_with_secrets, settings.notify.targets))
+    return msgspec.structs.replace(settings, notify=msgspec.structs.replace(settings.notify, targets=targets))
+
+
+def _with_secrets(target: TargetSettings) -> TargetSettings:
+    read: dict[str, str] = {}
+    for name in SECRETS:
+        path = getattr(target, f"{name}_file")
+        if path:
+            read |= {name: _read_secret(path, f"{name}_file of notify.targets `{target.name}`"), f"{name}_file": ""}
+    complete = msgspec.structs.replace(target, **read)
+    problems = target_problems(complete)
+    if problems:
+        raise SettingsError(f"notify.targets `{target.name}`: {'; '.join(problems)}")
+    return complete
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -248,11 +286,39 @@ def _kafka_property(variable: str, value: str) -> tuple[str, str]:
     name = variable.removeprefix(_ENVIRONMENT_KAFKA).lower().replace("_", ".")
     if not variable.endswith(_ENVIRONMENT_FILE) or name in _NAMED_FILE:
         return name, value
+    return name.removesuffix(".file"), _read_secret(value, variable)
+
+
+def _read_secret(path: str, named_by: str) -> str:
     try:
-        secret = Path(value).read_text(encoding="utf-8").rstrip("\r\n")
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError):
-        raise SettingsError(f"the file named by {variable} cannot be read: {value}") from None
-    return name.removesuffix(".file"), secret
+        raise SettingsError(f"the file named by {named_by} cannot be read: {path}") from None
+
+
+def _put_target_secrets(tree: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+    """Give targets what the environment says of them: MODELVIGIL_NOTIFY_<TARGET>_URL, _SECRET, _BEARER_TOKEN (_FILE).
+
+    A target may stand in a list, so this comes after all lists.
+    """
+    notify = tree.get("notify")
+    listed = notify.get("targets") if isinstance(notify, dict) else None
+    targets = [target for target in listed if isinstance(target, dict)] if isinstance(listed, list) else []
+    by_name = {str(target.get("name")).upper().replace("-", "_"): target for target in targets}
+    for variable in sorted(environ):
+        match = _ENVIRONMENT_TARGET.fullmatch(variable)
+        if match is None:
+            continue
+        name, field, file = match[1], match[2].lower(), match[3]
+        if name not in by_name:
+            known = ", ".join(str(target.get("name")) for target in targets) or "none"
+            raise SettingsError(f"{variable} is for a target that is not there: notify.targets has {known}")
+        if file and variable.removesuffix(_ENVIRONMENT_FILE) in environ:
+            raise SettingsError(f"{field} is given twice, by {variable} and without _FILE: remove one of them")
+        target = by_name[name]
+        for key in (field, f"{field}_file"):
+            target.pop(key, None)
+        target[f"{field}_file" if file else field] = environ[variable]
 
 
 def _put(tree: dict[str, Any], path: tuple[str, ...] | list[str], value: object) -> None:
@@ -305,7 +371,7 @@ def _in_plain_words(message: str) -> str:
 
 
 def _refuse_contradictions(settings: Settings) -> None:
-    found = contradictions(settings.engine)
+    found = [*contradictions(settings.engine), *notify_contradictions(settings.notify)]
     worker = settings.worker
     if worker.static_membership and not worker.instance_id:
         found.append("worker.static_membership needs a worker.instance_id, another one for each worker")
@@ -329,5 +395,5 @@ def _masked(tree: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict):
             masked[key] = _masked(value)
         else:
-            masked[key] = _MASK if isinstance(value, str) and _SECRET.search(key) else value
+            masked[key] = MASK if isinstance(value, str) and _SECRET.search(key) else value
     return masked

@@ -24,10 +24,19 @@ COMMANDS = [
     ["state", "export"],
     ["state", "import"],
     ["state", "reset"],
+    ["feedback"],
+    ["feedback", "silence"],
+    ["feedback", "true-positive"],
+    ["feedback", "false-positive"],
+    ["feedback", "ignore-like-this"],
+    ["feedback", "undo"],
+    ["feedback", "list"],
+    ["notify"],
+    ["replay"],
     ["schemas"],
     ["check-config"],
 ]
-GROUPS = [["topics"], ["state"]]
+GROUPS = [["topics"], ["state"], ["feedback"]]
 NOBODY = "127.0.0.1:1"
 
 

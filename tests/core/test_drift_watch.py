@@ -116,6 +116,7 @@ def test_a_shift_is_found_at_once_by_name_and_is_over_when_it_is() -> None:
     assert changed.p_value is not None
     assert changed.p_value < 1e-6
     assert changed.since_offset >= 5_000 - BLOCK
+    assert [row.offset for row in alert.evidence] == [changed.since_offset, alert.timestamp_ms // EVENT_MS]
     assert alert.change.pattern == "sudden"
     resolved = next(each for each in alerts(told, "resolved") if each.kind == "drift.input")
     assert resolved.resolved_at_ms is not None

@@ -9,17 +9,17 @@ from tests.streams import SMALL, START_MS, Record, batch, records
 from tests.world import World
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.engine import Engine
-from worker.core.events import InputTopic, Output
+from worker.core.events import InputTopic, Output, OutputTopic, RawBatch
 from worker.core.journal import Entry, EntryKind, Origin, decode_entries, decode_pointer
 from worker.core.shard import Topics
 from worker.loop import CommitFailedError, FencedError, Loop, LoopOptions, Ports, StateRefusedError
-from worker.observer import Observer
+from worker.observer import Observer, Shards
 from worker.ports import Commit, CommitOutcome, Position, StateRecord
 from worker.recovery.restores import RestoresOptions
 from worker.recovery.snapshots import SnapshotOptions
 from worker.recovery.track import Identity
 
-IDENTITY = Identity("group", Origin("cluster", "p", "l", "s"), "options", "libraries")
+IDENTITY = Identity("group", Origin("cluster", "p", "l", "s", "f"), "options", "libraries", policy="alerts")
 NEVER = SnapshotOptions(interval_ms=10**9)
 
 
@@ -88,6 +88,17 @@ def labels(count: int) -> list[Record]:
     return [(b'{"event_id":"e","model_id":"m","label":1}', START_MS)] * count
 
 
+def said(count: int, begin: int = 0) -> list[Record]:
+    """Silences, each of another model that does not exist: they are state, and tell an audit record each."""
+    return [(_silence(number), START_MS) for number in range(begin, begin + count)]
+
+
+def _silence(number: int) -> bytes:
+    scope = {"model": f"none{number}"}
+    what = {"kind": "silence", "feedback_id": f"f{number}", "author": "a", "reason": "r", "scope": scope}
+    return json.dumps(what | {"to": START_MS + 10**9}).encode()
+
+
 def journal_of(world: World, partition: int = 0) -> list[Entry]:
     """Return the journal that is committed."""
     return decode_entries(decode_pointer(world.stored[partition].metadata).journal)
@@ -110,14 +121,17 @@ def test_outputs_and_positions_become_visible_together(world: World) -> None:
 
 
 def test_a_new_shard_begins_where_start_at_says_and_commits_that_at_once(world: World) -> None:
-    """A crash before the first record must not move the beginning."""
+    """A crash before the first record must not move the beginning. Feedback is read from its first record anyway."""
+    world.first[InputTopic.FEEDBACK, 0] = 3
     world.give(0, good(5))
     world.give(0, labels(2), InputTopic.LABELS)
+    world.give(0, said(4), InputTopic.FEEDBACK)
     world.inbox = []
     job = RestoresOptions().job._replace(start_at="latest")
     live(world, loop_of(world, LoopOptions(restores=RestoresOptions(job=job))))
-    assert world.attached == {0: (5, 2)}
+    assert world.attached == {0: (5, 2, 3)}
     assert (world.stored[0].offset, world.stored[0].label_offset) == (5, 2)
+    assert decode_pointer(world.stored[0].metadata).feedback_offset == 3
 
 
 def test_unstable_positions_are_asked_again(world: World) -> None:
@@ -128,7 +142,7 @@ def test_unstable_positions_are_asked_again(world: World) -> None:
     assert world.attached == {}
     for _ in range(8):
         loop.step()
-    assert world.attached == {0: (0, 0)}
+    assert world.attached == {0: (0, 0, 0)}
 
 
 def test_that_there_is_no_position_is_believed_at_the_second_time_only(world: World) -> None:
@@ -265,7 +279,7 @@ def test_a_revoked_partition_is_committed_stored_and_dropped(world: World) -> No
     assert (world.attached, journal_of(world)) == ({}, [])
     world.group = [("assigned", [0])]
     other = live(world, loop_of(world))
-    assert world.attached == {0: (7, 0)}
+    assert world.attached == {0: (7, 0, 0)}
     assert digest_of(other) == before
 
 
@@ -355,6 +369,7 @@ def test_a_crash_is_repaired_by_replay(world: World) -> None:
         stream = records(5, 300)
         for begin in range(0, 300, 20):
             fresh.give(0, stream[begin : begin + 20])
+            fresh.give(0, said(1, begin), InputTopic.FEEDBACK)
             fresh.give(0, labels(1), InputTopic.LABELS)
             loop.step()
         before, published = digest_of(loop), list(fresh.visible)
@@ -385,6 +400,7 @@ def test_a_damaged_snapshot_falls_back_to_the_one_before(world: World) -> None:
     stream = records(6, 400)
     for begin in range(0, 400, 20):
         world.give(0, stream[begin : begin + 20])
+        world.give(0, said(1, begin), InputTopic.FEEDBACK)
         loop.step()
     before = digest_of(loop)
     pointer = decode_pointer(world.stored[0].metadata)
@@ -421,6 +437,11 @@ def _damage(world: World, offset: int) -> None:
         ("truncated", "input_truncated"),
         ("damaged", "state_damaged"),
         ("trace", "digest_mismatch"),
+        ("feedback topic", "topic_recreated"),
+        ("feedback retention", "input_gone"),
+        ("feedback truncated", "input_truncated"),
+        ("no feedback topic", "input_gone"),
+        ("policy", "other_options"),
     ],
 )
 def test_what_does_not_fit_is_refused_or_begun_anew(world: World, what: str, kind: str) -> None:
@@ -433,27 +454,31 @@ def test_what_does_not_fit_is_refused_or_begun_anew(world: World, what: str, kin
     world.group = [("assigned", [0])]
     loop = live(world, loop_of(world))
     world.give(0, stream[60:])
+    world.give(0, said(3), InputTopic.FEEDBACK)
     loop.step()
     _break(world, what)
     identity = OTHERS.get(what, IDENTITY)
+    job = RestoresOptions().job._replace(has_feedback=what != "no feedback topic")
     world.group = [("assigned", [0])]
     listener = Listener()
     with pytest.raises(StateRefusedError, match="shard 0: "):
-        live(world, loop_of(world, identity=identity, observer=listener))
+        live(world, loop_of(world, LoopOptions(restores=RestoresOptions(job=job)), identity, listener))
     assert listener.told[-1] == f"refused 0 {kind}"
     if kind == "digest_mismatch":
         return
     world.group = [("assigned", [0])]
-    options = LoopOptions(snapshots=NEVER, restores=RestoresOptions(on_missing_state="fresh"))
+    options = LoopOptions(snapshots=NEVER, restores=RestoresOptions(job=job, on_missing_state="fresh"))
     fresh = live(world, loop_of(world, options, identity, listener))
     assert fresh._tracks[0].base.snapshot is None
     assert any("chosen" in line for line in listener.told)
 
 
 OTHERS = {
-    "cluster": IDENTITY._replace(origin=Origin("elsewhere", "p", "l", "s")),
-    "topic": IDENTITY._replace(origin=Origin("cluster", "p", "other", "s")),
+    "cluster": IDENTITY._replace(origin=Origin("elsewhere", "p", "l", "s", "f")),
+    "topic": IDENTITY._replace(origin=Origin("cluster", "p", "other", "s", "f")),
     "options": IDENTITY._replace(fingerprint="others"),
+    "feedback topic": IDENTITY._replace(origin=Origin("cluster", "p", "l", "s", "other")),
+    "policy": IDENTITY._replace(policy="others"),
 }
 """Who the next worker is, where that is what does not fit."""
 
@@ -468,6 +493,10 @@ def _break(world: World, what: str) -> None:
             world.stored[0] = position._replace(metadata="somebody else's" if what == "metadata" else "")
         case "retention":
             world.first[InputTopic.PREDICTIONS, 0] = 100
+        case "feedback retention":
+            world.first[InputTopic.FEEDBACK, 0] = 2
+        case "feedback truncated":
+            del world.logs[InputTopic.FEEDBACK, 0][1:]
         case "truncated":
             del inputs[80:]
         case "damaged":
@@ -599,3 +628,174 @@ def test_held_labels_go_with_their_shard(world: World) -> None:
     world.group = [("revoked", [0])]
     loop.step()
     assert decode_pointer(world.stored[0].metadata).label_offset == 0
+
+
+def test_feedback_is_taken_at_once_and_journalled_in_its_order(world: World) -> None:
+    """While labels wait, feedback does not; a replay takes it at the same place."""
+    loop = live(world, loop_of(world, LoopOptions(label_hold_ms=60_000, snapshots=NEVER)))
+    world.give(0, stamped(good(2), 0, 1))
+    world.give(0, stamped(labels(1), 50_000), InputTopic.LABELS)
+    world.give(0, said(2), InputTopic.FEEDBACK)
+    world.give(0, stamped(good(1), 2))
+    loop.step()
+    kinds = [(EntryKind.PREDICTIONS, 2), (EntryKind.FEEDBACK, 2), (EntryKind.PREDICTIONS, 1)]
+    assert journal_of(world) == kinds
+    assert decode_pointer(world.stored[0].metadata).feedback_offset == 2
+    before = digest_of(loop)
+    world.group = [("assigned", [0])]
+    assert digest_of(live(world, loop_of(world))) == before
+    assert world.attached == {0: (3, 0, 2)}
+
+
+def test_feedback_that_is_gone_before_it_was_read_is_passed_over_loudly(world: World) -> None:
+    """It cannot be had any more: the shard goes on with what there is, and what comes then can be replayed."""
+    loop = live(world, loop_of(world))
+    world.give(0, said(2), InputTopic.FEEDBACK)
+    loop.step()
+    loop.run(lambda: True)
+    world.give(0, said(8, begin=2), InputTopic.FEEDBACK)
+    world.inbox, world.first[InputTopic.FEEDBACK, 0] = [], 7
+    del world.logs[InputTopic.FEEDBACK, 0][:7]
+    world.group, listener = [("assigned", [0])], Listener()
+    loop = live(world, loop_of(world, observer=listener))
+    assert world.attached == {0: (0, 0, 7)}
+    (told,) = listener.told
+    assert told.startswith("noted 0 feedback goes on at offset 7: the records from 2 on are gone")
+    world.inbox = [batch(0, 7, said(3, begin=7))._replace(topic=InputTopic.FEEDBACK)]
+    loop.step()
+    before = digest_of(loop)
+    world.group, listener = [("assigned", [0])], Listener()
+    assert digest_of(live(world, loop_of(world, observer=listener))) == before
+    assert listener.told == []
+
+
+def test_a_feedback_topic_may_go_and_come(world: World) -> None:
+    """Without anything to read again a worker goes on; of a new topic it reads everything."""
+    loop = live(world, loop_of(world))
+    world.give(0, said(2), InputTopic.FEEDBACK)
+    loop.step()
+    before = digest_of(loop)
+    loop.run(lambda: True)
+    without = LoopOptions(restores=RestoresOptions(job=RestoresOptions().job._replace(has_feedback=False)))
+    gone = IDENTITY._replace(origin=Origin("cluster", "p", "l", "s"))
+    world.group, listener = [("assigned", [0])], Listener()
+    loop = live(world, loop_of(world, without, gone, listener))
+    assert listener.told == [
+        "noted 0 there is no feedback topic any more; what this shard has read of it stays in force"
+    ]
+    assert digest_of(loop) == before
+    loop.run(lambda: True)
+    del world.logs[InputTopic.FEEDBACK, 0]
+    new = IDENTITY._replace(origin=Origin("cluster", "p", "l", "s", "new"))
+    world.group, listener = [("assigned", [0])], Listener()
+    live(world, loop_of(world, identity=new, observer=listener))
+    assert (world.attached, listener.told) == ({0: (0, 0, 0)}, [])
+
+
+def test_options_of_alerts_change_at_a_clean_stop(world: World) -> None:
+    """With nothing to replay they are taken over and told; what comes then belongs to them, also after a crash."""
+    loop = live(world, loop_of(world))
+    world.give(0, good(20))
+    loop.step()
+    loop.run(lambda: True)
+    other, listener = IDENTITY._replace(policy="others"), Listener()
+    world.group = [("assigned", [0])]
+    loop = live(world, loop_of(world, identity=other, observer=listener))
+    assert listener.told == ["noted 0 [engine.alerts] has been changed: alerts follow the new options from here on"]
+    world.give(0, good(5))
+    loop.step()
+    world.group, listener = [("assigned", [0])], Listener()
+    live(world, loop_of(world, identity=other, observer=listener))
+    assert (listener.told, world.attached) == ([], {0: (25, 0, 0)})
+    world.group = [("assigned", [0])]
+    with pytest.raises(StateRefusedError, match=r"did not stop cleanly under the former \[engine.alerts\]: start once"):
+        live(world, loop_of(world))
+
+
+def test_a_damaged_snapshot_is_not_replaced_by_way_of_other_options(world: World) -> None:
+    """The way from the one before it was taken under former options of alerts: it would lead somewhere else."""
+    options = LoopOptions(snapshots=SnapshotOptions(interval_ms=300))
+    loop = live(world, loop_of(world, options))
+    for begin in range(0, 400, 20):
+        world.give(0, records(6, 400)[begin : begin + 20])
+        loop.step()
+    loop.run(lambda: True)
+    snapshot = decode_pointer(world.stored[0].metadata).base.snapshot
+    assert snapshot is not None
+    _damage(world, snapshot.offsets[0])
+    world.group, listener = [("assigned", [0])], Listener()
+    with pytest.raises(StateRefusedError, match=r"taken under other options of \[engine.alerts\]"):
+        live(world, loop_of(world, options, IDENTITY._replace(policy="others"), listener))
+    assert listener.told[-1] == "refused 0 state_damaged"
+
+
+class LagListener(Observer):
+    """Remembers how late the worker was."""
+
+    def __init__(self) -> None:
+        self.told: list[float | None] = []
+        self.lags: list[float] = []
+
+    def lagging(self, seconds: float) -> None:
+        self.told.append(seconds)
+
+    def caught_up(self) -> None:
+        self.told.append(None)
+
+    def shards(self, shards: Shards) -> None:
+        self.lags.append(shards.lag_seconds)
+
+
+def test_results_of_late_records_are_marked(world: World) -> None:
+    """By the last record of a batch and the clock; without a timestamp nothing is late; no dead letter is marked."""
+    loop = live(world, loop_of(world, LoopOptions(snapshots=NEVER, lagging_ms=60_000)))
+    world.now_ms = 100_000
+    batches = [stamped(said(1, number), stamp) for number, stamp in enumerate((39_999, 40_000, 99_000))]
+    batches += [[(_silence(3), -1)], [(b"bad", START_MS)]]
+    for part in batches:
+        world.give(0, part, InputTopic.FEEDBACK)
+    fetch = world.fetch
+
+    def fetch_at_once(records_max: int, wait_ms: int) -> list[RawBatch]:
+        fetched = fetch(records_max, wait_ms)
+        world.now_ms = 100_000 if fetched else world.now_ms
+        return fetched
+
+    world.fetch = fetch_at_once  # type: ignore[method-assign]  # scripted
+    loop.step()
+    audits = [output for output in world.visible if output.topic is OutputTopic.MAINTENANCE]
+    assert [dict(output.headers).get("modelvigil.lag_ms") for output in audits] == [b"60001", None, None, None]
+    (letter,) = [output for output in world.visible if output.topic is OutputTopic.DEAD_LETTERS]
+    assert "modelvigil.lag_ms" not in dict(letter.headers)
+
+
+def test_a_mark_is_part_of_the_bytes_that_are_sent_again(world: World) -> None:
+    """After an abort time has gone by, but the output is the same."""
+    loop = live(world, loop_of(world))
+    world.now_ms = 100_000
+    world.give(0, said(1), InputTopic.FEEDBACK)
+    world.outcomes = [CommitOutcome.ABORTED]
+    loop.step()
+    assert world.sent[-1] == world.sent[-2] == world.visible
+    assert "modelvigil.lag_ms" in dict(world.visible[0].headers)
+
+
+def test_lagging_is_told_when_it_begins_and_when_it_is_over(world: World) -> None:
+    """Once each, though late and timely records come in turns; over is when nothing late has come for a while."""
+    listener = LagListener()
+    loop = live(world, loop_of(world, LoopOptions(snapshots=NEVER, lagging_ms=60_000), observer=listener))
+    world.now_ms = 1_000_000
+    world.give(0, said(3), InputTopic.FEEDBACK)  # of whatever age: it says nothing about the worker
+    loop.step()
+    assert (listener.told, listener.lags[-1]) == ([], 0.0)
+    for _ in range(3):
+        world.give(0, stamped(good(1), world.now_ms))
+        world.give(0, stamped(labels(1), 0), InputTopic.LABELS)
+        loop.step()
+    assert listener.told == [pytest.approx(1000, abs=2)]
+    for _ in range(3):
+        world.now_ms += 4_000
+        world.give(0, stamped(good(1), world.now_ms - 500))
+        loop.step()
+    assert listener.told[1:] == [None]
+    assert listener.lags[-1] == pytest.approx(0.5, abs=0.3)

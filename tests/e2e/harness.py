@@ -45,6 +45,7 @@ class Deployment:
                 "labels",
                 "feedback",
                 "alerts",
+                "incidents",
                 "metrics",
                 "maintenance",
                 "dead_letters",
@@ -85,11 +86,11 @@ class Deployment:
             finally:
                 process.kill()
 
-    def publish(self, records: Iterable[tuple[int, bytes | None]]) -> None:
-        """Write values to partitions, in order."""
+    def publish(self, records: Iterable[tuple[int, bytes | None]], topic: str = "predictions") -> None:
+        """Write values to partitions of an input, in order."""
         producer = Producer({"bootstrap.servers": self.servers, "linger.ms": 20})
         for partition, value in records:
-            producer.produce(self.topics["predictions"], value, key=b"key", partition=partition)
+            producer.produce(self.topics[topic], value, key=b"key", partition=partition)
             producer.poll(0)
         assert producer.flush(30) == 0
 
@@ -139,6 +140,13 @@ class Deployment:
         ends = [consumer.get_watermark_offsets(place, timeout=30)[1] for place in places]
         consumer.close()
         return ends
+
+    def wait_for_records(self, topic: str, count: int) -> None:
+        """Wait until so many records are visible in an output topic."""
+        end = time.monotonic() + WAIT_SECONDS_MAX
+        while (now := len(self.read(topic))) < count:
+            assert time.monotonic() < end, f"only {now} of {count} records of {topic} after {WAIT_SECONDS_MAX} s"
+            time.sleep(0.3)
 
     def wait_for_events(self, count: int) -> None:
         """Wait until so many events are in the metrics: the last panes close when their partition is idle."""

@@ -29,8 +29,8 @@ class Cluster:
         self.outputs = {topic: f"{prefix}{topic}" for topic in OutputTopic}
         self.admin = AdminClient({"bootstrap.servers": servers})
         self._closing: list[Callable[[], object]] = []
-        for name in self.topics.values():
-            self.create(name, PARTITIONS)
+        for topic, name in self.topics.items():
+            self.create(name, 1 if topic is InputTopic.FEEDBACK else PARTITIONS)
         for name in self.outputs.values():
             self.create(name, 2)
 

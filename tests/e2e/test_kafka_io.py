@@ -50,14 +50,18 @@ def _where(records: Sequence[Message]) -> list[tuple[int | None, int | None, byt
 
 
 def test_a_transaction_shows_outputs_and_positions_together(cluster: Cluster) -> None:
-    """What one commit sends, a reader sees once; the position and its metadata read back exactly as sent."""
+    """What one commit sends, tombstones too, a reader sees once; position and metadata read back exactly as sent."""
     member, listener = joined(cluster)
     sink = cluster.sink(member)
     assert member.committed([0, 1]) == {0: None, 1: None}
     metadata = "m" * 4000
     positions = {0: Position(7, metadata), 3: Position(11, "")}
-    assert sink.commit([alert(b"one"), alert(b"two")], positions) == _COMMITTED
+    resolved = Output(OutputTopic.INCIDENTS, 0, 0, b"incident", None, (("modelvigil.lag_ms", b"61000"),))
+    assert sink.commit([alert(b"one"), alert(b"two"), resolved], positions) == _COMMITTED
     assert cluster.values(OutputTopic.ALERTS) == [b"one", b"two"]
+    (tombstone,) = cluster.visible(OutputTopic.INCIDENTS)
+    assert (tombstone.key(), tombstone.value()) == (b"incident", None)
+    assert tombstone.headers() == [("modelvigil.lag_ms", b"61000")]
     assert cluster.visible(OutputTopic.ALERTS)[0].headers() == [("kind", b"test")]
     assert member.committed([0, 1, 3]) == {0: Position(7, metadata), 1: None, 3: Position(11, "")}
     assert sink.commit([], {}) == _COMMITTED

@@ -16,7 +16,7 @@ def test_a_source_delivers_columns_in_order(cluster: Cluster) -> None:
     cluster.fill(values)
     source = cluster.source()
     for partition in range(PARTITIONS):
-        source.attach(partition, 0, 0)
+        source.attach(partition, 0, 0, 0)
     batches = fetched(source, 5000)
     for partition in range(PARTITIONS):
         of_partition = [batch for batch in batches if batch.partition == partition]
@@ -34,12 +34,12 @@ def test_a_source_starts_exactly_where_it_is_told(cluster: Cluster) -> None:
     """An offset means that record first; detached partitions are silent; attached again, they begin where told."""
     cluster.fill({0: [b"%d" % n for n in range(2000)], 1: [b"other"] * 2000})
     source = cluster.source()
-    source.attach(0, 17, 0)
-    source.attach(1, 0, 0)
+    source.attach(0, 17, 0, 0)
+    source.attach(1, 0, 0, 0)
     assert source.fetch(1, 5000)
     source.detach([0, 1, 3])
     assert source.fetch(1000, 200) == []
-    source.attach(0, 1234, 0)
+    source.attach(0, 1234, 0, 0)
     (first, *_) = fetched(source, 10)
     assert (first.partition, first.offsets[0], first.values[0]) == (0, 1234, b"1234")
 
@@ -47,7 +47,7 @@ def test_a_source_starts_exactly_where_it_is_told(cluster: Cluster) -> None:
 def test_a_source_whose_offset_is_gone_says_what_to_do(cluster: Cluster) -> None:
     """An offset that the partition does not have stops the worker: nothing is skipped silently."""
     source = cluster.source()
-    source.attach(0, 999, 0)
+    source.attach(0, 999, 0, 0)
     with pytest.raises(SourceError, match=r"partition 0: .* reset the offset"):
         fetched(source, 1)
 
@@ -59,7 +59,7 @@ def test_predictions_and_labels_come_side_by_side(cluster: Cluster) -> None:
     cluster.fill(values, InputTopic.LABELS)
     source = cluster.source()
     for partition in range(PARTITIONS):
-        source.attach(partition, 10 * partition, 100)
+        source.attach(partition, 10 * partition, 100, 0)
     found: dict[tuple[InputTopic, int], list[int]] = {}
     while sum(map(len, found.values())) < 7540:
         batches = source.fetch(300, 1000)
@@ -82,7 +82,7 @@ def test_a_flood_on_one_topic_does_not_starve_the_other(
     """What comes in during a flood is read after at most what is read ahead, not after the flood."""
     cluster.fill({0: [b"x" * 100] * 400_000}, flooded)
     source = cluster.source()
-    source.attach(0, 0, 0)
+    source.attach(0, 0, 0, 0)
     read = sum(len(batch.offsets) for batch in fetched(source, 1000))
     time.sleep(1.0)  # until the queue is full
     cluster.fill({0: [b"in the midst"]}, other)
@@ -103,7 +103,7 @@ def test_records_of_aborted_transactions_are_passed_over(cluster: Cluster) -> No
         writer.flush()
         (writer.abort_transaction if number % 2 else writer.commit_transaction)()
     source = cluster.source()
-    source.attach(0, 0, 0)
+    source.attach(0, 0, 0, 0)
     batches = fetched(source, 2)
     assert [offset for batch in batches for offset in batch.offsets] == [0, 4]
     assert [value for batch in batches for value in batch.values] == [b"0", b"2"]
@@ -113,11 +113,11 @@ def test_a_pause_ends_with_the_assignment(cluster: Cluster) -> None:
     """A partition that goes away with its labels paused, and comes back, gives its labels again."""
     cluster.fill({0: [b"%d" % n for n in range(50)]}, InputTopic.LABELS)
     source = cluster.source()
-    source.attach(0, 0, 0)
+    source.attach(0, 0, 0, 0)
     fetched(source, 10)
     source.pause_labels(0, paused=True)
     source.detach([0])
-    source.attach(0, 0, 20)
+    source.attach(0, 0, 20, 0)
     batches = fetched(source, 30)
     assert [offset for batch in batches for offset in batch.offsets] == list(range(20, 50))
 
@@ -126,8 +126,8 @@ def test_a_source_tells_whether_there_is_more(cluster: Cluster) -> None:
     """Before the first answer, and while records are left, there may be more; at the end there is not."""
     source = cluster.source()
     cluster.fill({0: [b"%d" % n for n in range(500)]})
-    source.attach(0, 0, 0)
-    source.attach(1, 0, 0)
+    source.attach(0, 0, 0, 0)
+    source.attach(1, 0, 0, 0)
     assert source.may_have_more(0)
     fetched(source, 500)
     assert not source.may_have_more(0)
@@ -142,7 +142,7 @@ def test_paused_labels_go_on_where_they_stopped(cluster: Cluster) -> None:
     cluster.fill({0: values})
     cluster.fill({0: values}, InputTopic.LABELS)
     source = cluster.source()
-    source.attach(0, 0, 0)
+    source.attach(0, 0, 0, 0)
     labels: list[int] = []
     predictions = 0
     while len(labels) < 500:

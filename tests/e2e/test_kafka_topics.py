@@ -25,7 +25,8 @@ from worker.edges.kafka import ClientError, KafkaConnection
 from worker.edges.kafka.topics import BrokerUnreachableError, Finding, TopicAdmin
 from worker.settings import KafkaSettings, Settings, TopicSettings
 
-_ROLES = ("predictions", "labels", "feedback", "alerts", "metrics", "maintenance", "dead_letters", "state", "scores")
+_INPUTS = ("predictions", "labels", "feedback")
+_ROLES = (*_INPUTS, "alerts", "incidents", "metrics", "maintenance", "dead_letters", "state", "scores")
 
 
 def _names(prefix: str) -> dict[str, str]:
@@ -70,7 +71,7 @@ def test_created_topics_pass_the_check_and_are_created_once(kafka: str, topic_pr
     reports = admin.create(3)
     assert [(report.topic, report.outcome) for report in reports] == [(names[role], "created") for role in _ROLES]
     assert admin.check() == []
-    assert admin.partition_counts() == dict.fromkeys(_ROLES, 3)
+    assert admin.partition_counts() == dict.fromkeys(_ROLES, 3) | {"feedback": 1}
     again = admin.create(5)
     assert {report.outcome for report in again} == {"exists"}
     assert len(again) == len(reports)
@@ -89,13 +90,15 @@ def test_new_topics_follow_the_partitions_of_the_input(kafka: str, topic_prefix:
 
 
 def test_what_breaks_a_law_is_an_error(kafka: str, topic_prefix: str) -> None:
-    """Labels and state in other partitions, a state that expires, an input that vanishes, a topic too narrow."""
+    """Partitions that do not fit, state and incidents that expire, an input that vanishes, a topic too narrow."""
     names = _names(topic_prefix)
     _make(
         kafka,
         NewTopic(names["predictions"], 2, 1, config={"cleanup.policy": "compact"}),
         NewTopic(names["labels"], 3, 1, config={"cleanup.policy": "compact"}),
         NewTopic(names["state"], 4, 1),
+        NewTopic(names["feedback"], 2, 1, config={"cleanup.policy": "compact"}),
+        NewTopic(names["incidents"], 2, 1, config={"cleanup.policy": "compact,delete"}),
         NewTopic(names["alerts"], 2, 1, config={"max.message.bytes": "1000"}),
     )
     findings = TopicAdmin(KafkaConnection(kafka), names).check()
@@ -108,24 +111,30 @@ def test_what_breaks_a_law_is_an_error(kafka: str, topic_prefix: str) -> None:
         (names["state"], "cleanup.policy must be compact alone"),
         (names["predictions"], "cleanup.policy must not be compact"),
         (names["labels"], "cleanup.policy must not be compact"),
+        (names["feedback"], "cleanup.policy must not be compact"),
+        (names["feedback"], "has 2 partitions, but must have one"),
+        (names["incidents"], "cleanup.policy must be compact alone"),
         (names["alerts"], "max.message.bytes must be 1000000 or more"),
         (names["metrics"], "does not exist"),
     } <= said
-    assert Finding("warning", names["feedback"], "does not exist: no feedback will be read") in findings
 
 
-def test_the_state_topic_is_created_so_that_it_stays_small(kafka: str, topic_prefix: str) -> None:
+@pytest.mark.parametrize(("role", "segment_bytes"), [("state", "67108864"), ("incidents", "16777216")])
+def test_a_compacted_topic_is_created_so_that_it_stays_small(
+    kafka: str, topic_prefix: str, role: str, segment_bytes: str
+) -> None:
     """What has been replaced is compacted soon: segments end early, and none may wait for ever."""
-    names = _names(topic_prefix)
+    names = {name: f"{topic_prefix}{role}-{name}" for name in ("predictions", role)}
     TopicAdmin(KafkaConnection(kafka), names).create(1)
-    resource = ConfigResource(ResourceType.TOPIC, names["state"])
+    resource = ConfigResource(ResourceType.TOPIC, names[role])
     admin = AdminClient({"bootstrap.servers": kafka})
+    _await(admin, names[role], 1)
     config = admin.describe_configs([resource])[resource].result(10)
     wanted = {
         "cleanup.policy": "compact",
         "min.cleanable.dirty.ratio": "0.2",
         "segment.ms": "1200000",
-        "segment.bytes": "67108864",
+        "segment.bytes": segment_bytes,
         "max.compaction.lag.ms": "3600000",
     }
     assert {name: config[name].value for name in wanted} == wanted
@@ -174,12 +183,29 @@ def test_a_worker_does_not_start_without_labels_and_state(kafka: str, topic_pref
     """Both belong to every shard; `feedback` may be missing."""
     names = _names(topic_prefix)
     settings = _settings(kafka, names)
-    _make(kafka, *(NewTopic(names[role], 1, 1) for role in _ROLES if role not in {"labels", "state", "feedback"}))
+    _make(
+        kafka,
+        *(NewTopic(names[role], 1, 1) for role in _ROLES if role not in {"labels", "state", "feedback", "incidents"}),
+        NewTopic(names["incidents"], 1, 1, config={"cleanup.policy": "compact"}),
+    )
     with pytest.raises(TopicsError, match=f"^{names['labels']}, {names['state']} do not exist: run"):
         refuse_missing_topics(settings)
     refuse_contradicting_topics(settings)
     _make(kafka, NewTopic(names["labels"], 1, 1), NewTopic(names["state"], 1, 1))
     refuse_missing_topics(settings)
+
+
+def test_feedback_may_be_missing_but_must_have_one_partition(kafka: str, topic_prefix: str) -> None:
+    """Without it a worker runs and `check` warns; with two partitions it does not start: there would be no order."""
+    names = _names(topic_prefix)
+    settings = _settings(kafka, names)
+    _make(kafka, *(NewTopic(names[role], 1, 1) for role in ("predictions", "labels")))
+    finding = Finding("warning", names["feedback"], "does not exist: no feedback will be read")
+    assert finding in TopicAdmin(KafkaConnection(kafka), names).check()
+    assert "feedback" not in identify(settings).partitions
+    _make(kafka, NewTopic(names["feedback"], 2, 1))
+    with pytest.raises(TopicsError, match=f"^{names['feedback']} has 2 partitions, but must have one: every shard"):
+        refuse_contradicting_topics(settings)
 
 
 def test_a_topic_created_again_has_another_identity(kafka: str, topic_prefix: str) -> None:

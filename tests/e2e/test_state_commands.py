@@ -238,6 +238,7 @@ def test_inspect_tells_what_is_stored(deployment: Deployment, run: Run) -> None:
             (f"m{model}", part) for model in range(MODELS) for part in ("live", "fitted")
         }
         assert told["notes"] == told["problems"] == []
+        assert told["feedback"] == {"first": 0, "end": 0, "position": 0, "lag": 0}
         code, out, _ = run(deployment, "state", "inspect", "--models")
     for text in ("1250", "50 records", pointer.trace, "same options", "model 'm2', fitted: ", "can go on everywhere"):
         assert text in out
@@ -252,10 +253,16 @@ def test_inspect_names_the_options_that_differ(deployment: Deployment, run: Run)
     """Other options are a problem; each one that differs is named with both values."""
     with session_of(deployment) as session:
         stored_shard(deployment, session)
-    others = ("--set", "engine.alert_rate=0.25", "--set", "engine.incident.update_ms=7")
+    others = ("--set", "engine.alert_rate=0.25", "--set", "engine.incident.quiet_events=7")
     code, out, _ = run(deployment, "state", "inspect", "--partition", "0", *others)
     assert code == ExitCode.STATE
-    assert "engine.alert_rate = 0.001 (now 0.25); engine.incident.update_ms = 60000 (now 7) [other_options]" in out
+    assert "engine.alert_rate = 0.001 (now 0.25); engine.incident.quiet_events = 100 (now 7) [other_options]" in out
+    # With an empty journal, options of alerts may be any.
+    code, out, _ = run(
+        deployment, "state", "inspect", "--partition", "0", "--set", "engine.alerts.openings_per_day_max=3"
+    )
+    assert code == ExitCode.DONE
+    assert "[engine.alerts] has been changed, which a worker takes over: engine.alerts.openings_per_day_max = 24" in out
 
 
 def test_inspect_finds_what_keeps_a_worker_from_going_on(deployment: Deployment, run: Run) -> None:
@@ -281,6 +288,10 @@ def test_inspect_finds_what_keeps_a_worker_from_going_on(deployment: Deployment,
         assert problems(run, deployment) == ["state_damaged"]
         point(session, 0, 1251, position.metadata)
         assert problems(run, deployment) == ["input_truncated", "other_format"]
+        point(session, 0, 1250, encode_pointer(msgspec.structs.replace(pointer, policy="another")))
+        assert problems(run, deployment) == ["other_options"]
+        point(session, 0, 1250, encode_pointer(msgspec.structs.replace(pointer, feedback_offset=3)))
+        assert problems(run, deployment) == ["other_format", "input_truncated"]
         point(session, 0, position.offset, position.metadata)
         delete_records(deployment, "predictions", 0, 1201)
         assert problems(run, deployment) == ["input_gone"]
@@ -339,7 +350,7 @@ def test_state_moves_to_another_group_and_other_topics(
     assert "shard 0: no position is committed: say --at earliest or --at latest" in err
     code, out, err = run(other, "state", "import", "--file", str(file), "--at", "latest")
     assert code == ExitCode.USAGE
-    assert "shard 2: 3 models go on at offset 5, labels at 0" in out
+    assert "shard 2: 3 models go on at offset 5, labels at 0, feedback at 0" in out
     assert "say --yes" in err
     with session_of(other) as session:
         assert session.positions([0, 2]) == {0: None, 2: None}
@@ -368,7 +379,7 @@ def test_an_export_says_what_is_not_in_it(deployment: Deployment, tmp_path: Path
         shard.commit([])
         code, out, _ = run(deployment, "state", "export", "--file", str(tmp_path / "state"), "--partition", "1")
         assert code == ExitCode.DONE
-        assert "as at offset 600, labels 0; 40 records after that are not in it" in out
+        assert "as at offset 600, labels 0, feedback 0; 40 records after that are not in it" in out
         code, _, _ = run(deployment, "state", "import", "--file", str(tmp_path / "state"), "--yes")
         assert code == ExitCode.DONE
         there = restored(session, 1)

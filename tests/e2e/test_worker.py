@@ -34,6 +34,12 @@ def numbered_bad(number: int) -> bytes:
     return b"not json %d" % number
 
 
+def said(round_: int, shard: int) -> bytes:
+    """Return feedback on an incident that one shard should know, and does not."""
+    about = {"model_id": "none", "shard": shard, "incident_id": "unknown"}
+    return json.dumps({"kind": "true_positive", "feedback_id": f"{round_}-{shard}", "author": "a"} | about).encode()
+
+
 def mixed(count: int) -> Iterator[tuple[int, bytes | None]]:
     """Yield good and malformed records in turn, spread over the partitions."""
     for number, bad in enumerate(itertools.islice(malformed(11), count)):
@@ -67,19 +73,30 @@ def test_ten_thousand_malformed_among_ten_thousand_good(deployment: Deployment) 
 
 
 def test_kill_9_loses_and_doubles_nothing(deployment: Deployment) -> None:
-    """Killed three times in the middle of the work, the workers together answer each record exactly once."""
+    """Killed three times in the middle of the work, the workers together answer each record exactly once.
+
+    Of feedback, which all shards read, each answers what is for it.
+    """
     total = 60_000
     deployment.publish((number % PARTITIONS, numbered_bad(number)) for number in range(total))
-    for share in (0.1, 0.3, 0.5):
+    for round_, share in enumerate((0.1, 0.3, 0.5)):
+        deployment.publish(((0, said(round_, shard)) for shard in range(PARTITIONS)), "feedback")
+        deployment.publish([(0, b"no feedback %d" % round_)], "feedback")
         with deployment.worker("--set", "worker.fetch_records_max=500") as worker:
             deployment.wait_for(int(total * share))
             worker.send_signal(signal.SIGKILL)
             worker.wait()
     with deployment.worker():
         deployment.wait_for(total)
+        deployment.wait_for_records("maintenance", 3 * PARTITIONS)
+        deployment.wait_for_records("dead_letters", total + 3)
     seen = Counter(message.value() for message in deployment.read("dead_letters"))
-    assert len(seen) == total
+    assert len(seen) == total + 3
     assert set(seen.values()) == {1}
+    audits = [parsed(message) for message in deployment.read("maintenance")]
+    assert {audit["kind"] for audit in audits} == {"feedback_refused"}
+    answered = sorted((audit["feedback_id"], audit["shard"]) for audit in audits)
+    assert answered == [(f"{round_}-{shard}", shard) for round_ in range(3) for shard in range(PARTITIONS)]
 
 
 def test_workers_share_and_hand_over_without_loss(deployment: Deployment) -> None:

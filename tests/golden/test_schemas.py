@@ -84,7 +84,7 @@ def test_dead_letter_headers_obey_their_schema(code: RejectCode) -> None:
     headers = {name: (value or b"").decode() for name, value in output.headers}
     schema = checked_in("dead-letters.schema.json")
     jsonschema.validate(headers, schema)
-    assert headers.keys() == {"own", *schema["properties"]}
+    assert headers.keys() == {"own", *schema["required"]}
 
 
 @pytest.mark.parametrize("topic", schemas.STRUCTS)
@@ -100,7 +100,7 @@ def test_bad_records_do_not_obey_the_schema(topic: str) -> None:
 def test_every_reject_code_has_a_sentence() -> None:
     """A person who finds a reason in a header can look it up."""
     reasons = checked_in("dead-letters.schema.json")["properties"]["modelvigil.reason"]["oneOf"]
-    assert {reason["const"] for reason in reasons} == set(RejectCode)
+    assert {reason["const"] for reason in reasons} == {*RejectCode, *schemas.DELIVERY_REASONS}
     assert all(reason["description"].endswith(".") for reason in reasons)
 
 

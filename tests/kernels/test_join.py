@@ -61,6 +61,7 @@ class NaiveJoin:
         self.waiting: list[Row] = []
         self.early: list[Row | None] = []
         self.clock = 0
+        self.labels_ms = 0
         self.counters = [0] * k.COUNTERS
         self.found: list[Found] = []
         self.inserted: list[bool] = []
@@ -75,6 +76,8 @@ class NaiveJoin:
 
     def _prediction(self, number: int, step: Step) -> None:
         before, self.clock = self.clock, step.watermark_ms
+        if step.kind != k.NO_LABEL:
+            self.labels_ms = max(self.labels_ms, step.time_ms)
         in_doubt = step.watermark_ms - step.time_ms > BEHIND_MS
         self.due.append((0, 0) if in_doubt else self._pass_time(min(before, self.clock)))
         same = next((row for row in self.waiting if row.key == step.key), None)
@@ -105,7 +108,7 @@ class NaiveJoin:
         wait_ms = self.options.label_wait_max_ms
         for row in self.waiting:
             if not row.told:
-                if row.time_ms + DUE_MS >= now_ms:
+                if row.time_ms + DUE_MS >= min(now_ms, self.labels_ms):
                     break
                 row.told = True
                 asked.append(row)
@@ -121,6 +124,7 @@ class NaiveJoin:
         return len(asked), sum(row.label is not None for row in asked)
 
     def _label(self, number: int, step: Step) -> None:
+        self.labels_ms = max(self.labels_ms, step.time_ms)
         label = (step.label, step.kind)
         for row in self.waiting:
             if row.key == step.key:
@@ -233,7 +237,7 @@ def assert_equals(fed: Fed, twin: NaiveJoin) -> None:
     state = fed.join.state()
     rows = [(row.key, row.time_ms, row.label, row.label_ms) for row in twin.waiting]
     assert kept(state, "waiting") == rows
-    assert state["clock"].tolist() == [sum(row.told for row in twin.waiting), twin.clock]
+    assert state["clock"].tolist() == [sum(row.told for row in twin.waiting), twin.clock, twin.labels_ms]
     assert kept(state, "early") == [(row.key, 0, row.label, row.label_ms) for row in twin.early if row is not None]
     assert state["early.alive"].tolist() == [row is not None for row in twin.early]
     assert fed.join.waiting == len(twin.waiting)

@@ -23,7 +23,8 @@ from worker.recovery.stored import Manifest
 from worker.recovery.track import Identity, Track
 
 ENTRIES = st.lists(st.builds(Entry, st.sampled_from(EntryKind), st.integers(0, 2**61)))
-IDENTITY = Identity("group", Origin("c" * 22, "p" * 22, "l" * 22, "s" * 22), "f" * 16, "e" * 16)
+_ORIGIN = Origin("c" * 22, "p" * 22, "l" * 22, "s" * 22, "f" * 22)
+IDENTITY = Identity("group", _ORIGIN, "f" * 16, "e" * 16, writer="w" * 12, policy="a" * 16)
 
 
 @given(ENTRIES)
@@ -78,10 +79,11 @@ def test_a_full_journal_fits_into_the_metadata() -> None:
     """With the longest references that can be, and the largest offsets, a broker still takes the pointer."""
     far = 2**48
     ref = Ref([far] * 8, "0" * 32)
-    track = Track(0, IDENTITY, Base(far, far, ref, ref, ref), generation=2**40)
+    track = Track(0, IDENTITY, Base(far, far, ref, ref, ref, far), generation=2**40)
     while not track.full:
         track.taken(InputTopic.PREDICTIONS, track.offset + 12_345)
         track.taken(InputTopic.LABELS, track.label_offset + 1)
+        track.taken(InputTopic.FEEDBACK, track.feedback_offset + 1)
         track.ticked(2**43)
     position = track.position("0" * 16)
     assert track.chars >= JOURNAL_CHARS_MAX
@@ -90,21 +92,28 @@ def test_a_full_journal_fits_into_the_metadata() -> None:
 
 def test_a_pointer_tells_the_way_from_its_base() -> None:
     """While a snapshot is written, commits still begin at the old base; once it is adopted, at the cut."""
-    track = Track(3, IDENTITY, Base(100, 10))
+    track = Track(3, IDENTITY, Base(100, 10, feedback_offset=7))
     track.taken(InputTopic.PREDICTIONS, 150)
     track.cut()
     track.taken(InputTopic.LABELS, 12)
+    track.taken(InputTopic.FEEDBACK, 9)
     during = decode_pointer(track.position("t").metadata)
-    assert (during.base, decode_entries(during.journal)) == (Base(100, 10), [(0, 50), (1, 2)])
+    assert (during.base, decode_entries(during.journal)) == (
+        Base(100, 10, feedback_offset=7),
+        [(0, 50), (1, 2), (3, 2)],
+    )
     assert track.way_to_cut() == [(0, 50)]
     ref, link = Ref([7], "aa"), Ref([8], "bb")
-    track.adopt(_manifest(150, 10), ref, link)
+    track.adopt(_manifest(150, 10, 7), ref, link)
     after = decode_pointer(track.position("t").metadata)
-    assert (after.base, decode_entries(after.journal)) == (Base(150, 10, ref, None, link), [(1, 2)])
-    assert (after.label_offset, after.generation) == (12, 2)
+    assert (after.base, decode_entries(after.journal)) == (
+        Base(150, 10, ref, None, link, 7),
+        [(1, 2), (3, 2)],
+    )
+    assert (after.label_offset, after.feedback_offset, after.generation) == (12, 9, 2)
 
 
-def _manifest(offset: int, label_offset: int) -> Manifest:
+def _manifest(offset: int, label_offset: int, feedback_offset: int) -> Manifest:
     return Manifest(
         group="group",
         partition=3,
@@ -119,4 +128,5 @@ def _manifest(offset: int, label_offset: int) -> Manifest:
         origin=IDENTITY.origin,
         header=b"",
         models={},
+        feedback_offset=feedback_offset,
     )

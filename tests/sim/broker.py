@@ -13,7 +13,7 @@ TOPICS: tuple[InputTopic | OutputTopic, ...] = (*InputTopic, *OutputTopic)
 
 
 class SimBroker:
-    """A cluster with every topic of the worker, each with the same number of partitions."""
+    """A cluster with every topic of the worker, all with as many partitions; of `feedback` only the first counts."""
 
     def __init__(
         self, partitions: int, rng: random.Random, timing: Timing | None = None, marker_delay_ms_max: int = 0

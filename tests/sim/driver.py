@@ -23,6 +23,7 @@ from tests.sim.schedule import StuckError
 from tests.sim.world import LoopFactory, Process, World
 from tests.streams import START_MS
 from worker.core import snapshot
+from worker.core.events import InputTopic
 from worker.core.journal import decode_pointer
 from worker.ports import PositionUnstableError
 from worker.recovery import track
@@ -85,6 +86,8 @@ class Driver:
         self._oracles = [ShardOracle(self._broker, partition, self._findings) for partition in range(plan.partitions)]
         self._commits_seen = 0
         self._quiet_since_ms = 0
+        self._rest_epoch_ms = 0
+        """What the workers' clocks said when everything had come to rest."""
 
     def run(self) -> Outcome:
         """Play it and check it."""
@@ -108,6 +111,11 @@ class Driver:
     @property
     def _commits(self) -> int:
         return sum(map(len, self._broker.group.history.values()))
+
+    @property
+    def _epoch_ms(self) -> int:
+        """What the workers' clocks say."""
+        return self._broker.epoch_ms + self._broker.now_ms
 
     # The course.
 
@@ -175,8 +183,10 @@ class Driver:
         position = self._broker.group.committed.get(partition)
         if position is None:
             return False
-        taken = (position.offset, decode_pointer(position.metadata).label_offset)
-        ends = [_visible_end(self._broker.log(topic, partition)) for topic in INPUTS]
+        pointer = decode_pointer(position.metadata)
+        taken = (position.offset, pointer.label_offset, pointer.feedback_offset)
+        logs = [*(self._broker.log(topic, partition) for topic in INPUTS), self._broker.log(InputTopic.FEEDBACK, 0)]
+        ends = map(_visible_end, logs)
         return all(offset >= end for offset, end in zip(taken, ends, strict=True))
 
     def _quiet(self) -> bool:
@@ -191,7 +201,7 @@ class Driver:
             membership, engine = process.membership, process.engine
             if membership is None or not membership.settled or process.live_shards != len(membership.owned):
                 return False
-            if any(engine.wants_tick(partition) for partition in engine.partitions):
+            if any(engine.wants_tick(partition, self._epoch_ms) for partition in engine.partitions):
                 return False
             owned += engine.partitions
         return sorted(owned) == list(range(self._plan.partitions))
@@ -199,6 +209,7 @@ class Driver:
     def _leave(self) -> None:
         """Everything has come to rest: let all workers stop."""
         self._phase = Phase.LEAVING
+        self._rest_epoch_ms = self._epoch_ms
         self._world.note("driver", "leaving")
         self._operations.leaving = True
         for process in self._world.processes:
@@ -225,7 +236,7 @@ class Driver:
         digests = {partition: digest for noted in self._noted.values() for partition, digest in noted.items()}
         for oracle in self._oracles:
             oracle.compare_state(digests[oracle.partition], "its owner")
-            if oracle.engine.wants_tick(oracle.partition):
+            if oracle.engine.wants_tick(oracle.partition, self._rest_epoch_ms):
                 self._findings.problems.append(f"shard {oracle.partition}: panes are still open")
 
 

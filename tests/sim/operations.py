@@ -1,5 +1,6 @@
 """What happens to the cluster and to whole workers: input arrives, workers come and go, logs are cleaned."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from tests.sim.faults import PLACES, Fault
@@ -115,11 +116,12 @@ class Operations:
 
     def _retain(self) -> bool:
         """Remove input before the journals, which nobody needs while the newest snapshots are sound."""
-        for partition in range(self._broker.partitions):
-            pointer = self._pointer(partition)
+        pointers = [self._pointer(partition) for partition in range(self._broker.partitions)]
+        for partition, pointer in enumerate(pointers):
             if pointer is not None:
                 self._broker.log(InputTopic.PREDICTIONS, partition).delete_before(pointer.base.offset)
                 self._broker.log(InputTopic.LABELS, partition).delete_before(pointer.base.label_offset)
+        self._forget_feedback([0 if pointer is None else pointer.base.feedback_offset for pointer in pointers])
         return True
 
     def _retain_less(self) -> bool:
@@ -127,7 +129,13 @@ class Operations:
         for partition, position in self._broker.group.committed.items():
             self._broker.log(InputTopic.PREDICTIONS, partition).delete_before(position.offset)
             self._broker.log(InputTopic.LABELS, partition).delete_before(position.label_offset or 0)
+        pointers = [self._pointer(partition) for partition in range(self._broker.partitions)]
+        self._forget_feedback([0 if pointer is None else pointer.feedback_offset for pointer in pointers])
         return bool(self._broker.group.committed)
+
+    def _forget_feedback(self, offsets: Sequence[int]) -> None:
+        """Remove what all shards have behind them."""
+        self._broker.log(InputTopic.FEEDBACK, 0).delete_before(min(offsets))
 
     def _jump(self) -> bool:
         self._broker.epoch_ms += self._rng.choice((-3_600_000, -3_000, 3_000, 3_600_000))

@@ -17,12 +17,17 @@ from tests.sim.refits import RememberedRefits
 from tests.sim.scenario import ENGINE
 from worker.core.engine import Engine
 from worker.core.events import InputTopic, Output, OutputTopic
-from worker.core.journal import EntryKind, Pointer, decode_entries, decode_pointer
+from worker.core.journal import Base, EntryKind, Pointer, decode_entries, decode_pointer
 from worker.core.shard import Topics
+from worker.lagging import LAG_HEADER
 
 Step = tuple[EntryKind, int]
 """One offset taken from a topic (the number is 0), or one tick at a time."""
-_TOPICS = {EntryKind.PREDICTIONS: InputTopic.PREDICTIONS, EntryKind.LABELS: InputTopic.LABELS}
+_TOPICS = {
+    EntryKind.PREDICTIONS: InputTopic.PREDICTIONS,
+    EntryKind.LABELS: InputTopic.LABELS,
+    EntryKind.FEEDBACK: InputTopic.FEEDBACK,
+}
 
 
 @dataclass(slots=True)
@@ -47,7 +52,7 @@ class ShardOracle:
         """After so many commits, this digest came out of what was stored."""
         self._broker = broker
         self._findings = findings
-        self._next = {InputTopic.PREDICTIONS: 0, InputTopic.LABELS: 0}
+        self._next = dict.fromkeys(_TOPICS.values(), 0)
         self._start = dict(self._next)
         self._generation = 0
         self._expected: dict[OutputTopic, list[tuple[object, ...]]] = {topic: [] for topic in OutputTopic}
@@ -63,9 +68,10 @@ class ShardOracle:
                 self._wrong(f"commit {number}: its journal does not extend what was committed before")
                 return
             self._take(added, transaction)
-            where = (self._next[InputTopic.PREDICTIONS], self._next[InputTopic.LABELS])
-            if where != (position.offset, pointer.label_offset) or position.label_offset != pointer.label_offset:
-                self._wrong(f"commit {number}: its journal ends at {where}, the position is {position[::2]}")
+            where = tuple(self._next.values())
+            told = (position.offset, pointer.label_offset, pointer.feedback_offset)
+            if where != told or position.label_offset != pointer.label_offset:
+                self._wrong(f"commit {number}: its journal ends at {where}, the position is {told}")
                 return
             if pointer.generation <= self._generation:
                 self._wrong(f"commit {number}: generation {pointer.generation} after {self._generation}")
@@ -99,7 +105,7 @@ class ShardOracle:
             self._wrong(f"the state of {whose} is another")
 
     def _begin(self, pointer: Pointer, *, from_start: bool) -> None:
-        self._next = {InputTopic.PREDICTIONS: pointer.base.offset, InputTopic.LABELS: pointer.base.label_offset}
+        self._next = _offsets(pointer.base)
         self._start = dict(self._next)
         if pointer.base.snapshot is not None or (from_start and any(self._next.values())):
             self._wrong(f"the first commit begins at {pointer.base}")
@@ -107,7 +113,7 @@ class ShardOracle:
     def _added(self, pointer: Pointer) -> list[Step] | None:
         """Return the steps that a commit adds; None if it contradicts what is known."""
         journal = list(_steps(pointer))
-        for begin in self._places(pointer.base.offset, pointer.base.label_offset):
+        for begin in self._places(_offsets(pointer.base)):
             rest = self.known[begin:]
             if journal[: len(rest)] == rest:
                 added = journal[len(rest) :]
@@ -115,10 +121,9 @@ class ShardOracle:
                 return added
         return None
 
-    def _places(self, offset: int, label_offset: int) -> Iterator[int]:
+    def _places(self, wanted: dict[InputTopic, int]) -> Iterator[int]:
         """Give the places in the known steps at which the shard is at these offsets (ticks do not move it)."""
         at = dict(self._start)
-        wanted = {InputTopic.PREDICTIONS: offset, InputTopic.LABELS: label_offset}
         for place in range(len(self.known) + 1):
             if at == wanted:
                 yield place
@@ -137,11 +142,17 @@ class ShardOracle:
         topic = _TOPICS[kind]
         begin = self._next[topic]
         self._next[topic] = end = begin + count
-        records = self._broker.log(topic, self.partition).committed_records(begin, end)
+        log = self._broker.log(topic, 0 if topic is InputTopic.FEEDBACK else self.partition)
+        records = log.committed_records(begin, end)
         return self.engine.handle(raw_batch(topic, self.partition, records)).outputs
 
     def _wrong(self, what: str) -> None:
         self._findings.problems.append(f"shard {self.partition}: {what}")
+
+
+def _offsets(base: Base) -> dict[InputTopic, int]:
+    offsets = (base.offset, base.label_offset, base.feedback_offset)
+    return dict(zip(_TOPICS.values(), offsets, strict=True))
 
 
 def _steps(pointer: Pointer) -> Iterator[Step]:
@@ -158,4 +169,5 @@ def _shown(record: StoredRecord) -> tuple[object, ...]:
 
 
 def _content(key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> tuple[object, ...]:
-    return key, value, tuple(headers)
+    # How late a result came depends on the clock, not on the journal.
+    return key, value, tuple(header for header in headers if header[0] != LAG_HEADER)

@@ -31,24 +31,28 @@ class SimClock:
 
 
 class SimSource:
-    """Implements `ports.Source`: batches of chance sizes, topics and partitions in chance order."""
+    """Implements `ports.Source`: batches of chance sizes, topics and partitions in chance order.
+
+    Each shard reads `feedback` for itself.
+    """
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self._positions: dict[tuple[InputTopic, int], int] = {}
         self._paused: set[int] = set()
 
-    def attach(self, partition: int, offset: int, label_offset: int) -> None:
-        """Start reading both topics."""
+    def attach(self, partition: int, offset: int, label_offset: int, feedback_offset: int) -> None:
+        """Start reading all three inputs."""
         self._host.enter(Site.ATTACH)
         assert (InputTopic.PREDICTIONS, partition) not in self._positions, f"partition {partition} is attached already"
         self._positions[InputTopic.PREDICTIONS, partition] = offset
         self._positions[InputTopic.LABELS, partition] = label_offset
+        self._positions[InputTopic.FEEDBACK, partition] = feedback_offset
 
     def detach(self, partitions: Sequence[int]) -> None:
         """Stop reading partitions."""
         self._host.enter(Site.DETACH)
-        for topic in INPUTS:
+        for topic in (*INPUTS, InputTopic.FEEDBACK):
             for partition in partitions:
                 self._positions.pop((topic, partition), None)
         self._paused.difference_update(partitions)
@@ -82,8 +86,8 @@ class SimSource:
         self._positions.clear()
 
     def _take(self, records_max: int) -> list[RawBatch]:
-        rng, log = self._host.rng, self._host.broker.log
-        places = [place for place, offset in self._positions.items() if offset != log(*place).stable_end]
+        rng = self._host.rng
+        places = [place for place, offset in self._positions.items() if offset != self._log(*place).stable_end]
         places = [(topic, part) for topic, part in places if topic is not InputTopic.LABELS or part not in self._paused]
         rng.shuffle(places)
         batches = []
@@ -95,10 +99,12 @@ class SimSource:
                     batches.append(batch)
         return batches
 
+    def _log(self, topic: InputTopic, partition: int) -> PartitionLog:
+        return self._host.broker.log(topic, 0 if topic is InputTopic.FEEDBACK else partition)
+
     def _read(self, topic: InputTopic, partition: int, size: int) -> RawBatch:
-        log = self._host.broker.log(topic, partition)
         try:
-            chunk = log.read(self._positions[topic, partition], size, committed=True)
+            chunk = self._log(topic, partition).read(self._positions[topic, partition], size, committed=True)
         except OffsetGoneError as error:
             raise SourceError(f"{error}: reset the offset") from None
         self._positions[topic, partition] = chunk.position

@@ -48,6 +48,8 @@ _CLUSTER_FAULTS = (Fault.STOP, Fault.JOIN, Fault.TWIN, Fault.COMPACT, Fault.RETA
 _DAMAGE_KINDS = (Fault.CRASH, Fault.FREEZE, Fault.ABORTED, Fault.STOP, Fault.JOIN, Fault.COMPACT)
 _LABEL_GARBAGE = (b"{", None, b'{"event_id":"e1","model_id":"m0"}')
 
+_FEEDBACK_GARBAGE = (b"{", None, b'{"kind":"silence"}', b'{"kind":"unheard","feedback_id":"f","author":"a"}')
+
 
 @dataclass(frozen=True, slots=True)
 class Burst:
@@ -109,7 +111,9 @@ def scenario(seed: int) -> Scenario:
         chunk_bytes_max=rng.choice((500, 2_000, 900_000)),
         journal_chars_max=journal_chars_max,
         options=_loop_options(seed, rng, journal_chars_max),
-        bursts=_bursts(rng, partitions, chaos_ms),
+        bursts=sorted(
+            [*_bursts(rng, partitions, chaos_ms), *_feedback_bursts(seed, chaos_ms)], key=lambda burst: burst.at_ms
+        ),
     )
 
 
@@ -191,6 +195,37 @@ def _spread(
             # What was aborted is sent again by whoever sends it.
             bursts.append(Burst(at_ms, topic, partition, stream[begin:end], committed=True))
     return bursts
+
+
+def _feedback_bursts(seed: int, chaos_ms: int) -> list[Burst]:
+    """Let people say something in every third run. By a generator of their own, as above."""
+    rng = random.Random(f"feedback {seed}")
+    if rng.random() < 0.7:
+        return []
+    said = [_said(rng, number) for number in range(rng.randint(1, 12))]
+    return _spread(rng, "feedback", 0, said, chaos_ms, rng.choice((0.0, 0.3)))
+
+
+def _said(rng: random.Random, number: int) -> Record:
+    stamp = START_MS + rng.randint(0, 6_000)
+    if rng.random() < 0.15:
+        return rng.choice(_FEEDBACK_GARBAGE), stamp
+    said = {"feedback_id": f"f{number}", "author": "somebody"}
+    if number and rng.random() < 0.2:
+        return json.dumps(said | {"kind": "undo", "undoes": f"f{rng.randrange(number)}"}).encode(), stamp
+    if rng.random() < 0.2:
+        about = {"kind": "false_positive", "model_id": "m0", "shard": rng.randrange(2), "incident_id": "unknown"}
+        return json.dumps(said | about).encode(), stamp
+    scope = {"model": rng.choice(("*", "m0", "m1")), "kind": rng.choice(("*", "quality.*", "anomaly"))}
+    silence = {
+        "kind": "silence",
+        "reason": "a test",
+        "scope": scope,
+        "to": stamp + rng.choice((500, 5_000, 90_000_000)),
+    }
+    if rng.random() < 0.5:
+        silence["from"] = stamp
+    return json.dumps(said | silence).encode(), stamp
 
 
 def _label(rng: random.Random, number: int) -> Record:

@@ -11,7 +11,7 @@ from tests.sim.group import GroupCoordinator
 from tests.sim.sink import SimSink
 from tests.sim.world import LoopFactory, Process, WatchedLoop
 from worker.core.cut import Cut
-from worker.core.events import Output
+from worker.core.events import InputTopic, Output
 from worker.core.journal import Entry, EntryKind, decode_entries
 from worker.core.shard import Shard
 from worker.loop import Loop, Ports
@@ -130,6 +130,20 @@ def test_a_journal_that_loses_an_entry_is_found(monkeypatch: pytest.MonkeyPatch)
         before = list(track._after.entries)
         taken(track, topic, end)  # type: ignore[arg-type]  # passed on as it came
         if end == 7:
+            track._after.entries = before
+
+    monkeypatch.setattr(Track, "taken", forgetful)
+    assert_found("problems")
+
+
+def test_feedback_that_is_not_journalled_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silence that a replay would not know of."""
+    taken = Track.taken
+
+    def forgetful(track: Track, topic: InputTopic, end: int) -> None:
+        before = list(track._after.entries)
+        taken(track, topic, end)
+        if topic is InputTopic.FEEDBACK:
             track._after.entries = before
 
     monkeypatch.setattr(Track, "taken", forgetful)

@@ -8,6 +8,7 @@ from worker.core.events import InputTopic
 from worker.ports import Bounds, PositionGoneError, SourceError
 
 _PREDICTIONS, _LABELS, _STATE = InputTopic.PREDICTIONS, InputTopic.LABELS, InputTopic.STATE
+_FEEDBACK = InputTopic.FEEDBACK
 
 
 def test_the_last_stable_offset_holds_readers_of_committed_records(rig: Rig) -> None:
@@ -19,7 +20,7 @@ def test_the_last_stable_offset_holds_readers_of_committed_records(rig: Rig) -> 
     rig.fill(_PREDICTIONS, 0, [b"d"])
     assert second.end(committed=True)
     source, reader = rig.source(), rig.history().open(_PREDICTIONS, 0, 0)
-    source.attach(0, 0, 0)
+    source.attach(0, 0, 0, 0)
     assert offsets(fetched(rig, source, 1)) == [0]
     assert offsets(read(rig, reader, 1)) == [0]
     assert rig.history().bounds(_PREDICTIONS, 0) == Bounds(0, 5)
@@ -72,12 +73,12 @@ def test_bounds_move_with_deleted_records(rig: Rig) -> None:
             read(rig, reader, 1)
     reader.close()
     source = rig.source()
-    source.attach(2, 1, 10)
+    source.attach(2, 1, 10, 0)
     assert source.fetch(10, 50) == []
     rig.fill(_LABELS, 2, [b"y"])
     assert offsets(fetched(rig, source, 1)) == [10]
     source.detach([2])
-    source.attach(2, 1, 3)
+    source.attach(2, 1, 3, 0)
     with pytest.raises(SourceError):
         fetched(rig, source, 1)
 
@@ -126,8 +127,8 @@ def test_a_source_reads_both_topics_from_exactly_the_given_offsets(rig: Rig) -> 
         rig.fill(_PREDICTIONS, partition, [b"p%d" % n for n in range(50)])
         rig.fill(_LABELS, partition, [b"l%d" % n for n in range(20)])
     source = rig.source()
-    source.attach(0, 10, 5)
-    source.attach(1, 50, 0)
+    source.attach(0, 10, 5, 0)
+    source.attach(1, 50, 0, 0)
     batches = fetched(rig, source, 40 + 15 + 20)
     for topic, partition, begin, end in ((_PREDICTIONS, 0, 10, 50), (_LABELS, 0, 5, 20), (_LABELS, 1, 0, 20)):
         mine = [batch for batch in batches if (batch.topic, batch.partition) == (topic, partition)]
@@ -138,5 +139,33 @@ def test_a_source_reads_both_topics_from_exactly_the_given_offsets(rig: Rig) -> 
     source.detach([0, 1, 3])
     rig.fill(_PREDICTIONS, 0, [b"more"])
     assert source.fetch(10, 50) == []
-    source.attach(0, 49, 20)
+    source.attach(0, 49, 20, 0)
     assert offsets(fetched(rig, source, 2)) == [49, 50]
+
+
+def test_every_shard_gets_all_feedback_from_its_own_offset(rig: Rig) -> None:
+    """Each record once for each shard, in order; who comes later with less behind it takes nobody along."""
+    rig.fill(_FEEDBACK, 0, [b"f%d" % n for n in range(30)])
+    source, got = rig.source(), dict[int, list[int]]()
+
+    def note(count: int) -> None:
+        for batch in fetched(rig, source, count):
+            assert batch.topic is _FEEDBACK
+            assert list(batch.values) == [b"f%d" % offset for offset in batch.offsets]
+            got.setdefault(batch.partition, []).extend(batch.offsets)
+
+    source.attach(1, 0, 0, 20)
+    note(10)
+    source.attach(3, 0, 0, 25)
+    source.attach(2, 0, 0, 5)
+    note(25 + 5)
+    rig.fill(_FEEDBACK, 0, [b"f%d" % n for n in range(30, 40)])
+    note(30)
+    assert got == {1: list(range(20, 40)), 2: list(range(5, 40)), 3: list(range(25, 40))}
+    source.detach([1, 2, 3])
+    rig.fill(_FEEDBACK, 0, [b"f40"])
+    assert source.fetch(10, 50) == []
+    got.clear()
+    source.attach(0, 0, 0, 38)
+    note(3)
+    assert got == {0: [38, 39, 40]}

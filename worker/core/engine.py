@@ -53,8 +53,9 @@ class Engine:
         """Process consecutive records of one partition of one topic."""
         outputs, rejects = self._shards[batch.partition].handle(batch)
         used = len(batch.offsets) - len(rejects)
-        is_labels = batch.topic is InputTopic.LABELS
-        return Handled(outputs, 0 if is_labels else used, used if is_labels else 0, rejects)
+        events = used if batch.topic is InputTopic.PREDICTIONS else 0
+        labels = used if batch.topic is InputTopic.LABELS else 0
+        return Handled(outputs, events, labels, rejects)
 
     def wants_tick(self, partition: int, now_ms: int) -> bool:
         """Tell whether a tick at `now_ms` could do anything; if not, there is nothing to journal."""

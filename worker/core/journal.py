@@ -17,7 +17,7 @@ import msgspec
 from worker.core.snapshot import FORMAT
 
 JOURNAL_CHARS_MAX = 2_600
-"""Of an encoded journal; the rest of a pointer takes some 900 at most."""
+"""Of an encoded journal; the rest of a pointer takes some 1,000 at most."""
 _ENTRY_BYTES_MAX = 10
 _AMOUNT_MAX = 2**61
 _MORE = 0x80

@@ -26,7 +26,7 @@ class Count(StrEnum):
     """Counters, all since the start of the process. Never renamed; each name is its field in the log."""
 
     RECORDS_CONSUMED = "records_consumed"
-    """Input records read."""
+    """Input records read; those of feedback once for each shard."""
     EVENTS_PROCESSED = "events_processed"
     """Records that were prediction events and are in the statistics."""
     LABELS = "labels"
@@ -35,6 +35,8 @@ class Count(StrEnum):
     """Records that went to the dead-letter topic."""
     ALERTS = "alerts"
     """Records committed to the alert topic."""
+    INCIDENTS = "incidents"
+    """Records committed to the topic of open incidents, tombstones among them."""
     METRICS = "metrics"
     """Records committed to the metric topic."""
     MAINTENANCE = "maintenance"
@@ -43,6 +45,8 @@ class Count(StrEnum):
     """Verdicts on single events, where they are asked for."""
     DEAD_LETTERS = "dead_letters"
     """Records committed to the dead-letter topic."""
+    OUTPUTS_LATE = "outputs_late"
+    """Records among these that are marked as late: computed while the worker was lagging."""
     TRANSACTIONS_COMMITTED = "transactions_committed"
     """Transactions that became visible."""
     TRANSACTIONS_ABORTED = "transactions_aborted"
@@ -93,10 +97,13 @@ class Gauge(StrEnum):
     """The time that this will take, by the pace so far."""
     STATE_AGE_SECONDS = "state_age_seconds"
     """Age of the oldest snapshot among the live shards."""
+    LAG_SECONDS = "lag_seconds"
+    """How long after Kafka's timestamp records are taken: the latest one of the last turn that took any."""
 
 
 OUTPUT_COUNTS: Mapping[OutputTopic, Count] = {
     OutputTopic.ALERTS: Count.ALERTS,
+    OutputTopic.INCIDENTS: Count.INCIDENTS,
     OutputTopic.METRICS: Count.METRICS,
     OutputTopic.MAINTENANCE: Count.MAINTENANCE,
     OutputTopic.SCORES: Count.SCORES,
@@ -156,8 +163,9 @@ class Telemetry:
         self._report("totals")
 
     def _state(self) -> dict[Gauge, float | None]:
-        """All gauges but the one that changes by itself: it is no reason for a line."""
-        return {gauge: value for gauge, value in self._gauges.items() if gauge is not Gauge.STATE_AGE_SECONDS}
+        """All gauges but those that change by themselves: they are no reason for a line."""
+        changing = (Gauge.STATE_AGE_SECONDS, Gauge.LAG_SECONDS)
+        return {gauge: value for gauge, value in self._gauges.items() if gauge not in changing}
 
     def _report(self, message: str, **more: float) -> None:
         counts = {count.value: value for count, value in self.counts().items()}

@@ -26,13 +26,18 @@ class VanishedError(Exception):
     """A record that must be there is not; the message says which."""
 
 
-def bounds_of(history: History, topic: InputTopic, partition: int) -> Steps[Bounds]:
-    """Return what a partition holds, as soon as Kafka answers."""
+def bounds_of(history: History, topic: InputTopic, shard: int) -> Steps[Bounds]:
+    """Return what a shard's partition of a topic holds, as soon as Kafka answers."""
     while True:
         try:
-            return history.bounds(topic, partition)
+            return history.bounds(topic, _partition_of(topic, shard))
         except UnavailableError:
             yield False
+
+
+def _partition_of(topic: InputTopic, shard: int) -> int:
+    """All shards read the one partition of `feedback`; of the others each has its own."""
+    return 0 if topic is InputTopic.FEEDBACK else shard
 
 
 def live_keys(history: History, partition: int) -> Steps[list[bytes]]:
@@ -125,12 +130,13 @@ def _read(reader: Reader, records_max: int) -> RawBatch:
 
 
 class Tape:
-    """Reads one input partition again, up to exact offsets."""
+    """Reads one input of a shard again, up to exact offsets."""
 
-    def __init__(self, history: History, topic: InputTopic, partition: int, offset: int, records_max: int) -> None:
-        self._reader = history.open(topic, partition, offset)
+    def __init__(self, history: History, topic: InputTopic, shard: int, offset: int, records_max: int) -> None:
+        self._partition = _partition_of(topic, shard)
+        self._reader = history.open(topic, self._partition, offset)
         self._topic = topic
-        self._partition = partition
+        self._shard = shard
         self._records_max = records_max
         self._rest: RawBatch | None = None
         self.offset = offset
@@ -155,7 +161,7 @@ class Tape:
 
     def _read(self) -> RawBatch:
         try:
-            return self._reader.read(self._records_max, 0)
+            return self._reader.read(self._records_max, 0)._replace(partition=self._shard)
         except PositionGoneError as error:
             raise VanishedError(str(error)) from None
 

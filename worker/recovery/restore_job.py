@@ -4,23 +4,29 @@
 
 Rule 1: nothing is guessed. What does not fit together is a `StateProblemError`, and the loop's policy decides.
 Rule 2: a replay goes through the same code as the first run; only its outputs are dropped, because they are visible.
-Rule 3: whoever drives it can stop between any two steps and forget it (`close`): nothing outside has changed.
+Rule 3: of `feedback` the shard goes on with what there is: records that retention has removed before it has read them
+        cannot be had any more, and the topic may come and go. Only what the journal says was taken must be there.
+        State may differ from what the gone records would have made of it; a replay never does.
+Rule 4: whoever drives it can stop between any two steps and forget it (`close`): nothing outside has changed.
 """
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from typing import Literal, NamedTuple
+
+import msgspec
 
 from worker.core.engine import Engine
 from worker.core.events import InputTopic, RawBatch
 from worker.core.journal import Base, Entry, EntryKind, JournalError, Pointer, decode_entries, decode_pointer
 from worker.core.snapshot import SnapshotError
-from worker.ports import History, Position
+from worker.ports import Bounds, History, Position
 from worker.recovery.parts import Assembly, read_parts
 from worker.recovery.problems import ProblemKind, StateProblemError
 from worker.recovery.reading import Chunks, Steps, Tape, VanishedError, bounds_of, live_keys
-from worker.recovery.stored import Kind, decode_key, decode_link, decode_manifest
-from worker.recovery.track import Anchor, Identity, Track
+from worker.recovery.stored import Kind, Link, decode_key, decode_link, decode_manifest
+from worker.recovery.track import KINDS, Anchor, Identity, Track
 
+_TOPICS = {kind: topic for topic, kind in KINDS.items()}
 _FRESH = "decide: --on-missing-state fresh begins with empty state"
 
 
@@ -32,6 +38,8 @@ class RestoreOptions(NamedTuple):
     on_digest_mismatch: Literal["fail", "accept"] = "fail"
     records_max: int = 2000
     """Records replayed in one step."""
+    has_feedback: bool = True
+    """Whether there is a topic `feedback`."""
 
 
 class RestoreJob:
@@ -110,7 +118,10 @@ class RestoreJob:
             self.notes.append(str(problem))
         offset = yield from self._start(InputTopic.PREDICTIONS, None if self.position is None else self.position.offset)
         label_offset = yield from self._start(InputTopic.LABELS, None if pointer is None else pointer.label_offset)
-        return self._empty(offset, label_offset, 0 if pointer is None else pointer.generation)
+        # Whatever `start_at` says: a silence that was asked for long ago may still be in force.
+        feedback = yield from self._feedback_bounds()
+        begin = Base(offset, label_offset, feedback_offset=feedback.first)
+        return self._empty(begin, 0 if pointer is None else pointer.generation)
 
     def _start(self, topic: InputTopic, wanted: int | None) -> Steps[int]:
         bounds = yield from bounds_of(self._history, topic, self.partition)
@@ -121,9 +132,9 @@ class RestoreJob:
         self.notes.append(f"{topic}[{self.partition}] goes on at offset {bounds.first}, because {wanted} is not there")
         return bounds.first
 
-    def _empty(self, offset: int, label_offset: int, generation: int = 0) -> Track:
+    def _empty(self, begin: Base, generation: int) -> Track:
         self._engine.add_shard(self.partition)
-        return Track(self.partition, self._identity, Base(offset, label_offset), generation=generation)
+        return Track(self.partition, self._identity, begin, generation=generation)
 
     def _restore(self) -> Steps[Track]:
         pointer = self._pointer()
@@ -159,18 +170,20 @@ class RestoreJob:
 
     def _follow(self, pointer: Pointer) -> Steps[Track]:
         self._check_origin(pointer)
-        base = pointer.base
         try:
             entries = decode_entries(pointer.journal)
         except JournalError as error:
             raise self._problem(ProblemKind.OTHER_FORMAT, f"{error}: {_FRESH}") from None
+        base = yield from self._check_feedback(pointer, entries)
+        self._check_policy(pointer, entries)
         yield from self._check_input(pointer, base.offset, base.label_offset)
+        anchor = Anchor(base.snapshot, base.offset, base.label_offset, base.feedback_offset)
         try:
-            anchor = yield from self._load(Anchor(base.snapshot, base.offset, base.label_offset))
+            anchor = yield from self._load(anchor)
             prefix: tuple[Entry, ...] = ()
         except SnapshotError as error:
             self.notes.append(f"the newest snapshot cannot be used ({error}): going back to the one before it")
-            anchor, prefix = yield from self._load_previous(pointer, str(error))
+            anchor, prefix = yield from self._load_previous(pointer, base, str(error))
         yield from self._replay(anchor, [*prefix, *entries])
         self._compare(pointer)
         track = Track(self.partition, self._identity, base, anchor, prefix, pointer.generation)
@@ -193,7 +206,7 @@ class RestoreJob:
                 f"the state was written on cluster {other.cluster}, this is {mine.cluster}, where offsets mean "
                 f"something else: {_FRESH}",
             )
-        for name in ("predictions", "labels", "state"):
+        for name in ("predictions", "labels", "feedback", "state"):
             here, there = getattr(mine, name), getattr(other, name)
             if here and there and here != there:
                 raise self._problem(
@@ -209,12 +222,66 @@ class RestoreJob:
         if pointer.environment != self._identity.environment:
             self.notes.append("the state was written by other library versions or on another CPU: the digest decides")
 
+    def _check_policy(self, pointer: Pointer, entries: Sequence[Entry]) -> None:
+        """Let other options of alerts begin between two runs, not within a journal, which would be replayed with them.
+
+        A worker that is stopped cleanly leaves an empty journal.
+        """
+        if pointer.policy == self._identity.policy:
+            return
+        if entries:
+            raise self._problem(
+                ProblemKind.OTHER_OPTIONS,
+                "the worker did not stop cleanly under the former [engine.alerts]: start once with these options set "
+                "back and stop it (SIGTERM), or --on-missing-state fresh begins with empty state",
+            )
+        self.notes.append("[engine.alerts] has been changed: alerts follow the new options from here on")
+
+    def _check_feedback(self, pointer: Pointer, entries: Sequence[Entry]) -> Steps[Base]:
+        """Return the base with the feedback offset at which its journal begins, or goes on if it took none (rule 3)."""
+        base, bounds = pointer.base, (yield from self._feedback_bounds())
+        taken = _amount(entries, EntryKind.FEEDBACK)
+        if base.feedback_offset + taken != pointer.feedback_offset:
+            raise self._problem(ProblemKind.OTHER_FORMAT, f"the journal ends at another position: {_FRESH}")
+        if self._options.has_feedback:
+            self._check_within(InputTopic.FEEDBACK, bounds, bounds.first, pointer.feedback_offset)
+        if not taken:
+            begin = self._feedback_begin(base.feedback_offset, bounds)
+            return msgspec.structs.replace(base, feedback_offset=begin)
+        if not self._options.has_feedback:
+            raise self._problem(
+                ProblemKind.INPUT_GONE,
+                f"feedback must be read from offset {base.feedback_offset}, but there is no such topic: {_FRESH}",
+            )
+        self._check_within(InputTopic.FEEDBACK, bounds, base.feedback_offset, pointer.feedback_offset)
+        return base
+
+    def _feedback_begin(self, wanted: int, bounds: Bounds) -> int:
+        """Return where feedback goes on of which nothing has to be read again."""
+        if bounds.first <= wanted <= bounds.end:
+            return wanted
+        if self._options.has_feedback:
+            self.notes.append(
+                f"feedback goes on at offset {bounds.first}: the records from {wanted} on are gone (retention, or "
+                "deleted records), and this shard had not read them"
+            )
+        else:
+            self.notes.append("there is no feedback topic any more; what this shard has read of it stays in force")
+        return bounds.first
+
+    def _feedback_bounds(self) -> Steps[Bounds]:
+        if not self._options.has_feedback:
+            return Bounds(0, 0)
+        return (yield from bounds_of(self._history, InputTopic.FEEDBACK, self.partition))
+
     def _check_input(self, pointer: Pointer, offset: int, label_offset: int) -> Steps[None]:
         yield from self._check_there(InputTopic.PREDICTIONS, offset, self._committed_offset)
         yield from self._check_there(InputTopic.LABELS, label_offset, pointer.label_offset)
 
     def _check_there(self, topic: InputTopic, begin: int, end: int) -> Steps[None]:
-        bounds = yield from bounds_of(self._history, topic, self.partition)
+        self._check_within(topic, (yield from bounds_of(self._history, topic, self.partition)), begin, end)
+
+    def _check_within(self, topic: InputTopic, bounds: Bounds, begin: int, end: int) -> None:
         if begin < bounds.first:
             raise self._problem(
                 ProblemKind.INPUT_GONE,
@@ -230,19 +297,34 @@ class RestoreJob:
 
     # The snapshot.
 
-    def _load_previous(self, pointer: Pointer, why: str) -> Steps[tuple[Anchor, tuple[Entry, ...]]]:
-        base = pointer.base
+    def _load_previous(self, pointer: Pointer, base: Base, why: str) -> Steps[tuple[Anchor, tuple[Entry, ...]]]:
         if base.link is None:
             raise self._problem(ProblemKind.STATE_DAMAGED, f"{why}, and there is no older snapshot: {_FRESH}")
         try:
             link, entries = decode_link((yield from self._chunks.payload(base.link)))
             yield from self._check_input(pointer, link.offset, link.label_offset)
-            anchor = yield from self._load(Anchor(base.previous, link.offset, link.label_offset))
+            feedback_offset = yield from self._check_link(link, entries, base)
+            anchor = Anchor(base.previous, link.offset, link.label_offset, feedback_offset)
+            anchor = yield from self._load(anchor)
         except SnapshotError as error:
             raise self._problem(
                 ProblemKind.STATE_DAMAGED, f"{why}; and the snapshot before it: {error}: {_FRESH}"
             ) from None
         return anchor, tuple(entries)
+
+    def _check_link(self, link: Link, entries: Sequence[Entry], base: Base) -> Steps[int]:
+        """Return the feedback offset at which the way from the snapshot before begins. Raises SnapshotError."""
+        if link.policy != self._identity.policy:
+            raise SnapshotError("the way from there was taken under other options of [engine.alerts]")
+        taken = _amount(entries, EntryKind.FEEDBACK)
+        if not taken:
+            # Where feedback was then does not matter: the base may have moved on since.
+            return base.feedback_offset
+        if link.feedback_offset + taken != base.feedback_offset:
+            raise SnapshotError("feedback that was taken on the way from there is gone")
+        bounds = yield from self._feedback_bounds()
+        self._check_within(InputTopic.FEEDBACK, bounds, link.feedback_offset, base.feedback_offset)
+        return link.feedback_offset
 
     def _load(self, anchor: Anchor) -> Steps[Anchor]:
         """Bring the shard to the state of a snapshot (or to empty state) and return the anchor with its contents."""
@@ -265,12 +347,16 @@ class RestoreJob:
     def _replay(self, anchor: Anchor, entries: Iterable[Entry]) -> Steps[None]:
         entries = list(entries)
         self.records_left = sum(entry.amount for entry in entries if entry.kind is not EntryKind.TICK)
-        starts = {InputTopic.PREDICTIONS: anchor.offset, InputTopic.LABELS: anchor.label_offset}
+        starts = {
+            InputTopic.PREDICTIONS: anchor.offset,
+            InputTopic.LABELS: anchor.label_offset,
+            InputTopic.FEEDBACK: anchor.feedback_offset,
+        }
         for entry in entries:
             if entry.kind is EntryKind.TICK:
                 self._engine.tick(self.partition, entry.amount)
                 continue
-            topic = InputTopic.LABELS if entry.kind is EntryKind.LABELS else InputTopic.PREDICTIONS
+            topic = _TOPICS[entry.kind]
             if topic not in self._tapes:
                 tape = Tape(self._history, topic, self.partition, starts[topic], self._options.records_max)
                 self._tapes[topic] = tape
@@ -308,9 +394,16 @@ class RestoreJob:
 def _follow_entries(track: Track, entries: Iterable[Entry]) -> None:
     """Give a track the journal that was committed."""
     for kind, amount in entries:
-        if kind is EntryKind.TICK:
-            track.ticked(amount)
-        elif kind is EntryKind.LABELS:
-            track.taken(InputTopic.LABELS, track.label_offset + amount)
-        else:
-            track.taken(InputTopic.PREDICTIONS, track.offset + amount)
+        match kind:
+            case EntryKind.TICK:
+                track.ticked(amount)
+            case EntryKind.LABELS:
+                track.taken(InputTopic.LABELS, track.label_offset + amount)
+            case EntryKind.FEEDBACK:
+                track.taken(InputTopic.FEEDBACK, track.feedback_offset + amount)
+            case _:
+                track.taken(InputTopic.PREDICTIONS, track.offset + amount)
+
+
+def _amount(entries: Iterable[Entry], kind: EntryKind) -> int:
+    return sum(entry.amount for entry in entries if entry.kind is kind)

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 
 from worker.core.cut import FITTED, Captured
 from worker.core.engine import Engine
+from worker.core.journal import encode_entries
 from worker.core.snapshot import checksum
 from worker.ports import StateRecord
 from worker.recovery.stored import (
     SLOTS,
     Key,
     Kind,
+    Link,
     Manifest,
     PartRef,
     Written,
@@ -48,6 +50,7 @@ class SnapshotJob:
         """What of it still holds, unless it is written anew."""
         self._now_ms = now_ms
         self._offset, self._label_offset = track.offset, track.label_offset
+        self._feedback_offset = track.feedback_offset
         track.cut()
         # Behind the one that this builds on lies the newest, if that is damaged: its link is still needed.
         ahead = 2 if track.damaged else 1
@@ -131,13 +134,15 @@ class SnapshotJob:
             origin=identity.origin,
             header=self._header,
             models={model_id: self._parts_of(model_id) for model_id in self._model_ids},
+            feedback_offset=self._feedback_offset,
         )
-        link = encode_link(anchor.offset, anchor.label_offset, track.way_to_cut())
+        journal = encode_entries(track.way_to_cut())
+        link = Link(anchor.offset, anchor.label_offset, journal, anchor.feedback_offset, identity.policy)
         keys = [Key(identity.group, kind, manifest.slot, 0) for kind in (Kind.MANIFEST, Kind.LINK)]
         return (
             manifest,
             written(track.partition, keys[0], encode_manifest(manifest)),
-            written(track.partition, keys[1], link),
+            written(track.partition, keys[1], encode_link(link)),
         )
 
     def _parts_of(self, model_id: str) -> dict[str, PartRef]:

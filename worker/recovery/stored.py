@@ -14,7 +14,7 @@ from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 
-from worker.core.journal import Entry, JournalError, Offset, Origin, Ref, decode_entries, encode_entries
+from worker.core.journal import Entry, JournalError, Offset, Origin, Ref, decode_entries
 from worker.core.snapshot import SnapshotError, checksum, pack, split, unpack
 from worker.core.state import State, decoded
 from worker.ports import StateRecord
@@ -83,6 +83,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     header: bytes
     models: dict[str, dict[str, PartRef]]
     """By model, in the order in which they appeared, then by part."""
+    feedback_offset: Offset = 0
 
     def versions(self, part: str) -> dict[str, int]:
         """Return the version of one part of each model; 0 where there is none."""
@@ -100,6 +101,9 @@ class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     offset: Offset
     label_offset: Offset
     journal: str
+    feedback_offset: Offset = 0
+    policy: str = ""
+    """Of the options of alerts under which it was taken."""
 
 
 class Written(NamedTuple):
@@ -152,9 +156,8 @@ def decode_manifest(payload: bytes) -> Manifest:
     return _decoded(payload, Manifest)
 
 
-def encode_link(offset: int, label_offset: int, entries: Iterable[Entry]) -> bytes:
-    """Return a link as bytes: the entries that follow these positions."""
-    link = Link(offset, label_offset, encode_entries(entries))
+def encode_link(link: Link) -> bytes:
+    """Return a link as bytes."""
     return pack(State(msgspec.msgpack.encode(link), {}))
 
 

@@ -26,7 +26,12 @@ from worker.core.snapshot import FORMAT
 from worker.ports import Position
 from worker.recovery.stored import Manifest
 
-_KINDS = {InputTopic.PREDICTIONS: EntryKind.PREDICTIONS, InputTopic.LABELS: EntryKind.LABELS}
+KINDS = {
+    InputTopic.PREDICTIONS: EntryKind.PREDICTIONS,
+    InputTopic.LABELS: EntryKind.LABELS,
+    InputTopic.FEEDBACK: EntryKind.FEEDBACK,
+}
+"""How the journal calls what was taken of a topic."""
 
 
 class Identity(NamedTuple):
@@ -42,6 +47,8 @@ class Identity(NamedTuple):
     """The options as JSON, for people."""
     writer: str = ""
     """Of this process alone."""
+    policy: str = ""
+    """Of the options of alerts: they can be changed where there is nothing to replay."""
 
 
 class Anchor(NamedTuple):
@@ -50,6 +57,7 @@ class Anchor(NamedTuple):
     ref: Ref | None
     offset: int
     label_offset: int
+    feedback_offset: int
     manifest: Manifest | None = None
 
 
@@ -77,10 +85,11 @@ class Track:
         self.partition = partition
         self.identity = identity
         self.base = base
-        self.anchor = anchor or Anchor(base.snapshot, base.offset, base.label_offset)
+        self.anchor = anchor or Anchor(base.snapshot, base.offset, base.label_offset, base.feedback_offset)
         self.generation = generation
         self.offset = base.offset
         self.label_offset = base.label_offset
+        self.feedback_offset = base.feedback_offset
         self.has_position = generation > 0
         """Whether a position of the shard is known to be committed."""
         self._prefix = prefix
@@ -114,12 +123,14 @@ class Track:
 
     def taken(self, topic: InputTopic, end: int) -> None:
         """Records of a topic have been processed up to `end` (the next offset)."""
-        before = self.label_offset if topic is InputTopic.LABELS else self.offset
-        self._after.add(_KINDS[topic], end - before)
-        if topic is InputTopic.LABELS:
-            self.label_offset = end
-        else:
-            self.offset = end
+        match topic:
+            case InputTopic.LABELS:
+                before, self.label_offset = self.label_offset, end
+            case InputTopic.FEEDBACK:
+                before, self.feedback_offset = self.feedback_offset, end
+            case _:
+                before, self.offset = self.offset, end
+        self._after.add(KINDS[topic], end - before)
 
     def ticked(self, now_ms: int) -> None:
         """A tick has been given to the shard."""
@@ -140,6 +151,8 @@ class Track:
             fingerprint=self.identity.fingerprint,
             environment=self.identity.environment,
             origin=self.identity.origin,
+            feedback_offset=self.feedback_offset,
+            policy=self.identity.policy,
         )
         return Position(self.offset, encode_pointer(pointer), self.label_offset)
 
@@ -155,7 +168,8 @@ class Track:
 
     def adopt(self, manifest: Manifest, snapshot: Ref, link: Ref) -> None:
         """The snapshot of the open cut is visible: the journal begins there from now on."""
-        self.base = Base(manifest.offset, manifest.label_offset, snapshot, self.anchor.ref, link)
-        self.anchor = Anchor(snapshot, manifest.offset, manifest.label_offset, manifest)
+        offset, label_offset, feedback_offset = manifest.offset, manifest.label_offset, manifest.feedback_offset
+        self.base = Base(offset, label_offset, snapshot, self.anchor.ref, link, feedback_offset)
+        self.anchor = Anchor(snapshot, offset, label_offset, feedback_offset, manifest)
         self._prefix = ()
         self._before = None

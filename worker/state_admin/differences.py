@@ -5,6 +5,9 @@ from typing import Any
 
 import msgspec
 
+ALERT_OPTIONS = "engine.alerts."
+"""What the names of options begin with that state does not depend on."""
+
 _NOTHING = "not there"
 
 

@@ -106,7 +106,7 @@ def _line(shard: _Found) -> str:
     entry, manifest = shard.entry, shard.manifest
     text = (
         f"shard {entry.partition}: {len(manifest.models)} models, {readable_size(manifest.size)}, as at offset "
-        f"{manifest.offset}, labels {manifest.label_offset}"
+        f"{manifest.offset}, labels {manifest.label_offset}, feedback {manifest.feedback_offset}"
     )
     if entry.records_after:
         text += (

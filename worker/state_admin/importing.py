@@ -29,7 +29,7 @@ from worker.recovery.snapshot_job import SnapshotJob
 from worker.recovery.stored import Kind, Manifest, decode_key
 from worker.recovery.track import Anchor, Track
 from worker.state_admin.container import Export, read_from
-from worker.state_admin.differences import option_differences
+from worker.state_admin.differences import ALERT_OPTIONS, option_differences
 from worker.state_admin.session import Session, StateAdminError, drive, readable_pointer
 
 At = Literal["committed", "earliest", "latest"]
@@ -46,6 +46,7 @@ class Arrival(NamedTuple):
     """What is committed now."""
     offset: int
     label_offset: int
+    feedback_offset: int
 
     @property
     def partition(self) -> int:
@@ -63,7 +64,7 @@ class Arrival(NamedTuple):
         """It in words."""
         return (
             f"shard {self.partition}: {len(self.manifest.models)} models go on at offset {self.offset}, labels at "
-            f"{self.label_offset}"
+            f"{self.label_offset}, feedback at {self.feedback_offset}"
         )
 
 
@@ -114,21 +115,24 @@ def _refuse_other_options(session: Session, export: Export, manifest: Manifest) 
     if manifest.fingerprint == fingerprint(session.settings.engine, export.header.predictions_topic):
         return
     differing = option_differences(manifest.options, session.identity.options)
+    differing = [each for each in differing if not each.startswith(ALERT_OPTIONS)]
     which = "; ".join(differing) or "another version has other ones"
     raise StateAdminError(f"the state in the file was written with other [engine] options: {which}: set them so")
 
 
 def _arrival(session: Session, export: Export, manifest: Manifest, before: Position | None, at: At) -> Arrival:
     offset, label_offset = _target(session, manifest.partition, before, at)
+    feedback_offset = _feedback_offset(session, before, at)
     engine = _engine(session)
     _restore(engine, export, manifest)
     digest, trace = engine.digest(manifest.partition), engine.trace(manifest.partition)
-    return Arrival(manifest, digest, trace, before, offset, label_offset)
+    return Arrival(manifest, digest, trace, before, offset, label_offset, feedback_offset)
 
 
 def _engine(session: Session) -> Engine:
     topics = session.settings.topics
-    return Engine(session.settings.engine, Topics(topics.predictions, topics.labels), InlineRefits())
+    names = Topics(topics.predictions, topics.labels, topics.feedback)
+    return Engine(session.settings.engine, names, InlineRefits())
 
 
 def _restore(engine: Engine, export: Export, manifest: Manifest) -> None:
@@ -172,6 +176,18 @@ def _label_offset(before: Position, labels: Bounds) -> int:
     return labels.first if wanted is None else min(max(wanted, labels.first), labels.end)
 
 
+def _feedback_offset(session: Session, before: Position | None, at: At) -> int:
+    """Return where feedback goes on: as the pointer says, or else at the first record, which may still be in force.
+
+    What the state has taken already counts once.
+    """
+    if not session.has_feedback:
+        return 0
+    bounds = drive(bounds_of(session.history, InputTopic.FEEDBACK, 0))
+    pointer = readable_pointer(before) if at == "committed" else None
+    return bounds.first if pointer is None else min(max(pointer.feedback_offset, bounds.first), bounds.end)
+
+
 # Writing.
 
 
@@ -180,7 +196,7 @@ def _import_shard(session: Session, sink: KafkaSink, export: Export, arrival: Ar
     partition = arrival.partition
     snapshot, kept = _store(session, sink, export, arrival)
     # There is nothing before this snapshot to go back to, so no link either.
-    base = Base(arrival.offset, arrival.label_offset, snapshot)
+    base = Base(arrival.offset, arrival.label_offset, snapshot, feedback_offset=arrival.feedback_offset)
     position = Track(partition, session.identity, base, generation=arrival.generation).position(arrival.trace)
     _prove(session, arrival, position)
     tombstones = [StateRecord(partition, key, None) for key in session.stored_keys(partition) if key not in kept]
@@ -196,8 +212,8 @@ def _store(session: Session, sink: KafkaSink, export: Export, arrival: Arrival) 
     # nothing is committed, only the last commit can be guarded like that.
     fence = {} if arrival.before is None else {partition: arrival.before._replace(label_offset=None)}
     old = session.manifest_in_use(partition, arrival.before)
-    here = Base(arrival.offset, arrival.label_offset)
-    anchor = Anchor(None, here.offset, here.label_offset, old)
+    here = Base(arrival.offset, arrival.label_offset, feedback_offset=arrival.feedback_offset)
+    anchor = Anchor(None, here.offset, here.label_offset, here.feedback_offset, old)
     track = Track(partition, session.identity, here, anchor, generation=arrival.generation)
     job = SnapshotJob(engine, track, int(time.time() * 1000), whole=True)
     keys: set[bytes] = set()
@@ -217,7 +233,8 @@ def _is_link(key: bytes) -> bool:
 def _prove(session: Session, arrival: Arrival, position: Position) -> None:
     """Restore what was written, exactly as a worker will, before anything points at it."""
     engine = _engine(session)
-    job = RestoreJob(arrival.partition, position, engine, session.history, session.identity, RestoreOptions())
+    options = RestoreOptions(has_feedback=session.has_feedback)
+    job = RestoreJob(arrival.partition, position, engine, session.history, session.identity, options)
     try:
         drive(_restoring(job))
         if engine.digest(arrival.partition) != arrival.digest:

@@ -17,7 +17,7 @@ from worker.recovery.parts import parts_as_stored, read_parts
 from worker.recovery.problems import ProblemKind
 from worker.recovery.reading import Chunks, bounds_of
 from worker.recovery.stored import Kind, Link, Manifest, decode_key, decode_link, decode_manifest
-from worker.state_admin.differences import option_differences
+from worker.state_admin.differences import ALERT_OPTIONS, option_differences
 from worker.state_admin.session import Session, drive, pointer_of
 
 
@@ -72,6 +72,7 @@ class JournalSize(Struct, frozen=True):
     records: int
     predictions: int
     labels: int
+    feedback: int
     ticks: int
     chars: int
 
@@ -82,8 +83,11 @@ class Belonging(Struct, frozen=True):
     cluster: bool
     predictions: bool
     labels: bool
+    feedback: bool
     state: bool
     fingerprint: bool
+    policy: bool
+    """Of the options of alerts, under which the journal must be replayed."""
     environment: bool
 
 
@@ -94,6 +98,8 @@ class Stored(Struct, frozen=True):
     base_offset: int
     base_label_offset: int
     label_offset: int
+    base_feedback_offset: int
+    feedback_offset: int
     journal: JournalSize
     digest: str
     fingerprint: str
@@ -108,6 +114,8 @@ class ShardReport(Struct, frozen=True):
     partition: int
     predictions: Lag
     labels: Lag | None
+    feedback: Lag | None
+    """None where there is no such topic."""
     stored: Stored | None
     problems: list[Problem]
     notes: list[str]
@@ -178,14 +186,19 @@ class _Look:
             self._problem(
                 ProblemKind.NO_STATE_PARTITION, "labels or state have no such partition: see `modelvigil topics check`"
             )
-            return self._reported(predictions, None, None)
+            return self._reported(predictions, None, None, None)
         pointer = self._pointer()
         labels = self._lag(InputTopic.LABELS, None if pointer is None else pointer.label_offset)
-        stored = None if pointer is None else self._stored(pointer, predictions, labels)
-        return self._reported(predictions, labels, stored)
+        feedback = None
+        if self._session.has_feedback:
+            feedback = self._lag(InputTopic.FEEDBACK, None if pointer is None else pointer.feedback_offset)
+        stored = None if pointer is None else self._stored(pointer, predictions, labels, feedback)
+        return self._reported(predictions, labels, feedback, stored)
 
-    def _reported(self, predictions: Lag, labels: Lag | None, stored: Stored | None) -> ShardReport:
-        return ShardReport(self._partition, predictions, labels, stored, self._problems, self._notes)
+    def _reported(
+        self, predictions: Lag, labels: Lag | None, feedback: Lag | None, stored: Stored | None
+    ) -> ShardReport:
+        return ShardReport(self._partition, predictions, labels, feedback, stored, self._problems, self._notes)
 
     def _problem(self, kind: ProblemKind, message: str) -> None:
         self._problems.append(Problem(kind, message))
@@ -217,24 +230,23 @@ class _Look:
 
     # With a pointer.
 
-    def _stored(self, pointer: Pointer, predictions: Lag, labels: Lag) -> Stored:
+    def _stored(self, pointer: Pointer, predictions: Lag, labels: Lag, feedback: Lag | None) -> Stored:
         belongs = self._belonging(pointer)
         base = pointer.base
         self._check_input("predictions", predictions, base.offset)
         self._check_input("labels", labels, base.label_offset)
         manifest = self._manifest(pointer, predictions, labels)
-        differing = []
-        if not belongs.fingerprint and manifest is not None:
-            differing = option_differences(manifest.options, self._session.identity.options)
-        if not belongs.fingerprint:
-            which = "; ".join(differing) or "which ones cannot be told"
-            self._problem(ProblemKind.OTHER_OPTIONS, f"written with other [engine] options: {which}")
+        journal = self._journal(pointer, predictions.position)
+        self._check_feedback(pointer, feedback, journal)
+        differing = self._differing(belongs, manifest, journal)
         return Stored(
             generation=pointer.generation,
             base_offset=base.offset,
             base_label_offset=base.label_offset,
             label_offset=pointer.label_offset,
-            journal=self._journal(pointer, predictions.position),
+            base_feedback_offset=base.feedback_offset,
+            feedback_offset=pointer.feedback_offset,
+            journal=journal,
             digest=pointer.trace,
             fingerprint=pointer.fingerprint,
             belongs=belongs,
@@ -242,17 +254,47 @@ class _Look:
             option_differences=differing,
         )
 
+    def _differing(self, belongs: Belonging, manifest: Manifest | None, journal: JournalSize) -> list[str]:
+        """Name the options that differ, and say what that means. Those of alerts matter only to a journal."""
+        if belongs.fingerprint and belongs.policy:
+            return []
+        differing = [] if manifest is None else option_differences(manifest.options, self._session.identity.options)
+        alerts = [each for each in differing if each.startswith(ALERT_OPTIONS)]
+        others = [each for each in differing if each not in alerts]
+        if not belongs.fingerprint:
+            which = "; ".join(others) or "which ones cannot be told"
+            self._problem(ProblemKind.OTHER_OPTIONS, f"written with other [engine] options: {which}")
+        which = "; ".join(alerts) or "which ones cannot be told"
+        if not belongs.policy and journal.entries:
+            self._problem(
+                ProblemKind.OTHER_OPTIONS,
+                f"the worker did not stop cleanly under the former [engine.alerts]: {which}: start once with these "
+                "options set back and stop it (SIGTERM)",
+            )
+        elif not belongs.policy:
+            self._notes.append(f"[engine.alerts] has been changed, which a worker takes over: {which}")
+        return differing
+
+    def _check_feedback(self, pointer: Pointer, feedback: Lag | None, journal: JournalSize) -> None:
+        """Look for records of feedback that must be read again; what was never read may be gone."""
+        if feedback is not None:
+            self._check_input(
+                "feedback", feedback, pointer.base.feedback_offset if journal.feedback else feedback.first
+            )
+        elif journal.feedback:
+            self._problem(ProblemKind.INPUT_GONE, "feedback must be read again, but there is no such topic")
+
     def _belonging(self, pointer: Pointer) -> Belonging:
         """Compare where the state was written with where we are. An id that Kafka does not tell matches any."""
         identity = self._session.identity
         here, there = identity.origin, pointer.origin
         same = {
             name: not (getattr(here, name) and getattr(there, name)) or getattr(here, name) == getattr(there, name)
-            for name in ("cluster", "predictions", "labels", "state")
+            for name in ("cluster", "predictions", "labels", "feedback", "state")
         }
         if not same["cluster"]:
             self._problem(ProblemKind.FOREIGN_CLUSTER, f"written on cluster {there.cluster}, this is {here.cluster}")
-        for name in ("predictions", "labels", "state"):
+        for name in ("predictions", "labels", "feedback", "state"):
             if not same[name]:
                 self._problem(ProblemKind.TOPIC_RECREATED, f"the {name} topic has been created again since")
         if pointer.environment != identity.environment:
@@ -260,6 +302,7 @@ class _Look:
         return Belonging(
             **same,
             fingerprint=pointer.fingerprint == identity.fingerprint,
+            policy=pointer.policy == identity.policy,
             environment=pointer.environment == identity.environment,
         )
 
@@ -281,15 +324,18 @@ class _Look:
         except JournalError as error:
             self._problem(ProblemKind.OTHER_FORMAT, str(error))
             entries = []
-        predictions, labels = (_amount(entries, kind) for kind in (EntryKind.PREDICTIONS, EntryKind.LABELS))
+        kinds = (EntryKind.PREDICTIONS, EntryKind.LABELS, EntryKind.FEEDBACK)
+        predictions, labels, feedback = (_amount(entries, kind) for kind in kinds)
         base = pointer.base
-        if (base.offset + predictions, base.label_offset + labels) != (position, pointer.label_offset):
+        ends = (base.offset + predictions, base.label_offset + labels, base.feedback_offset + feedback)
+        if ends != (position, pointer.label_offset, pointer.feedback_offset):
             self._problem(ProblemKind.OTHER_FORMAT, "the journal ends at another position")
         return JournalSize(
             entries=len(entries),
-            records=predictions + labels,
+            records=predictions + labels + feedback,
             predictions=predictions,
             labels=labels,
+            feedback=feedback,
             ticks=sum(entry.kind is EntryKind.TICK for entry in entries),
             chars=len(pointer.journal),
         )

@@ -47,6 +47,7 @@ class Session:
         self.partitions = cluster.partitions["predictions"]
         self.stateful = min(self.partitions, cluster.partitions["labels"], cluster.partitions["state"])
         """Partitions that have a place for state; fewer when `predictions` has grown alone."""
+        self.has_feedback = "feedback" in cluster.partitions
         self.identity = state_identity(settings, cluster)
         self._connection = connect(settings)
         self.group = KafkaGroup(self._connection, group_id=self.identity.group)
@@ -56,6 +57,8 @@ class Session:
             InputTopic.LABELS: topics.labels,
             InputTopic.STATE: topics.state,
         }
+        if self.has_feedback:
+            inputs[InputTopic.FEEDBACK] = topics.feedback
         self.history = KafkaHistory(self._connection, group_id=self.identity.group, topics=inputs)
 
     def close(self) -> None:

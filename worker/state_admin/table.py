@@ -55,11 +55,12 @@ def _row(shard: ShardReport) -> list[str]:
     position, labels = shard.predictions.position, shard.labels
     where = "none" if position is None else str(position)
     lag = str(shard.predictions.lag) + ("" if labels is None else f"\nlabels {labels.lag}")
+    lag += "" if shard.feedback is None else f"\nfeedback {shard.feedback.lag}"
     if stored is None:
         return [str(shard.partition), where, lag, *["-"] * (len(_COLUMNS) - 3)]
     return [
         str(shard.partition),
-        f"{where}\nlabels {stored.label_offset}\ncommit {stored.generation}",
+        f"{where}\nlabels {stored.label_offset}\nfeedback {stored.feedback_offset}\ncommit {stored.generation}",
         lag,
         _snapshot(stored, stored.snapshot),
         "-" if stored.snapshot is None else _stored(stored.snapshot),
@@ -91,7 +92,7 @@ def _journal(stored: Stored) -> str:
 
 def _belonging(stored: Stored) -> str:
     belongs = stored.belongs
-    same_topics = belongs.predictions and belongs.labels and belongs.state
+    same_topics = belongs.predictions and belongs.labels and belongs.feedback and belongs.state
     here = "here" if belongs.cluster and same_topics else "elsewhere"
     options = "same options" if belongs.fingerprint else "other options"
     return f"{here}\n{options}\n{stored.fingerprint}"

@@ -28,8 +28,12 @@ from worker.ports import Position
 from worker.recovery.restore_job import RestoreJob, RestoreOptions
 from worker.recovery.track import Identity
 
-OUTPUTS = {OutputTopic.ALERTS: "alerts", OutputTopic.METRICS: "metrics", OutputTopic.MAINTENANCE: "maintenance"} | {
-    OutputTopic.DEAD_LETTERS: "dead_letters"
+OUTPUTS = {
+    OutputTopic.ALERTS: "alerts",
+    OutputTopic.INCIDENTS: "incidents",
+    OutputTopic.METRICS: "metrics",
+    OutputTopic.MAINTENANCE: "maintenance",
+    OutputTopic.DEAD_LETTERS: "dead_letters",
 }
 MODELS = 6
 _TURN_S = 0.05
@@ -184,7 +188,9 @@ class Stage:
             self.deployment.settings().engine, Topics(names["predictions"], names["labels"]), InlineRefits()
         )
         history = KafkaHistory(KafkaConnection(self.servers), group_id="oracle", topics=topics)
-        identity = Identity(self.deployment.group, pointer.origin, pointer.fingerprint, pointer.environment)
+        identity = Identity(
+            self.deployment.group, pointer.origin, pointer.fingerprint, pointer.environment, policy=pointer.policy
+        )
         job = RestoreJob(partition, position, engine, history, identity, RestoreOptions())
         end = time.monotonic() + _SETTLE_MAX_S
         while job.track is None:

@@ -53,8 +53,11 @@ class Budget:
 
     def spent(self, now_ms: int) -> int:
         """Return the openings of the last 24 hours."""
-        self._openings = [each for each in self._openings if each > now_ms - DAY_MS]
-        return len(self._openings)
+        return len(self._recent(now_ms))
+
+    def _recent(self, now_ms: int) -> list[int]:
+        # Older ones are kept, too: a clock that is far ahead may be found out to be wrong.
+        return [each for each in self._openings if each > now_ms - DAY_MS]
 
     def threshold(self, now_ms: int) -> float:
         """Return the least rank that opens now; infinity when nothing is left."""
@@ -70,14 +73,15 @@ class Budget:
 
     def retry_ms(self, wanted: float, now_ms: int) -> int:
         """Return when a condition of that rank that does not open now would, if nothing else opened."""
-        spent = self.spent(now_ms)
+        recent = sorted(self._recent(now_ms))
+        spent = len(recent)
         left = next((gone for gone in range(1, spent + 1) if self._threshold(spent - gone) <= wanted), spent)
-        return sorted(self._openings)[left - 1] + DAY_MS if left else now_ms
+        return recent[left - 1] + DAY_MS if left else now_ms
 
     def spend(self, now_ms: int) -> None:
-        """Count an opening."""
+        """Count an opening. More than the last k cannot matter."""
         if self._max:
-            self._openings.append(now_ms)
+            self._openings = [*self._openings, now_ms][-self._max :]
 
     def is_news(self, now_ms: int) -> bool:
         """Tell whether it is to be told that the budget binds: at most once a day."""

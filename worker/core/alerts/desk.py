@@ -159,6 +159,7 @@ class AlertDesk:
             return
         for life in self._lives.values():
             life.follow_back(now_ms)
+            life.bad_pane = min(life.bad_pane, now_ms // self._options.pane_ms)
         self._budget.follow_back(now_ms)
         self._situations.follow_back(now_ms)
         self._panes = [each for each in self._panes if each <= now_ms // self._options.pane_ms]
@@ -174,16 +175,20 @@ class AlertDesk:
     def tick(self, clock_ms: int, offset: int) -> Iterator[Told]:
         """Look at what is due by the journalled clock, while there are no events."""
         at = At(self._now_ms, offset, self._sequence)
-        for life in list(self._lives.values()):
-            if NEVER < life.due_ms <= clock_ms and not life.due_needs_events:
-                yield from self._decide(life, at, clock_ms)
+        for life in self._due_by_clock(clock_ms):
+            yield from self._decide(life, at, clock_ms)
 
     def wants_tick(self, clock_ms: int) -> bool:
-        """Whether a tick could change what is told."""
-        return any(
-            NEVER < life.due_ms <= clock_ms and not life.due_needs_events and (life.open is not None or life.raised)
+        """Whether a tick could change anything."""
+        return bool(self._due_by_clock(clock_ms))
+
+    def _due_by_clock(self, clock_ms: int) -> list[Life]:
+        """Return what a tick could move. What is neither raised nor open is forgotten with events."""
+        return [
+            life
             for life in self._lives.values()
-        )
+            if NEVER < life.due_ms <= clock_ms and not life.due_needs_events and (life.open is not None or life.raised)
+        ]
 
     def reconsider(self, offset: int) -> Iterator[Told]:
         """Look again at all that is held back: a reason may have gone."""
@@ -239,6 +244,7 @@ class AlertDesk:
             life = self._lives[record.fingerprint] = Life(record)
         if record.status == "resolved":
             life.raised, life.held_for = False, []
+            life.bad_pane = at.now_ms // self._options.pane_ms
             # What was counted is from now on that of a former raise of the same incident.
             life.flagged_before += record.flagged_events
             life.events_before += record.events
@@ -260,9 +266,11 @@ class AlertDesk:
         if life.open is None:
             life.onset_ms = began_ms
             life.flagged_before = life.events_before = 0
-            good = max((each for each in self._panes if each < pane and each != life.bad_pane), default=None)
+            good = max((each for each in self._panes if life.bad_pane < each < pane), default=None)
             if good is not None:
                 life.good = GoodPane(good * self._options.pane_ms, (good + 1) * self._options.pane_ms)
+            elif life.good is not None and life.good.end_ms > began_ms:
+                life.good = None
 
     def _rules_of(self, kind: str) -> NoiseOptions:
         rules = self._rules.get(kind)
@@ -276,6 +284,11 @@ class AlertDesk:
         demand = self._effects.demand(life.record.kind)
         qualifies = life.raised and Levels(rules, demand).reached(life)
         pane = at.now_ms // self._options.pane_ms
+        stood = set(life.panes)
+        if life.qualified_ms != NEVER and rules.panes > 1:
+            # It has stood since then, and nothing was due in the panes between.
+            since = life.qualified_ms // self._options.pane_ms
+            stood.update(each for each in self._panes if since <= each <= pane)
         if life.raised:
             life.bad_pane = pane
         if not qualifies:
@@ -283,9 +296,9 @@ class AlertDesk:
         elif life.qualified_ms == NEVER:
             life.qualified_ms = at.now_ms
             _note_coming(life, rules, at.now_ms)
-        if qualifies and life.panes[-1:] != [pane]:
-            life.panes = [*life.panes, pane]
-        life.panes = [each for each in life.panes if pane - rules.panes < each <= pane]
+        if qualifies:
+            stood.add(pane)
+        life.panes = sorted(each for each in stood if pane - rules.panes < each <= pane)
         life.due_ms, life.due_needs_events = NEVER, False
         if life.open is not None:
             stays = life.raised and Levels(rules, demand, rules.clear_share).reached(life)
@@ -336,6 +349,7 @@ class AlertDesk:
             # It is still raised, but not far enough: if it grows again, that is another incident.
             life.onset_ms = at.now_ms
             life.flagged_before = life.events_before = 0
+        life.again = life.again + 1 if life.raised else 0
 
     def _step(self, status: Status, life: Life, at: At) -> list[Told]:
         return self._publisher.step(status, life, self._situations.now(), at)
@@ -355,7 +369,10 @@ class AlertDesk:
         if held is None:
             yield from self._open(life, at)
             return
-        if held.until_ms > clock_ms:
+        if held.reason == "budget":
+            # Openings are counted in event time: no other clock makes room.
+            life.due_ms, life.due_needs_events = held.until_ms, True
+        elif held.until_ms > clock_ms:
             life.due_ms = held.until_ms
         if held.reason not in life.held_for:
             life.held_for = [*life.held_for, held.reason]
@@ -376,7 +393,7 @@ class AlertDesk:
     def _open(self, life: Life, at: At) -> Iterator[Told]:
         record = life.record
         told = ToldIncident(
-            incident_id=record.incident_id,
+            incident_id=life.next_id,
             opened_ms=at.now_ms,
             told_ms=at.now_ms,
             severity=record.severity,
@@ -398,13 +415,16 @@ class AlertDesk:
     # Bounds.
 
     def _forget_later(self, life: Life, rules: NoiseOptions, clock_ms: int) -> None:
-        """Nothing is raised nor open: forget it when neither the rest nor the count of openings needs it."""
+        """Nothing is raised nor open: forget it when neither rest, flapping nor the last good pane needs it."""
         rested_ms = NEVER if life.resolved_ms == NEVER else life.resolved_ms + rules.cooldown_ms
         until_ms = max([rested_ms, *(each + rules.flap_window_ms for each in life.comings)])
-        if until_ms <= clock_ms:
-            self._lives.pop(life.record.fingerprint, None)
-        else:
+        pane = self._now_ms // self._options.pane_ms
+        if until_ms > clock_ms:
             life.due_ms = until_ms
+        elif self._panes and self._panes[0] <= life.bad_pane:
+            life.due_ms, life.due_needs_events = (pane + 1) * self._options.pane_ms, True
+        else:
+            self._lives.pop(life.record.fingerprint, None)
 
     def _has_room(self) -> bool:
         """Forget a life that nobody misses, if there are as many as may be; tell whether there is room for another."""
@@ -462,4 +482,6 @@ def _note_coming(life: Life, rules: NoiseOptions, now_ms: int) -> None:
     """A condition has come to qualify: often enough within the window is flapping."""
     known = [each for each in life.comings if each > now_ms - rules.flap_window_ms]
     life.comings = [*known, now_ms][-max(rules.flap_openings, 1) :]
-    life.flapping |= 0 < rules.flap_openings <= len(life.comings)
+    flaps = 0 < rules.flap_openings <= len(life.comings)
+    # Only what is open goes on flapping: what could not open then may have been calm for long.
+    life.flapping = flaps or (life.flapping and life.open is not None)

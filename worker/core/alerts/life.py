@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from worker.core.alerts.measures import deviation, direction, lead
 from worker.core.codec import TIMESTAMP_MS_MAX
 from worker.core.events import AlertEvent, GoodPane
+from worker.core.identity import derived_id
 from worker.core.options import NoiseOptions
 from worker.core.state import COUNT_MAX
 
@@ -68,12 +69,20 @@ class Life(Struct, forbid_unknown_fields=True):
     flagged_before: _Count = 0
     events_before: _Count = 0
     """Of former raises of the same incident."""
+    again: _Count = 0
+    """Incidents that opened and were resolved while it was raised."""
     held_for: list[str] = []
     """Why it could not open since it was raised; each reason is told once."""
-    due_ms: _Time = NEVER
+    due_ms: Annotated[int, Meta(ge=NEVER, le=COUNT_MAX)] = NEVER
     """When something could change with time alone; NEVER: it cannot."""
     due_needs_events: bool = False
     """Whether that takes events of that time, too: panes without any say nothing."""
+
+    @property
+    def next_id(self) -> str:
+        """Of the incident that opens next: what is still raised, was resolved and grows again is another one."""
+        source_id = self.record.incident_id
+        return derived_id("incident", source_id, self.again) if self.again else source_id
 
     @property
     def severity(self) -> Severity:

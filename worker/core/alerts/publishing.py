@@ -68,14 +68,14 @@ class Publisher:
         """Return the note that an opening was suppressed."""
         record, owner = life.record, self._owner
         audit = AuditEvent(
-            audit_id=derived_id("suppressed", record.incident_id, held.reason, owner.shard, at.offset),
+            audit_id=derived_id("suppressed", life.next_id, held.reason, owner.shard, at.offset),
             kind="alert_suppressed",
             shard=owner.shard,
             offset=at.offset,
             timestamp_ms=at.now_ms,
             model_id=owner.model_id,
             alert_kind=record.kind,
-            incident_id=record.incident_id,
+            incident_id=life.next_id,
             fingerprint=record.fingerprint,
             severity=record.severity,
             reason=held.reason,

@@ -156,8 +156,8 @@ class AlertEvent(Struct, frozen=True, kw_only=True):
     features: list[FeatureEvidence] = []
     """Of that event, largest contribution first."""
     evidence: list[EvidenceRow] = []
-    """The most anomalous events so far, the latest wrong answers, or the first event of the window and the one that made
-    it known; in stream order."""
+    """The most anomalous events so far, the latest wrong answers, or the first event of the window and the one with
+    which it was found; in stream order."""
     disagreement: bool = False
     """Whether the detectors contradict each other about that event."""
     performance: LimitEvidence | None = None

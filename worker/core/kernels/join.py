@@ -15,8 +15,9 @@ import numpy as np
 
 from worker.core.kernels.arrays import F64, I8, I32, I64, U64, Bool
 
-HEAD, TAIL, DUE, WATERMARK = 0, 1, 2, 3
-"""Places in `meta`: the first row, one behind the last, the first that was not yet asked for its label in time."""
+HEAD, TAIL, DUE, WATERMARK, LABELS_MS = 0, 1, 2, 3, 4
+"""Places in `meta`: the first row, one behind the last, the first that was not yet asked for its label in time; of the
+predictions' ring also the watermark and the latest time of any label."""
 
 UNLABELLED_LATE, UNLABELLED_SIZE, LABEL_LATE, LABEL_SIZE, DUPLICATE_PREDICTIONS = 0, 1, 2, 3, 4
 DUPLICATE_LABELS, OUTDATED_LABELS, CORRECTIONS = 5, 6, 7
@@ -27,7 +28,7 @@ NOTHING, JOINED, CORRECTED = 0, 1, 2
 
 
 class Ring(NamedTuple):
-    """Rows with a key: keys u64[C, 2], index `table` i32[2 C] (slot + 1; 0: free), meta i64[4], alive bool[C]."""
+    """Rows with a key: keys u64[C, 2], index `table` i32[2 C] (slot + 1; 0: free), meta i64[5], alive bool[C]."""
 
     keys: U64
     table: I32
@@ -156,7 +157,8 @@ def _pass_time(
     capacity = waiting.keys.shape[0]
     while waiting.meta[DUE] < waiting.meta[TAIL]:
         slot = waiting.meta[DUE] % capacity
-        if known.time_ms[slot] + due_ms >= now_ms:
+        # Labels that have not been read that far say nothing: in a backlog, predictions can be far ahead of them.
+        if known.time_ms[slot] + due_ms >= min(now_ms, waiting.meta[LABELS_MS]):
             break
         due[0] += 1
         due[1] += known.kind[slot] != NO_LABEL
@@ -237,11 +239,14 @@ def join_predictions(
     are more than `behind_ms` behind the watermark it is in doubt, and nothing is let go either.
 
     `inserted` i64[n]: the slot of each new row, -1 for an event that is there already, which may bring a label all
-    the same. `due` i32[n, 2] counts, at each row, predictions older than `due_ms`, and those of them that have a label.
+    the same. `due` i32[n, 2] counts, at each row, predictions older than `due_ms`, and those of them that have a label;
+    older by the watermark and by the latest label.
     """
     for row in range(keys.shape[0]):
         before, now = waiting.meta[WATERMARK], watermarks_ms[row]
         waiting.meta[WATERMARK] = now
+        if kinds[row] != NO_LABEL:
+            waiting.meta[LABELS_MS] = max(waiting.meta[LABELS_MS], times_ms[row])
         if times_ms[row] + behind_ms >= now:
             _pass_time(waiting, known, early, early_known, min(before, now), wait_ms, due_ms, counters, due[row])
         outcome.what[row] = NOTHING
@@ -301,6 +306,7 @@ def join_labels(
     for row in range(keys.shape[0]):
         outcome.what[row] = NOTHING
         outcome.slot[row] = -1
+        waiting.meta[LABELS_MS] = max(waiting.meta[LABELS_MS], times_ms[row])
         slot = find(waiting, keys[row, 0], keys[row, 1])
         if slot >= 0:
             outcome.slot[row] = slot

@@ -88,7 +88,7 @@ def _ring(capacity: int) -> k.Ring:
     return k.Ring(
         np.zeros((capacity, 2), dtype=np.uint64),
         np.zeros(1 << (capacity + capacity // 2).bit_length(), dtype=np.int32),
-        np.zeros(4, dtype=np.int64),
+        np.zeros(5, dtype=np.int64),
         np.zeros(capacity, dtype=np.bool),
     )
 
@@ -112,7 +112,8 @@ def _grown(ring: k.Ring, known: k.Known, capacity: int) -> tuple[k.Ring, k.Known
         arrays[name][: len(places)] = old_array[places]
     new.keys[: len(places)] = ring.keys[places]
     new.alive[: len(places)] = ring.alive[places]
-    new.meta[:] = 0, len(places), max(int(ring.meta[k.DUE]) - head, 0), ring.meta[k.WATERMARK]
+    new.meta[:] = ring.meta
+    new.meta[: k.WATERMARK] = 0, len(places), max(int(ring.meta[k.DUE]) - head, 0)
     k.build_index(new)
     return new, new_known, places
 
@@ -251,7 +252,7 @@ class LabelJoin:
         due = max(int(meta[k.DUE]) - int(meta[k.HEAD]), 0)
         arrays = {
             "counters": self.counters,
-            "clock": np.array([due, meta[k.WATERMARK]], dtype=np.int64),
+            "clock": np.array([due, meta[k.WATERMARK], meta[k.LABELS_MS]], dtype=np.int64),
             **prefixed("waiting", _rows(self._waiting, self._known, waiting)),
             **prefixed("columns", {name: array[waiting] for name, array in vars(self.columns).items()}),
             **prefixed("early", _rows(self._early, self._early_known, early)),
@@ -261,7 +262,7 @@ class LabelJoin:
     def restore(self, arrays: Arrays, probabilities: int) -> None:
         """Take over what `state` gave, with so many columns of probabilities; ValueError for what cannot be."""
         own = {name: arrays[name] for name in ("counters", "clock") if name in arrays}
-        check_like(_STORED, own, {"counters": self.counters, "clock": blank(np.int64, 2)})
+        check_like(_STORED, own, {"counters": self.counters, "clock": blank(np.int64, 3)})
         rest = {name: array for name, array in arrays.items() if name not in own}
         parts = by_part(_STORED, rest, ("waiting", "columns", "early"))
         options = self._options
@@ -271,13 +272,13 @@ class LabelJoin:
         count = self.waiting
         like = {name: blank(array.dtype.type, count, *array.shape[1:]) for name, array in vars(self.columns).items()}
         check_like(_STORED, parts["columns"], like)
-        due, watermark = own["clock"].tolist()
+        due, watermark, labels_ms = own["clock"].tolist()
         columns = parts["columns"]
         refuse_if(
             _STORED,
             {
                 "a counter is out of range": outside(own["counters"], 0, COUNT_MAX),
-                "its clock is out of range": not (0 <= due <= count and 0 <= watermark <= COUNT_MAX),
+                "its clock is out of range": not 0 <= due <= count or outside(own["clock"], 0, COUNT_MAX),
                 "a prediction left the middle of the row": not self._waiting.alive[:count].all(),
                 "a kind of a prediction is unknown": outside(columns["prediction_kind"], 0, TEXT),
                 "a prediction is none of its kind": _misfit(columns["prediction"], columns["prediction_kind"]),
@@ -290,7 +291,7 @@ class LabelJoin:
         self.columns.moved(np.zeros(0, dtype=np.int64), capacity)
         for name, array in vars(self.columns).items():
             array[:count] = columns[name]
-        self._waiting.meta[[k.DUE, k.WATERMARK]] = due, watermark
+        self._waiting.meta[[k.DUE, k.WATERMARK, k.LABELS_MS]] = due, watermark, labels_ms
         self.counters[:] = own["counters"]
 
     @staticmethod

@@ -1,10 +1,14 @@
-"""The data consumer: reads owned partitions of both inputs at explicit offsets, outside of any group protocol.
+"""The data consumer: reads what owned shards need at explicit offsets, outside of any group protocol.
+
+    predictions[p], labels[p]   of each attached shard p
+    feedback[0]                 once, for all of them: from the least offset that one of them wants; each gets what it
+                                has not had
 
 Rule 1: it is never subscribed and commits nothing; `attach` alone decides where reading begins.
 Rule 2: an offset that is gone stops the worker: to skip silently would break "each record exactly once".
-Rule 3: this is the hot path: no Python code runs per record, only C calls mapped over the batch.
-Rule 4: both inputs wait in one queue, first in, first out, and librdkafka asks for both in turns: a flood on one of
-them delays the other by at most what that queue holds.
+Rule 3: this is the hot path: no Python code runs per record, only C calls mapped over the batch. Feedback is seldom.
+Rule 4: all inputs wait in one queue, first in, first out, and librdkafka asks for them in turns: a flood on one of them
+delays the others by at most what that queue holds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +18,7 @@ from typing import cast
 from confluent_kafka import Message, TopicPartition
 
 from worker.core.events import InputTopic, RawBatch
-from worker.edges.kafka.client import ErrorWatch, KafkaConnection, blame
+from worker.edges.kafka.client import POSITION_GONE, ErrorWatch, KafkaConnection, blame
 from worker.edges.kafka.records import batch_of, take
 from worker.ports import SourceError
 
@@ -39,27 +43,48 @@ class KafkaSource:
     Args:
         connection: the cluster.
         group_id: librdkafka wants one. It is only named, never joined; the worker's own group needs no further ACL.
-        topics: the names of the two topics to read, `predictions` and `labels`.
+        topics: the names of the topics to read: `predictions`, `labels`, and `feedback`, if there is one.
     """
 
     def __init__(self, connection: KafkaConnection, *, group_id: str, topics: Mapping[InputTopic, str]) -> None:
         self._names = (topics[InputTopic.PREDICTIONS], topics[InputTopic.LABELS])
         self._topics = {topics[topic]: topic for topic in (InputTopic.PREDICTIONS, InputTopic.LABELS)}
+        self._feedback = topics.get(InputTopic.FEEDBACK)
+        self._feedback_next: dict[int, int] = {}
+        """By attached partition: the offset of the first record of feedback that it has not had."""
+        self._feedback_at: int | None = None
+        """Where feedback is being read: nothing before it will come any more."""
         self._connection = connection
         self._attached: set[int] = set()
         self._begins: dict[int, int] = {}
         self._watch = ErrorWatch()
         self._consumer = connection.consumer(self._watch, _DEFAULTS, {**_FORCED, "group.id": group_id})
 
-    def attach(self, partition: int, offset: int, label_offset: int) -> None:
-        """Start reading a partition of both topics at these offsets."""
+    def attach(self, partition: int, offset: int, label_offset: int, feedback_offset: int) -> None:
+        """Start reading for a partition at these offsets of its three inputs."""
         assert partition not in self._attached, f"partition {partition} is attached already"
         assert offset >= 0, f"offset {offset} of partition {partition}"
         assert label_offset >= 0, f"label offset {label_offset} of partition {partition}"
+        assert feedback_offset >= 0, f"feedback offset {feedback_offset} of partition {partition}"
         offsets = zip(self._names, (offset, label_offset), strict=True)
         self._consumer.incremental_assign([TopicPartition(name, partition, begin) for name, begin in offsets])
         self._attached.add(partition)
         self._begins[partition] = offset
+        if self._feedback is not None:
+            self._feedback_next[partition] = feedback_offset
+            self._read_feedback_from(feedback_offset)
+
+    def _read_feedback_from(self, offset: int) -> None:
+        """Read feedback from this offset on, or go on if it is still to come; others do not get again what they had."""
+        if self._feedback_at is None or offset < self._feedback_at:
+            if self._feedback_at is not None:
+                self._forget_feedback()
+            self._consumer.incremental_assign([TopicPartition(str(self._feedback), 0, offset)])
+            self._feedback_at = offset
+
+    def _forget_feedback(self) -> None:
+        self._consumer.incremental_unassign([TopicPartition(str(self._feedback), 0)])
+        self._feedback_at = None
 
     def detach(self, partitions: Sequence[int]) -> None:
         """Stop reading partitions; librdkafka throws away what it has read ahead of them."""
@@ -70,6 +95,10 @@ class KafkaSource:
             places = [TopicPartition(name, partition) for name in self._names for partition in sorted(gone)]
             self._consumer.incremental_unassign(places)
             self._attached -= gone
+            for partition in gone:
+                self._feedback_next.pop(partition, None)
+            if self._feedback_at is not None and not self._attached:
+                self._forget_feedback()
 
     def may_have_more(self, partition: int) -> bool:
         """Compare where reading is with the end as the last answer of Kafka told it; before the first one nobody knows.
@@ -91,14 +120,15 @@ class KafkaSource:
             self._consumer.resume(place)
 
     def fetch(self, records_max: int, wait_ms: int) -> list[RawBatch]:
-        """Return what is there, at most one batch for each topic and partition, waiting at most `wait_ms` for a first.
+        """Return what is there, at most one batch for each topic and shard, waiting at most `wait_ms` for a first.
 
         Raises:
             SourceError: reading cannot go on; the message says what to do.
         """
         messages = take(self._consumer, records_max, wait_ms)
         if self._watch.refusal:
-            raise SourceError(f"topics {', '.join(self._names)}: {self._watch.refusal}: check the credentials")
+            names = [*self._names, *([self._feedback] if self._feedback else [])]
+            raise SourceError(f"topics {', '.join(names)}: {self._watch.refusal}: check the credentials")
         if any(map(Message.error, messages)):
             messages = self._without_errors(messages)
         return self._batches(messages)
@@ -111,11 +141,27 @@ class KafkaSource:
 
     def _batches(self, messages: list[Message]) -> list[RawBatch]:
         by_place: dict[tuple[str, int], list[Message]] = {}
+        feedback: list[Message] = []
         for name, of_topic in groupby(messages, _topic_name):
+            if name == self._feedback:
+                feedback.extend(of_topic)
+                continue
             for partition, run in groupby(of_topic, Message.partition):
                 if partition in self._attached:
                     by_place.setdefault((name, partition), []).extend(run)
-        return [batch_of(self._topics[name], partition, run) for (name, partition), run in by_place.items()]
+        batches = [batch_of(self._topics[name], partition, run) for (name, partition), run in by_place.items()]
+        return [*batches, *self._fan_out(feedback)] if feedback else batches
+
+    def _fan_out(self, feedback: list[Message]) -> list[RawBatch]:
+        """Give each shard the records that it has not had."""
+        batches = []
+        for partition, begin in self._feedback_next.items():
+            own = [message for message in feedback if cast("int", message.offset()) >= begin]
+            if own:
+                batches.append(batch_of(InputTopic.FEEDBACK, partition, own))
+                self._feedback_next[partition] = batches[-1].offsets[-1] + 1
+        self._feedback_at = max(self._feedback_at or 0, cast("int", feedback[-1].offset()) + 1)
+        return batches
 
     def _without_errors(self, messages: list[Message]) -> list[Message]:
         records = []
@@ -125,6 +171,11 @@ class KafkaSource:
                 records.append(message)
                 continue
             what = f"topic {message.topic()}, partition {message.partition()}"
+            if message.topic() == self._feedback and error.code() in POSITION_GONE:
+                # Not passed over here: the journal would say that the shard has read them, and could not be replayed.
+                raise SourceError(
+                    f"{what}: records were removed while they were being read: a restart goes on behind them"
+                )
             reason = blame(error, what)
             if reason is not None:
                 raise SourceError(reason)

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 INPUTS = ("predictions", "labels", "feedback")
-OUTPUTS = ("alerts", "metrics", "maintenance", "scores", "dead_letters")
+OUTPUTS = ("alerts", "incidents", "metrics", "maintenance", "scores", "dead_letters")
+FEEDBACK = "feedback"
+INCIDENTS = "incidents"
 STATE = "state"
 SHARDED = ("predictions", "labels", STATE)
 """Partition p of each of these belongs to shard p."""
@@ -37,6 +39,14 @@ _STATE_CONFIG = {
     # The segment that is written to is never compacted: it ends soon, by time or by size.
     "segment.ms": "1200000",
     "segment.bytes": "67108864",
+    "max.compaction.lag.ms": "3600000",
+}
+_INCIDENTS_CONFIG = {
+    "cleanup.policy": "compact",
+    "min.cleanable.dirty.ratio": "0.2",
+    # A reader wants the open incidents, not what has been resolved for an hour.
+    "segment.ms": "1200000",
+    "segment.bytes": "16777216",
     "max.compaction.lag.ms": "3600000",
 }
 _REPLICAS_WANTED = 3
@@ -73,7 +83,7 @@ class ClusterIdentity(NamedTuple):
 
     cluster_id: str
     topic_ids: dict[str, str]
-    """By role: `predictions`, `labels`, `state`."""
+    """By role: `predictions`, `labels`, `state`, `feedback`."""
     partitions: dict[str, int]
     """By role, of the same topics; without those that do not exist."""
 
@@ -95,7 +105,7 @@ class TopicAdmin:
         self._admin = connection.admin(self._watch)
 
     def create(self, partitions: int, replication: int | None = None) -> list[TopicReport]:
-        """Create what is missing, all with the partitions of `predictions`, if that exists already.
+        """Create what is missing: `feedback` with one partition, the others as `predictions`, if that exists.
 
         Args:
             partitions: for new topics, when there is no `predictions` topic to follow.
@@ -132,12 +142,12 @@ class TopicAdmin:
         return sorted(findings, key=lambda finding: finding.severity)
 
     def wrong_policies(self) -> list[str]:
-        """Say which topics throw away what a restore needs: state that is not compacted alone, compacted inputs.
+        """Say which topics lose what is needed: state and incidents that are not compacted alone, compacted inputs.
 
         What this user may not look at is not judged.
         """
         there = self._existing(self._cluster())
-        configs, _ = self._configs([role for role in ("predictions", "labels", STATE) if role in there])
+        configs, _ = self._configs([role for role in (*INPUTS, INCIDENTS, STATE) if role in there])
         return [f"{finding.topic}: {finding.message}" for finding in _policy_findings(self._topics, configs)]
 
     def partition_counts(self) -> dict[str, int]:
@@ -149,17 +159,16 @@ class TopicAdmin:
         return {role: len(topic.partitions) for role, topic in self._existing(self._cluster()).items()}
 
     def identify(self) -> ClusterIdentity:
-        """Return what tells this cluster and the topics that make a shard from others of the same names.
+        """Return what tells this cluster and the topics that a shard's state belongs to from others of the same names.
 
         Raises:
             BrokerUnreachableError: Kafka does not answer.
         """
         cluster = self._cluster()
         there = self._existing(cluster)
-        counts = {role: len(there[role].partitions) for role in SHARDED if role in there}
-        return ClusterIdentity(
-            str(cluster), self._topic_ids([role for role in SHARDED if role in self._topics]), counts
-        )
+        roles = (*SHARDED, FEEDBACK)
+        counts = {role: len(there[role].partitions) for role in roles if role in there}
+        return ClusterIdentity(str(cluster), self._topic_ids([role for role in roles if role in self._topics]), counts)
 
     def _topic_ids(self, roles: Sequence[str]) -> dict[str, str]:
         names = [self._topics[role] for role in roles]
@@ -193,11 +202,12 @@ class TopicAdmin:
     def _create(self, roles: Sequence[str], partitions: int, copies: int) -> Iterator[TopicReport]:
         if not roles:
             return
-        new = [NewTopic(self._topics[role], partitions, copies, config=_config_for(role, copies)) for role in roles]
+        counts = {role: 1 if role == FEEDBACK else partitions for role in roles}
+        new = [NewTopic(self._topics[role], counts[role], copies, config=_config_for(role, copies)) for role in roles]
         answers = self._admin.create_topics(new, operation_timeout=self._timeout_s, request_timeout=self._timeout_s)
         for role in roles:
             name = self._topics[role]
-            yield self._created(name, answers[name], f"{partitions} partitions, {copies} copies")
+            yield self._created(name, answers[name], f"{counts[role]} partitions, {copies} copies")
 
     def _created(self, name: str, answer: "Future[None]", detail: str) -> TopicReport:
         try:
@@ -213,7 +223,9 @@ class TopicAdmin:
 
     def _compared(self, role: str, topic: TopicMetadata, partitions: int) -> TopicReport:
         count = len(topic.partitions)
-        if count == partitions or role in {"feedback", "scores"}:
+        if role == FEEDBACK and count > 1:
+            return TopicReport(self._topics[role], "differs", f"{count} partitions, must have one")
+        if count == partitions or role in {FEEDBACK, "scores"}:
             return TopicReport(self._topics[role], "exists", f"{count} partitions")
         return TopicReport(self._topics[role], "differs", f"{count} partitions, predictions has {partitions}")
 
@@ -253,7 +265,7 @@ def _unreadable(exception: Exception) -> str:
 
 
 def _config_for(role: str, copies: int) -> dict[str, str]:
-    config = dict(_STATE_CONFIG) if role == STATE else {}
+    config = dict({STATE: _STATE_CONFIG, INCIDENTS: _INCIDENTS_CONFIG}.get(role, {}))
     if copies >= _REPLICAS_WANTED:
         config["min.insync.replicas"] = str(_IN_SYNC_WANTED)
     return config
@@ -264,6 +276,8 @@ def _copies(topic: TopicMetadata) -> int:
 
 
 def _partition_findings(topics: Mapping[str, str], counts: Mapping[str, int]) -> Iterator[Finding]:
+    if counts.get(FEEDBACK, 1) > 1:
+        yield Finding("error", topics[FEEDBACK], _one_partition(counts[FEEDBACK]))
     expected = counts.get("predictions")
     if expected is None:
         return
@@ -281,6 +295,13 @@ def _partition_findings(topics: Mapping[str, str], counts: Mapping[str, int]) ->
             yield Finding("warning", topics[role], f"{counted}: outputs of several shards share a partition")
 
 
+def _one_partition(count: int) -> str:
+    return (
+        f"has {count} partitions, but must have one: every shard reads all of it, in one order; name another topic "
+        "([topics] feedback) and run `modelvigil topics create`, then send again what is to stay in force"
+    )
+
+
 def _growth(topics: Mapping[str, str], partitions: int) -> str:
     return (
         f"if {topics['predictions']} has grown, its keys are spread anew: stop the writers, let the workers drain what "
@@ -290,7 +311,7 @@ def _growth(topics: Mapping[str, str], partitions: int) -> str:
 
 
 def contradictions(topics: Mapping[str, str], counts: Mapping[str, int]) -> Iterator[str]:
-    """Say in which topics the partitions do not fit to those of `predictions`, and what to do.
+    """Say in which topics the partitions are not as they must be, and what to do.
 
     More of `predictions` than of the others is none: the shards that are whole can work; `check` reports it.
 
@@ -299,6 +320,8 @@ def contradictions(topics: Mapping[str, str], counts: Mapping[str, int]) -> Iter
         counts: partitions by role; a topic that does not exist contradicts nothing.
     """
     leader, expected = topics["predictions"], counts.get("predictions")
+    if counts.get(FEEDBACK, 1) > 1:
+        yield f"{topics[FEEDBACK]} {_one_partition(counts[FEEDBACK])}"
     for role in ("labels", STATE):
         if expected is not None and counts.get(role, 0) > expected:
             yield (
@@ -321,6 +344,10 @@ def _policy_findings(topics: Mapping[str, str], configs: Configs) -> Iterator[Fi
         if role == STATE and policies != {"compact"}:
             yield Finding(
                 "error", topics[role], "cleanup.policy must be compact alone: an idle partition would lose its state"
+            )
+        if role == INCIDENTS and policies != {"compact"}:
+            yield Finding(
+                "error", topics[role], "cleanup.policy must be compact alone: who reads it wants exactly what is open"
             )
         if role in INPUTS and "compact" in policies:
             yield Finding(

@@ -1,0 +1,247 @@
+"""The commands `modelvigil feedback ...`: for people who are woken by alerts, and want fewer of the wrong ones."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from worker.cli_options import CONNECTED, ExitCode, Failure, exit_codes, explained, load, with_settings
+
+if TYPE_CHECKING:
+    from worker.feedback_admin.session import Session
+
+
+with_reason = click.option("--reason", default="", metavar="TEXT", help="Why, for those who read it later.")
+with_author = click.option("--author", metavar="NAME", help="Who says so.  [default: you, as user@host]")
+with_incident = click.argument("incident_id", metavar="INCIDENT_ID")
+
+
+@contextmanager
+def _session(options: dict[str, Any], *needed: str) -> Iterator["Session"]:
+    """Load the settings, look at the topics, and turn what goes wrong into a `Failure`."""
+    settings = load(**options)
+    with explained():
+        from worker.feedback_admin.lookup import LookupFailedError  # noqa: PLC0415 - Rule 2 of cli
+        from worker.feedback_admin.sending import RefusedError  # noqa: PLC0415 - Rule 2 of cli
+        from worker.feedback_admin.session import open_session  # noqa: PLC0415 - Rule 2 of cli
+
+        try:
+            with open_session(settings, needed) as session:
+                yield session
+        except (LookupFailedError, RefusedError) as error:
+            raise Failure(ExitCode.USAGE, str(error)) from None
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def feedback(context: click.Context) -> None:
+    """Silence alerts for a while, and say which were worth telling.
+
+    Each command writes one event to the topic `feedback`. Workers take it at once, and tell on the topic `maintenance`
+    what it did, with its author. Any of it can be undone.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@feedback.command(epilog=exit_codes(*CONNECTED))
+@with_settings
+@click.option("--model", default="*", metavar="PATTERN", help="Of which models: 'fraud-*'.  [default: all]")
+@click.option("--kind", default="*", metavar="PATTERN", help="Which kinds: 'quality.*'.  [default: all]")
+@click.option("--segment", metavar="PATTERN", help="Only alerts about this segment: 'region=eu-*'.")
+@click.option("--feature", metavar="PATTERN", help="Only alerts led by this feature or metric.")
+@click.option("--for", "length", metavar="DURATION", help="How long: 90s, 30m, 2h, 1h30m, 7d.")
+@click.option("--until", "end", metavar="TIME", help="Or when it ends.")
+@click.option("--from", "begin", metavar="TIME", help="When it begins.  [default: at once]")
+@click.option("--reason", required=True, metavar="TEXT", help="Why, for those who read it later.")
+@with_author
+def silence(  # noqa: PLR0913 - one for each option
+    *,
+    model: str,
+    kind: str,
+    segment: str | None,
+    feature: str | None,
+    length: str | None,
+    end: str | None,
+    begin: str | None,
+    reason: str,
+    author: str | None,
+    **options: Any,  # noqa: ANN401 - passed on as they are
+) -> int:
+    """Let no incident of a scope open for a while.
+
+    What would have opened is counted and listed on the topic `maintenance`; what is still wrong when the silence ends
+    opens then. Incidents that are open already go on, without updates. The time is that of the events.
+
+    TIME: 2026-11-26T22:00:00Z, milliseconds since 1970, or a duration from now like 2h or -30m.
+
+    \b
+    Examples:
+      modelvigil feedback silence --model 'fraud-*' --for 2h --reason "planned backfill"
+      modelvigil feedback silence --kind 'quality.*' --until 2026-11-27T06:00Z --reason "known, T-12"
+    """
+    from worker.feedback_admin.times import TimeError, current, duration, moment  # noqa: PLC0415 - Rule 2 of cli
+
+    if (length is None) == (end is None):
+        raise click.UsageError("Say either --for or --until.")
+    now = current()
+    try:
+        begins = None if begin is None else moment(begin, now)
+        ends = moment(end, now) if end is not None else (begins or now) + duration(length or "")
+    except (TimeError, OverflowError) as error:
+        raise click.UsageError(f"{error}.") from None
+    if ends <= now:
+        raise click.UsageError("The silence would be over already.")
+    with _session(options, "feedback") as session:
+        from worker.core.events import Scope  # noqa: PLC0415 - Rule 2 of cli
+        from worker.feedback_admin.sending import send, this_author  # noqa: PLC0415 - Rule 2 of cli
+        from worker.feedback_admin.sending import silence as event_of  # noqa: PLC0415 - Rule 2 of cli
+        from worker.feedback_admin.table import about, sent_lines  # noqa: PLC0415 - Rule 2 of cli
+        from worker.feedback_admin.times import shown  # noqa: PLC0415 - Rule 2 of cli
+
+        scope = Scope(model=model, kind=kind, segment=segment, feature=feature)
+        event = event_of(scope, begins, ends, author or this_author(), reason)
+        send(session, event)
+        since = "at once" if begins is None else f"from {shown(begins)}"
+        click.echo("\n".join(sent_lines(event.feedback_id, f"{about(scope)}, {since} until {shown(ends)}")))
+    return ExitCode.DONE
+
+
+@feedback.command("true-positive", epilog=exit_codes(*CONNECTED))
+@with_settings
+@with_incident
+@with_reason
+@with_author
+def true_positive(incident_id: str, reason: str, author: str | None, **options: Any) -> int:  # noqa: ANN401 - passed on
+    """Say that an incident was worth telling.
+
+    Takes back what one false positive has asked of its kind and model; never is less asked than what is configured.
+    INCIDENT_ID is the `incident_id` of an alert, or its first digits.
+
+    \b
+    Example:
+      modelvigil feedback true-positive 3f9a1c --reason "upstream sent cents"
+    """
+    return _say("true_positive", incident_id, reason, author, options)
+
+
+@feedback.command("false-positive", epilog=exit_codes(*CONNECTED))
+@with_settings
+@with_incident
+@with_reason
+@with_author
+def false_positive(incident_id: str, reason: str, author: str | None, **options: Any) -> int:  # noqa: ANN401 - passed on
+    """Say that an incident was not worth telling.
+
+    To open for this model, its kind must from now on be twice as far beyond its threshold; after several of these 16
+    times at most. An open incident that is not that far ends. INCIDENT_ID is the `incident_id` of an alert, or its
+    first digits.
+
+    \b
+    Example:
+      modelvigil feedback false-positive 3f9a1c --reason "month end, as always"
+    """
+    return _say("false_positive", incident_id, reason, author, options)
+
+
+@feedback.command("ignore-like-this", epilog=exit_codes(*CONNECTED))
+@with_settings
+@with_incident
+@with_reason
+@with_author
+def ignore_like_this(incident_id: str, reason: str, author: str | None, **options: Any) -> int:  # noqa: ANN401 - passed on
+    """Let incidents like this one open no more.
+
+    Like it are those of the same kind, segment, leading feature and direction that are at most twice as strong. The
+    incident itself goes on. INCIDENT_ID is the `incident_id` of an alert, or its first digits.
+
+    \b
+    Example:
+      modelvigil feedback ignore-like-this 3f9a1c --reason "the feature is not used any more"
+    """
+    return _say("ignore_like_this", incident_id, reason, author, options)
+
+
+@feedback.command(epilog=exit_codes(*CONNECTED))
+@with_settings
+@click.argument("feedback_id", metavar="FEEDBACK_ID")
+@with_reason
+@with_author
+def undo(feedback_id: str, reason: str, author: str | None, **options: Any) -> int:  # noqa: ANN401 - passed on as they are
+    """Undo an earlier feedback event.
+
+    FEEDBACK_ID is what the command printed that sent it, or the first digits of that; `feedback list` has it, too.
+
+    \b
+    Example:
+      modelvigil feedback undo 8c1e55f0
+    """
+    with _session(options, "feedback") as session:
+        from worker.feedback_admin.ledger import sent  # noqa: PLC0415 - Rule 2 of cli
+        from worker.feedback_admin.sending import send, this_author  # noqa: PLC0415 - Rule 2 of cli
+        from worker.feedback_admin.sending import undo as event_of  # noqa: PLC0415 - Rule 2 of cli
+
+        before, is_complete = sent(session.records("feedback")), session.begin("feedback") == 0
+        event = event_of(before, feedback_id, author or this_author(), reason, is_complete=is_complete)
+        send(session, event)
+        if event.undoes not in before:
+            click.echo(f"the topic does not hold {event.undoes} any more: it was taken as you wrote it", err=True)
+        click.echo(f"sent {event.feedback_id}: {event.undoes} is undone")
+    return ExitCode.DONE
+
+
+@feedback.command("list", epilog=exit_codes(*CONNECTED))
+@with_settings
+@click.option("--all", "everything", is_flag=True, help="Also what has ended, was undone, or was refused.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+def list_feedback(everything: bool, as_json: bool, **options: Any) -> int:  # noqa: ANN401, FBT001 - given by click, by name
+    """Show which feedback is in force.
+
+    Who said it, what about, until when, and what workers made of it. Changes nothing.
+
+    \b
+    Examples:
+      modelvigil feedback list
+      modelvigil feedback list --all --json
+    """
+    with _session(options, "feedback") as session:
+        import msgspec  # noqa: PLC0415 - Rule 2 of cli
+
+        from worker.feedback_admin.ledger import IN_FORCE, audited, entries, sent  # noqa: PLC0415 - Rule 2 of cli
+        from worker.feedback_admin.times import current  # noqa: PLC0415 - Rule 2 of cli
+
+        now = current()
+        effects = audited(session.records("maintenance")) if "maintenance" in session else {}
+        found = entries(sent(session.records("feedback")), effects, now)
+        found = [entry for entry in found if everything or entry.state in IN_FORCE]
+        if as_json:
+            click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        else:
+            from rich.console import Console  # noqa: PLC0415 - Rule 2 of cli
+
+            from worker.feedback_admin.table import WIDTH, table  # noqa: PLC0415 - Rule 2 of cli
+
+            console = Console()
+            if found:
+                (console if console.is_terminal else Console(width=WIDTH)).print(table(found, now))
+            else:
+                click.echo("no feedback" if everything else "no feedback is in force")
+        if session.begin("feedback") > 0:
+            click.echo("retention has removed older feedback, which may still be in force", err=True)
+    return ExitCode.DONE
+
+
+def _say(kind: str, incident_id: str, reason: str, author: str | None, options: dict[str, Any]) -> int:
+    """Say something of an incident."""
+    with _session(options, "feedback", "alerts") as session:
+        from worker.feedback_admin.lookup import find_incident  # noqa: PLC0415 - Rule 2 of cli
+        from worker.feedback_admin.sending import send, this_author, verdict  # noqa: PLC0415 - Rule 2 of cli
+        from worker.feedback_admin.table import sent_lines  # noqa: PLC0415 - Rule 2 of cli
+
+        incident = find_incident(session, incident_id)
+        event = verdict(kind, incident, author or this_author(), reason)
+        send(session, event)
+        said = f"{kind.replace('_', ' ')}, of incident {incident}"
+        click.echo("\n".join(sent_lines(event.feedback_id, said)))
+    return ExitCode.DONE

@@ -1,0 +1,79 @@
+"""Marks results that come late, and knows since when the worker has been lagging.
+
+A record is late when it is taken more than `lagging_ms` after Kafka's timestamp of it, whatever the reason: a backlog,
+a worker that was away, an upstream that holds records back. Whoever is woken by an alert should know that it is about
+the past. The mark is a Kafka header and no field of the record, because it depends on the clock: what the core computes
+is a function of the input alone (law 2), and a replay of the same input must give the same bytes. Two workers that
+compute the same result, one of them in vain, may well mark it differently.
+"""
+
+from collections.abc import Sequence
+
+from worker.core.events import InputTopic, Output, OutputTopic, RawBatch
+
+LAG_HEADER = "modelvigil.lag_ms"
+CALM_MS = 10_000
+"""Lagging is over when nothing late has been taken for so long: other inputs may be on time meanwhile."""
+
+_MARKED = frozenset({OutputTopic.ALERTS, OutputTopic.INCIDENTS, OutputTopic.METRICS, OutputTopic.MAINTENANCE})
+"""Dead letters and scores are about one record each, which has a timestamp of its own."""
+
+
+def marked(outputs: Sequence[Output], lag_ms: int) -> list[Output]:
+    """Return outputs, in their order, with a header that tells how late they are."""
+    header = (LAG_HEADER, str(lag_ms).encode())
+    return [
+        output._replace(headers=(*output.headers, header)) if output.topic in _MARKED else output for output in outputs
+    ]
+
+
+def is_marked(output: Output) -> bool:
+    """Whether an output came late."""
+    return output.topic in _MARKED and any(name == LAG_HEADER for name, _ in output.headers)
+
+
+class Lag:
+    """How late one worker is.
+
+    Args:
+        lagging_ms: what is taken later than this is late.
+    """
+
+    def __init__(self, lagging_ms: int) -> None:
+        self._lagging_ms = lagging_ms
+        self._in_turn_ms: int | None = None
+        self._late_ms = -1
+        self.seconds = 0.0
+        """How late the latest record of the last turn was that took any."""
+        self.lagging = False
+
+    def taken(self, batch: RawBatch, epoch_ms: int) -> int | None:
+        """Note a batch that is being processed; return how late its results are, None if they are in time.
+
+        A record without a timestamp (negative) is never late. Feedback tells nothing of the worker: a shard that begins
+        anew reads all of it.
+        """
+        stamp_ms = batch.timestamps_ms[-1]
+        if stamp_ms < 0:
+            return None
+        lag_ms = max(0, epoch_ms - stamp_ms)
+        if batch.topic is not InputTopic.FEEDBACK:
+            self._in_turn_ms = max(lag_ms, self._in_turn_ms or 0)
+        return lag_ms if lag_ms > self._lagging_ms else None
+
+    def turn(self, now_ms: int) -> bool:
+        """A turn of the loop is over; return whether lagging has begun or ended with it.
+
+        Args:
+            now_ms: by a clock that only goes on.
+        """
+        late = self._in_turn_ms is not None and self._in_turn_ms > self._lagging_ms
+        if late:
+            self._late_ms = now_ms
+        if self._in_turn_ms is not None:
+            self.seconds = self._in_turn_ms / 1000
+        self._in_turn_ms = None
+        before, self.lagging = self.lagging, late or (self.lagging and now_ms - self._late_ms < CALM_MS)
+        if before and not self.lagging and self.seconds * 1000 > self._lagging_ms:
+            self.seconds = 0.0  # nothing has come since, so nothing waits
+        return self.lagging != before
