@@ -130,6 +130,32 @@ def test_what_comes_and_goes_stays_open_until_it_is_calm() -> None:
     assert bench.last.flagged_events == 6 * 2
 
 
+def test_a_flapping_incident_flaps_until_it_is_over() -> None:
+    """Also if it comes more seldom by and by; what opens after that does not flap for it."""
+    bench = Bench(noise(flap_openings=2, flap_window_ms=10_000, flap_clear_ms=30_000, cooldown_ms=20_000))
+    for number, at_ms in enumerate([0, 20_000, 25_000, 45_000]):
+        bench.event(at_ms, raised(number=number))
+        bench.event(at_ms + 1_000, over(number=number))
+    assert bench.event(75_999) == []
+    assert bench.event(76_000) == ["resolved age"]
+    assert bench.last.flapping
+    assert bench.event(96_000, raised(number=9)) == ["opened age"]
+    assert not bench.last.flapping
+
+
+def test_what_flapped_while_it_rested_does_not_flap_for_ever() -> None:
+    """It came twice in the cooldown; an hour later it comes once."""
+    bench = Bench(noise(flap_openings=2, flap_window_ms=10_000, flap_clear_ms=30_000, duration_ms=1_000))
+    for number, at_ms in enumerate([0, 500]):
+        bench.event(at_ms, raised(number=number))
+        bench.event(at_ms + 100, over(number=number))
+    bench.event(9_000, raised(number=2, severity="info"))
+    bench.event(9_500, over(number=2))
+    bench.event(60_000, raised(number=3))
+    assert bench.event(61_000) == ["opened age"]
+    assert not bench.last.flapping
+
+
 def test_what_has_been_calm_does_not_flap() -> None:
     """Three times within an hour are something else."""
     bench = Bench(noise(flap_openings=3, flap_window_ms=60_000, flap_clear_ms=20_000))

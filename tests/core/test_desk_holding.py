@@ -84,6 +84,7 @@ def test_another_version_of_the_model_is_given_time() -> None:
     assert bench.event(1, raised(), limit) == ["suppressed version_change", "opened f1"]
     assert bench.batch(list(range(2, 11))) == []
     assert bench.event(11) == ["opened age"]
+    assert bench.desk.state().spans == []
 
 
 def test_a_version_that_comes_in_between_takes_more_time() -> None:

@@ -123,3 +123,12 @@ def test_a_situation_that_cannot_be_is_refused(stored: StoredSituation) -> None:
     """Without members, without a name, or with more members than incidents."""
     with pytest.raises(ValueError, match="stored situation"):
         Scene().of.restore(stored)
+
+
+def test_the_cause_is_kept_though_all_others_are_open() -> None:
+    """More than are kept: one of the others goes."""
+    scene = Scene(members_max=2)
+    for minute, name in enumerate(["cause", "b", "c"]):
+        scene.opens(name, "drift.input", 2 * minute * MINUTE_MS)
+    assert scene.cause == "cause"
+    assert len(scene.of.state().members) == 2

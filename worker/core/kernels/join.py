@@ -239,14 +239,13 @@ def join_predictions(
     are more than `behind_ms` behind the watermark it is in doubt, and nothing is let go either.
 
     `inserted` i64[n]: the slot of each new row, -1 for an event that is there already, which may bring a label all
-    the same. `due` i32[n, 2] counts, at each row, predictions older than `due_ms`, and those of them that have a label;
-    older by the watermark and by the latest label.
+    the same. `due` i32[n, 2] counts, at each row, predictions older than `due_ms` by the watermark and by the latest
+    label, and those of them that have a label.
     """
     for row in range(keys.shape[0]):
         before, now = waiting.meta[WATERMARK], watermarks_ms[row]
         waiting.meta[WATERMARK] = now
-        if kinds[row] != NO_LABEL:
-            waiting.meta[LABELS_MS] = max(waiting.meta[LABELS_MS], times_ms[row])
+        waiting.meta[LABELS_MS] = max(waiting.meta[LABELS_MS], times_ms[row] if kinds[row] != NO_LABEL else 0)
         if times_ms[row] + behind_ms >= now:
             _pass_time(waiting, known, early, early_known, min(before, now), wait_ms, due_ms, counters, due[row])
         outcome.what[row] = NOTHING
@@ -257,9 +256,8 @@ def join_predictions(
             if kinds[row] != NO_LABEL:
                 # Sent again, now with its label.
                 outcome.slot[row] = again
-                outcome.what[row] = _relabel(
-                    known, again, labels[row], kinds[row], times_ms[row], counters, outcome, row
-                )
+                told = _relabel(known, again, labels[row], kinds[row], times_ms[row], counters, outcome, row)
+                outcome.what[row] = told
             continue
         if waiting.meta[TAIL] - waiting.meta[HEAD] >= rows_max:
             _leave(waiting, known, counters, UNLABELLED_SIZE)
