@@ -260,9 +260,9 @@ class Player:
         event = FEEDBACK[step.feedback](
             feedback_id=feedback_id, author="bob", model_id=MODEL, shard=0, incident_id=incident_id
         )
-        if self.desk.refusal(event) is not None:
+        if self.desk.effects.refusal(event) is not None:
             return Happened(step, [])
-        self.desk.apply(event)
+        self.desk.effects.apply(event)
         self._given.append(feedback_id)
         told = list(self.desk.reconsider(self._other))
         return Happened(step, told, judged=(feedback_id, step.feedback, incident_id))
@@ -274,8 +274,8 @@ class Player:
         told: list[Told] = []
         if self._book.remove(undone) is not None:
             told = list(self.desk.reconsider(self._other)) if self.desk.holds_back else []
-        elif self.desk.has_effect(undone):
-            self.desk.undo(undone)
+        elif self.desk.effects.is_in_force(undone):
+            self.desk.effects.undo(undone)
             told = list(self.desk.reconsider(self._other))
         return Happened(step, told, undone=undone)
 

@@ -317,17 +317,18 @@ class Monitor:
 
     def feedback(self, event: IncidentFeedback, offset: int) -> list[Output]:
         """Take what a person says of an incident of this model."""
-        why = self._desk.refusal(event)
+        effects = self._desk.effects
+        why = effects.refusal(event)
         if why is not None:
             return self._encoded([audits.refused(event, why, self._shard, offset)])
-        effect, demand = self._desk.apply(event)
-        told = audits.applied(effect, demand, self._whose(offset))
+        effect = effects.apply(event)
+        told = audits.applied(effect, effects.demand(effect.like.kind), self._whose(offset))
         return self._encoded([told, *self._desk.reconsider(offset)])
 
     def undo(self, event: UndoFeedback, offset: int) -> list[Output]:
         """Take an effect of feedback back that is in force here."""
-        effect, demand = self._desk.undo(event.undoes)
-        told = audits.undone(event, effect, demand, self._whose(offset))
+        effect = self._desk.effects.undo(event.undoes)
+        told = audits.undone(event, effect, self._desk.effects.demand(effect.like.kind), self._whose(offset))
         return self._encoded([told, *self._desk.reconsider(offset)])
 
     def _whose(self, offset: int) -> audits.Whose:
@@ -339,7 +340,7 @@ class Monitor:
 
     def has_effect(self, feedback_id: str) -> bool:
         """Whether feedback of that id is in force here."""
-        return self._desk.has_effect(feedback_id)
+        return self._desk.effects.is_in_force(feedback_id)
 
     @property
     def holds_back(self) -> bool:

@@ -16,17 +16,17 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from msgspec import Meta, Struct, structs
 
-from worker.core.alerts.budget import Budget, StoredBudget, rank
-from worker.core.alerts.effects import Effect, Effects, Likeness, StoredEffects
-from worker.core.alerts.life import NEVER, Levels, Life, higher, onset_ms, scope_of, worth_telling
-from worker.core.alerts.life import Told as ToldIncident
+from worker.core.alerts.budget import StoredBudget
+from worker.core.alerts.deciding import Decider
+from worker.core.alerts.effects import Effects, StoredEffects
+from worker.core.alerts.life import NEVER, Life, onset_ms
 from worker.core.alerts.measures import headline, strength
-from worker.core.alerts.publishing import At, Publisher, Status
+from worker.core.alerts.publishing import At
 from worker.core.alerts.silences import SilenceBook
-from worker.core.alerts.situation import Member, Situations, StoredSituation
-from worker.core.alerts.suppression import Held, Rebaseline, Span, Suppression
+from worker.core.alerts.situation import StoredSituation
+from worker.core.alerts.suppression import Held, Rebaseline, Span
 from worker.core.codec import TIMESTAMP_MS_MAX
-from worker.core.events import AlertEvent, GoodPane, IncidentFeedback
+from worker.core.events import AlertEvent, GoodPane
 from worker.core.kernels.arrays import I64
 from worker.core.options import EngineOptions, NoiseOptions
 from worker.core.state import COUNT_MAX, refuse_if
@@ -67,16 +67,10 @@ class AlertDesk:
         alerts = options.alerts
         self._owner = owner
         self._options = options
-        self._publisher = Publisher(owner, options)
         self._rebaseline = Rebaseline(alerts.rebaseline_events)
-        self._effects = Effects(alerts.feedback_max, alerts.remembered_max)
-        self._suppression = Suppression(options, silences, self._effects, self._rebaseline)
-        self._budget = Budget(alerts.openings_per_day_max)
-        self._situations = Situations(alerts.situation_gap_ms, alerts.incidents_max)
+        self._decider = Decider(owner, options, silences, self._rebaseline)
         self._lives: dict[str, Life] = {}
-        self._rules: dict[str, NoiseOptions] = {}
         self._panes: list[int] = []
-        self._suppressed: Counter[str] = Counter()
         self._now_ms = 0
         self._sequence = 0
 
@@ -160,8 +154,8 @@ class AlertDesk:
         for life in self._lives.values():
             life.follow_back(now_ms)
             life.bad_pane = min(life.bad_pane, now_ms // self._options.pane_ms)
-        self._budget.follow_back(now_ms)
-        self._situations.follow_back(now_ms)
+        self._decider.budget.follow_back(now_ms)
+        self._decider.situations.follow_back(now_ms)
         self._panes = [each for each in self._panes if each <= now_ms // self._options.pane_ms]
         self._now_ms = now_ms
 
@@ -197,39 +191,23 @@ class AlertDesk:
             if life.raised:
                 yield from self._decide(life, at, at.now_ms)
 
-    # Feedback.
-
-    def refusal(self, event: IncidentFeedback) -> str | None:
-        """Tell why feedback can have no effect; None: it can."""
-        if self._effects.find(event.incident_id) is None:
-            return "unknown_incident: it was not told here, or too long ago (engine.alerts.remembered_max)"
-        if self._effects.full:
-            return "feedback_max: too many effects are in force (engine.alerts.feedback_max): undo some"
-        return None
-
-    def apply(self, event: IncidentFeedback) -> tuple[Effect, float]:
-        """Take feedback about an incident that is remembered; return its effect and the demand of its kind now."""
-        like = self._effects.find(event.incident_id)
-        if like is None:
-            raise AssertionError("the incident is not remembered")
-        effect = self._effects.apply(event, like)
-        return effect, self._effects.demand(like.kind)
-
-    def has_effect(self, feedback_id: str) -> bool:
-        """Whether feedback of that id is in force."""
-        return self._effects.is_in_force(feedback_id)
+    @property
+    def effects(self) -> Effects:
+        """What feedback does to the incidents of this monitor."""
+        return self._decider.effects
 
     @property
     def holds_back(self) -> bool:
         """Whether something is raised and not open."""
         return any(life.raised and life.open is None for life in self._lives.values())
 
-    def undo(self, feedback_id: str) -> tuple[Effect, float]:
-        """Take an effect back that is in force; return it and the demand of its kind now."""
-        effect = self._effects.undo(feedback_id)
-        return effect, self._effects.demand(effect.like.kind)
-
     # One life.
+
+    def _decide(self, life: Life, at: At, clock_ms: int) -> Iterator[Told]:
+        """Do what is due of one life. Times are compared with `clock_ms`."""
+        yield from self._decider.decide(life, at, clock_ms, self._panes)
+        if life.open is None and not life.raised:
+            self._forget_later(life, self._decider.rules_of(life.record.kind), clock_ms)
 
     def _take(self, record: object, at: At) -> Iterator[Told]:
         """Take one raised step."""
@@ -272,146 +250,6 @@ class AlertDesk:
             elif life.good is not None and life.good.end_ms > began_ms:
                 life.good = None
 
-    def _rules_of(self, kind: str) -> NoiseOptions:
-        rules = self._rules.get(kind)
-        if rules is None:
-            rules = self._rules[kind] = self._options.alerts.noise_of(self._owner.model_id, kind)
-        return rules
-
-    def _decide(self, life: Life, at: At, clock_ms: int) -> Iterator[Told]:
-        """Do what is due of one life, and note when the next thing is. Times are compared with `clock_ms`."""
-        rules = self._rules_of(life.record.kind)
-        demand = self._effects.demand(life.record.kind)
-        qualifies = life.raised and Levels(rules, demand).reached(life)
-        pane = at.now_ms // self._options.pane_ms
-        stood = set(life.panes)
-        if life.qualified_ms != NEVER and rules.panes > 1:
-            # It has stood since then, and nothing was due in the panes between.
-            since = life.qualified_ms // self._options.pane_ms
-            stood.update(each for each in self._panes if since <= each <= pane)
-        if life.raised:
-            life.bad_pane = pane
-        if not qualifies:
-            life.qualified_ms = NEVER
-        elif life.qualified_ms == NEVER:
-            life.qualified_ms = at.now_ms
-            _note_coming(life, rules, at.now_ms)
-        if qualifies:
-            stood.add(pane)
-        life.panes = sorted(each for each in stood if pane - rules.panes < each <= pane)
-        life.due_ms, life.due_needs_events = NEVER, False
-        if life.open is not None:
-            stays = life.raised and Levels(rules, demand, rules.clear_share).reached(life)
-            yield from self._go_on(life, life.open, rules, at, clock_ms, stays=stays)
-        elif qualifies:
-            yield from self._try_to_open(life, rules, at, clock_ms)
-        if life.open is None and not life.raised:
-            self._forget_later(life, rules, clock_ms)
-
-    def _go_on(
-        self, life: Life, told: ToldIncident, rules: NoiseOptions, at: At, clock_ms: int, *, stays: bool
-    ) -> Iterator[Told]:
-        """Update or resolve an open incident."""
-        if not stays:
-            if life.calm_ms == NEVER:
-                life.calm_ms = at.now_ms
-            over_ms = life.calm_ms + (max(rules.flap_clear_ms, rules.clear_ms) if life.flapping else rules.clear_ms)
-            if clock_ms >= over_ms:
-                yield from self._resolve(life, told, at)
-            else:
-                life.due_ms = over_ms
-            return
-        life.calm_ms = NEVER
-        now, later_ms = worth_telling(life, rules, clock_ms)
-        if now and self._suppression.holds(life.record, max(clock_ms, at.now_ms), at.sequence) is None:
-            yield from self._update(life, told, at)
-        elif later_ms > clock_ms:
-            life.due_ms = later_ms
-
-    def _update(self, life: Life, told: ToldIncident, at: At) -> Iterator[Told]:
-        record = life.record
-        severity = higher(told.severity, record.severity)
-        if severity != told.severity:
-            told.rise_ms = at.now_ms
-        told.severity, told.told_ms, told.scope = severity, at.now_ms, scope_of(record)
-        told.strength = max(told.strength, life.strength)
-        told.flagged = life.flagged_before + record.flagged_events
-        told.updates += 1
-        self._remember(life, told)
-        yield from self._step("updated", life, at)
-
-    def _resolve(self, life: Life, told: ToldIncident, at: At) -> Iterator[Told]:
-        situation = self._situations.resolved(told.incident_id, at.now_ms)
-        yield from self._publisher.step("resolved", life, situation, at)
-        life.open, life.resolved_ms, life.calm_ms = None, at.now_ms, NEVER
-        life.flapping, life.qualified_ms = False, NEVER
-        if life.raised:
-            # It is still raised, but not far enough: if it grows again, that is another incident.
-            life.onset_ms = at.now_ms
-            life.flagged_before = life.events_before = 0
-        life.again = life.again + 1 if life.raised else 0
-
-    def _step(self, status: Status, life: Life, at: At) -> list[Told]:
-        return self._publisher.step(status, life, self._situations.now(), at)
-
-    def _try_to_open(self, life: Life, rules: NoiseOptions, at: At, clock_ms: int) -> Iterator[Told]:
-        """Open an incident if nothing holds it back; otherwise note when that may be over."""
-        if len(life.panes) < rules.panes_min:
-            life.due_ms, life.due_needs_events = (at.now_ms // self._options.pane_ms + 1) * self._options.pane_ms, True
-            return
-        rested_ms = NEVER if life.resolved_ms == NEVER else life.resolved_ms + rules.cooldown_ms
-        from_ms = max(life.qualified_ms + rules.duration_ms, rested_ms)
-        if from_ms > clock_ms:
-            life.due_ms = from_ms
-            return
-        held = self._suppression.holds(life.record, max(clock_ms, at.now_ms), at.sequence)
-        held = held or self._over_budget(life, at)
-        if held is None:
-            yield from self._open(life, at)
-            return
-        if held.reason == "budget":
-            # Openings are counted in event time: no other clock makes room.
-            life.due_ms, life.due_needs_events = held.until_ms, True
-        elif held.until_ms > clock_ms:
-            life.due_ms = held.until_ms
-        if held.reason not in life.held_for:
-            life.held_for = [*life.held_for, held.reason]
-            self._suppressed[held.reason] += 1
-            yield self._publisher.held(life, held, self._suppressed[held.reason], at)
-            if held.reason == "budget" and self._budget.is_news(at.now_ms):
-                spent, threshold = self._budget.spent(at.now_ms), self._budget.threshold(at.now_ms)
-                yield self._publisher.budget_binds(spent, threshold, at)
-
-    def _over_budget(self, life: Life, at: At) -> Held | None:
-        wanted = rank(life.record.severity, life.strength)
-        threshold = self._budget.threshold(at.now_ms)
-        if wanted >= threshold:
-            return None
-        text = f"rank {wanted:.1f} of 24, {threshold:.1f} is asked after {self._budget.spent(at.now_ms)} openings"
-        return Held("budget", text, self._budget.retry_ms(wanted, at.now_ms))
-
-    def _open(self, life: Life, at: At) -> Iterator[Told]:
-        record = life.record
-        told = ToldIncident(
-            incident_id=life.next_id,
-            opened_ms=at.now_ms,
-            told_ms=at.now_ms,
-            severity=record.severity,
-            strength=life.strength,
-            scope=scope_of(record),
-            flagged=life.flagged_before + record.flagged_events,
-        )
-        life.open, life.calm_ms, life.held_for = told, NEVER, []
-        self._budget.spend(at.now_ms)
-        self._remember(life, told)
-        member = Member(told.incident_id, record.kind, life.onset_ms, record.summary)
-        situation = self._situations.opened(member, at.now_ms)
-        yield from self._publisher.step("opened", life, situation, at)
-
-    def _remember(self, life: Life, told: ToldIncident) -> None:
-        like = Likeness.of(life.record, self._options)
-        self._effects.remember(structs.replace(like, incident_id=told.incident_id))
-
     # Bounds.
 
     def _forget_later(self, life: Life, rules: NoiseOptions, clock_ms: int) -> None:
@@ -439,9 +277,8 @@ class AlertDesk:
     def _refuse(self, record: AlertEvent, at: At) -> Iterator[Told]:
         """Tell, when it is raised, that an incident cannot be followed."""
         if record.status == "opened":
-            self._suppressed["incidents_max"] += 1
             held = Held("incidents_max", f"{len(self._lives)} fingerprints are followed already")
-            yield self._publisher.held(Life(record), held, self._suppressed["incidents_max"], at)
+            yield self._decider.held_back(Life(record), held, at)
 
     # Storing and restoring.
 
@@ -453,10 +290,10 @@ class AlertDesk:
             list(self._lives.values()),
             self._panes,
             self._rebaseline.spans,
-            dict(self._suppressed),
-            self._budget.state(),
-            self._situations.state(),
-            self._effects.state(),
+            dict(self._decider.suppressed),
+            self._decider.budget.state(),
+            self._decider.situations.state(),
+            self._decider.effects.state(),
         )
 
     def restore(self, stored: StoredDesk) -> None:
@@ -471,17 +308,8 @@ class AlertDesk:
             },
         )
         self._now_ms, self._sequence, self._lives = stored.now_ms, stored.sequence, lives
-        self._panes, self._suppressed = list(stored.panes), Counter(stored.suppressed)
+        self._panes, self._decider.suppressed = list(stored.panes), Counter(stored.suppressed)
         self._rebaseline.spans = list(stored.spans)
-        self._budget.restore(stored.budget)
-        self._situations.restore(stored.situation)
-        self._effects.restore(stored.effects)
-
-
-def _note_coming(life: Life, rules: NoiseOptions, now_ms: int) -> None:
-    """A condition has come to qualify: often enough within the window is flapping."""
-    known = [each for each in life.comings if each > now_ms - rules.flap_window_ms]
-    life.comings = [*known, now_ms][-max(rules.flap_openings, 1) :]
-    flaps = 0 < rules.flap_openings <= len(life.comings)
-    # Only what is open goes on flapping: what could not open then may have been calm for long.
-    life.flapping = flaps or (life.flapping and life.open is not None)
+        self._decider.budget.restore(stored.budget)
+        self._decider.situations.restore(stored.situation)
+        self._decider.effects.restore(stored.effects)

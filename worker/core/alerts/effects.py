@@ -106,10 +106,6 @@ class Effects:
         if len(self._remembered) > self._remembered_max:
             del self._remembered[next(iter(self._remembered))]
 
-    def find(self, incident_id: str) -> Likeness | None:
-        """Return a told incident, if it is remembered."""
-        return self._remembered.get(incident_id)
-
     def demand(self, kind: str) -> float:
         """Return what is asked of a kind, in doublings."""
         return self._demands.get(kind, 0.0)
@@ -119,15 +115,17 @@ class Effects:
         ignored = (each for each in self._effects.values() if each.feedback == "ignore_like_this")
         return next((each for each in ignored if each.like.covers(like)), None)
 
-    @property
-    def full(self) -> bool:
-        """Whether no further effect can be taken."""
-        return len(self._effects) >= self._effects_max
+    def refusal(self, event: IncidentFeedback) -> str | None:
+        """Tell why feedback can have no effect; None: it can."""
+        if event.incident_id not in self._remembered:
+            return "unknown_incident: it was not told here, or too long ago (engine.alerts.remembered_max)"
+        if len(self._effects) >= self._effects_max:
+            return "feedback_max: too many effects are in force (engine.alerts.feedback_max): undo some"
+        return None
 
-    def apply(self, event: IncidentFeedback, like: Likeness) -> Effect:
-        """Take feedback about an incident; return its effect."""
-        if self.full:
-            raise AssertionError("there are too many effects")
+    def apply(self, event: IncidentFeedback) -> Effect:
+        """Take feedback that is not to be refused; return its effect."""
+        like = self._remembered[event.incident_id]
         feedback: Literal["true_positive", "false_positive", "ignore_like_this"] = "true_positive"
         if isinstance(event, IgnoreFeedback):
             feedback = "ignore_like_this"

@@ -1,9 +1,10 @@
 """Incidents of one model that overlap in time are one situation, and one of them is its likely cause.
 
 An incident belongs to the situation if another one of it is open when it opens, or was so at most `gap_ms` before.
-The likely cause is the incident whose condition began first. Conditions that began within a minute of the first one
-began together, as far as watchers of blocks can tell: then it is the one that is first on the way from the data over
-the detectors to the labels (`measures.cause_rank`). Correlation is all there is: it is called likely.
+When a condition began is known as a span only: from the beginning of the window in which it was found to its opening.
+What may have begun before the first incident opened may be the cause of all; of these the likely one is first on the
+way from the data over the detectors to the labels (`measures.cause_rank`). Correlation is all there is: it is called
+likely.
 """
 
 from typing import Annotated
@@ -16,8 +17,6 @@ from worker.core.events import AlertKind, Situation
 from worker.core.identity import derived_id
 from worker.core.state import refuse_if
 
-_TOGETHER_MS = 60_000
-
 _Time = Annotated[int, Meta(ge=-1, le=TIMESTAMP_MS_MAX)]
 
 
@@ -27,6 +26,7 @@ class Member(Struct, forbid_unknown_fields=True):
     incident_id: str
     kind: AlertKind
     onset_ms: _Time
+    opened_ms: _Time
     summary: str
     is_open: bool = True
 
@@ -95,15 +95,15 @@ class Situations:
         )
 
     def _cause(self) -> Member:
-        first_ms = min(each.onset_ms for each in self._members)
-        together = [each for each in self._members if each.onset_ms <= first_ms + _TOGETHER_MS]
+        first_ms = min(each.opened_ms for each in self._members)
+        together = [each for each in self._members if each.onset_ms <= first_ms]
         return min(together, key=lambda each: (cause_rank(each.kind), each.onset_ms))
 
     def follow_back(self, now_ms: int) -> None:
         """Follow a clock that was set back."""
         self._opened_ms, self._calm_ms = min(self._opened_ms, now_ms), min(self._calm_ms, now_ms)
         for each in self._members:
-            each.onset_ms = min(each.onset_ms, now_ms)
+            each.onset_ms, each.opened_ms = min(each.onset_ms, now_ms), min(each.opened_ms, now_ms)
 
     def state(self) -> StoredSituation:
         """Return what is to be stored."""

@@ -254,10 +254,9 @@ def join_predictions(
         if again >= 0:
             counters[DUPLICATE_PREDICTIONS] += 1
             if kinds[row] != NO_LABEL:
-                # Sent again, now with its label.
-                outcome.slot[row] = again
-                told = _relabel(known, again, labels[row], kinds[row], times_ms[row], counters, outcome, row)
-                outcome.what[row] = told
+                outcome.slot[row] = again  # sent again, now with its label
+                what = _relabel(known, again, labels[row], kinds[row], times_ms[row], counters, outcome, row)
+                outcome.what[row] = what
             continue
         if waiting.meta[TAIL] - waiting.meta[HEAD] >= rows_max:
             _leave(waiting, known, counters, UNLABELLED_SIZE)
