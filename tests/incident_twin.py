@@ -69,7 +69,10 @@ class Twin:
         self.at_rest = at_rest
         self.subjects: dict[str, Subject] = {}
         self.table: dict[str, AlertEvent] = {}
-        self.openings_ms: list[int] = []
+        self.openings: list[tuple[int, str]] = []
+        """When which fingerprint opened."""
+        self.situation_openings: list[AlertEvent] = []
+        """Of the latest situation."""
         self.ids: set[str] = set()
         self.likes: dict[str, Likeness] = {}
         self.effects: dict[str, tuple[str, Likeness]] = {}
@@ -125,7 +128,7 @@ class Twin:
         self.was_set_back = True
         for subject in self.subjects.values():
             subject.follow_back(now_ms)
-        self.openings_ms = [min(each, now_ms) for each in self.openings_ms]
+        self.openings = [(min(each, now_ms), whose) for each, whose in self.openings]
         self.calm_ms = min(self.calm_ms, now_ms)
         self.binds_ms = None if self.binds_ms is None else min(self.binds_ms, now_ms)
 
@@ -189,7 +192,9 @@ class Twin:
 
     def _show(self, subject: Subject, record: AlertEvent) -> None:
         """Take over a step that was told."""
-        self.situation = record.situation.situation_id if record.situation is not None else ""
+        situation = record.situation.situation_id if record.situation is not None else ""
+        if situation != self.situation:
+            self.situation, self.situation_openings = situation, []
         if record.status == "resolved":
             subject.shown, subject.resolved_ms, subject.calm_ms, subject.flaps = None, self.now_ms, None, False
             if subject.is_raised:
@@ -199,7 +204,8 @@ class Twin:
             return
         if record.status == "opened":
             subject.reasons, subject.rise_ms = set(), -DAY_MS
-            self.openings_ms.append(self.now_ms)
+            self.openings.append((self.now_ms, record.fingerprint))
+            self.situation_openings.append(record)
         elif subject.shown is not None and RANK[record.severity] > RANK[subject.shown.severity]:
             subject.rise_ms = self.now_ms
         subject.shown, subject.shown_ms = record, self.now_ms
@@ -273,16 +279,21 @@ class Twin:
         """What has been in any clock: an idle life is forgotten by ticks, and its rest with it."""
         return max(self.clock_ms, self.latest_tick_ms)
 
-    def spent(self) -> int:
-        """Return the openings within a day."""
-        return sum(each > self.now_ms - DAY_MS for each in self.openings_ms)
+    def recent(self) -> list[str]:
+        """Return whose openings there were within a day."""
+        return [whose for each, whose in self.openings if each > self.now_ms - DAY_MS]
 
     def asked(self) -> float:
-        """Return the least rank that opens: a quarter of the budget is free."""
-        most, spent = self.options.alerts.openings_per_day_max, self.spent()
+        """Return the least rank that opens: half of the budget is free."""
+        most, spent = self.options.alerts.openings_per_day_max, len(self.recent())
         if most == 0:
             return 0.0
-        return 24.0 * max(0.0, spent - most / 4) / (most - most / 4) if spent < most else float("inf")
+        return 24.0 * max(0.0, spent - most / 2) / (most - most / 2) if spent < most else float("inf")
+
+    def rank(self, record: AlertEvent) -> float:
+        """Return where an alert stands: what has spoken often says less."""
+        repeats = self.recent().count(record.fingerprint)
+        return max(0.0, 8.0 * RANK[record.severity] + strength(record, self.options) - 2.0 * repeats)
 
     def suppressing(self, record: AlertEvent) -> set[str]:
         """Return what suppresses an alert."""
@@ -302,5 +313,5 @@ class Twin:
 
     def holding(self, subject: Subject) -> set[str]:
         """Return what holds an incident back."""
-        rank = 8.0 * RANK[subject.record.severity] + strength(subject.record, self.options)
-        return self.suppressing(subject.record) | ({"budget"} if rank < self.asked() else set())
+        is_over_budget = self.rank(subject.record) < self.asked()
+        return self.suppressing(subject.record) | ({"budget"} if is_over_budget else set())

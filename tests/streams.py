@@ -133,9 +133,9 @@ SMALL = EngineOptions(
         ),
         kinds=(
             KindNoiseOptions(kind="quality.*", panes_min=2, panes=3),
-            KindNoiseOptions(kind="drift.*", duration_ms=150, strength_min=0.5),
+            KindNoiseOptions(kind="drift.input", duration_ms=150, strength_min=0.5),
         ),
-        openings_per_day_max=60,
+        openings_per_day_max=150,
         windows=(
             WindowOptions(
                 name="upgrade",
@@ -147,7 +147,7 @@ SMALL = EngineOptions(
         rebaseline_events=40,
         situation_gap_ms=1_000,
         stale=StaleOptions(predictions_ms=4_000, labels_ms=3_000, records_min=20),
-        incidents_max=10,
+        incidents_max=25,
         remembered_max=5,
         feedback_max=5,
     ),

@@ -81,7 +81,7 @@ def silence(  # noqa: PLR0913 - one for each option
       modelvigil feedback silence --model 'fraud-*' --for 2h --reason "planned backfill"
       modelvigil feedback silence --kind 'quality.*' --until 2026-11-27T06:00Z --reason "known, T-12"
     """
-    from worker.feedback_admin.times import TimeError, current, duration, moment  # noqa: PLC0415 - Rule 2 of cli
+    from worker.times import TimeError, current, duration, moment  # noqa: PLC0415 - Rule 2 of cli
 
     if (length is None) == (end is None):
         raise click.UsageError("Say either --for or --until.")
@@ -98,7 +98,7 @@ def silence(  # noqa: PLR0913 - one for each option
         from worker.feedback_admin.sending import send, this_author  # noqa: PLC0415 - Rule 2 of cli
         from worker.feedback_admin.sending import silence as event_of  # noqa: PLC0415 - Rule 2 of cli
         from worker.feedback_admin.table import about, sent_lines  # noqa: PLC0415 - Rule 2 of cli
-        from worker.feedback_admin.times import shown  # noqa: PLC0415 - Rule 2 of cli
+        from worker.times import shown  # noqa: PLC0415 - Rule 2 of cli
 
         scope = Scope(model=model, kind=kind, segment=segment, feature=feature)
         event = event_of(scope, begins, ends, author or this_author(), reason)
@@ -209,7 +209,7 @@ def list_feedback(everything: bool, as_json: bool, **options: Any) -> int:  # no
         import msgspec  # noqa: PLC0415 - Rule 2 of cli
 
         from worker.feedback_admin.ledger import IN_FORCE, audited, entries, sent  # noqa: PLC0415 - Rule 2 of cli
-        from worker.feedback_admin.times import current  # noqa: PLC0415 - Rule 2 of cli
+        from worker.times import current  # noqa: PLC0415 - Rule 2 of cli
 
         now = current()
         effects = audited(session.records("maintenance")) if "maintenance" in session else {}

@@ -96,14 +96,15 @@ def _wanted(
     begin: str | None, end: str | None, warm_up: str, partitions: Sequence[int], against: Path | None
 ) -> "Wanted":
     """Read what the command line says. Raises Failure."""
-    from worker.replay.moments import MomentError, Span, moment_of, warm_up_of  # noqa: PLC0415 - Rule 2 of cli
+    from worker.replay.moments import Span, moment_of, warm_up_of  # noqa: PLC0415 - Rule 2 of cli
     from worker.replay.run import Wanted  # noqa: PLC0415 - Rule 2 of cli
+    from worker.times import TimeError  # noqa: PLC0415 - Rule 2 of cli
 
     now_ms = int(time.time() * 1000)
     try:
         span = Span(*(None if text is None else moment_of(text, now_ms) for text in (begin, end)))
         amount = warm_up_of(warm_up)
-    except MomentError as error:
+    except TimeError as error:
         raise Failure(ExitCode.USAGE, str(error)) from None
     if span.from_ms is not None and span.to_ms is not None and span.from_ms >= span.to_ms:
         raise Failure(ExitCode.USAGE, "--from must be before --to")

@@ -24,8 +24,8 @@ from worker.feedback_admin import session as sessions
 from worker.feedback_admin.ledger import Entry, audited, entries, sent, time_of
 from worker.feedback_admin.lookup import LookupFailedError, latest_steps, the_only
 from worker.feedback_admin.session import Record, Session, open_session
-from worker.feedback_admin.times import EPOCH, LATEST, TimeError, duration, milliseconds, moment, shown, shown_duration
 from worker.settings import Settings, TopicSettings
+from worker.times import EPOCH, LATEST, TimeError, duration, milliseconds, moment, shown, shown_duration
 
 NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
 NOW_MS = milliseconds(NOW)

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.malformed import GOOD, good, malformed
-from worker.core.codec import DecodedBatch, DecodedLabels, dead_letter, decode_labels, decode_predictions, encode
+from worker.core.codec import (
+    DecodedBatch,
+    DecodedLabels,
+    dead_letter,
+    decode_feedback,
+    decode_labels,
+    decode_predictions,
+    encode,
+)
 from worker.core.events import InputTopic, OutputTopic, RawBatch, RejectCode
 
 RECORD_MS = 1_767_225_600_500
@@ -119,9 +127,33 @@ def test_a_bad_label_has_the_code_of_its_damage(value: bytes | None, code: Rejec
 
 
 def test_there_is_an_example_of_every_code() -> None:
-    """A new code comes with an example for both topics; `models_max` is the shard's, not the decoder's."""
+    """A new code comes with an example for both topics; `models_max` is the shard's, not the decoder's.
+
+    Unknown fields are refused in feedback alone.
+    """
     for examples in (CODES, LABEL_CODES):
-        assert {code for _, code in examples} == set(RejectCode) - {RejectCode.MODELS_MAX}
+        assert {code for _, code in examples} == set(RejectCode) - {RejectCode.MODELS_MAX, RejectCode.UNKNOWN_FIELD}
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"scope": {"modell": "m"}}, RejectCode.UNKNOWN_FIELD),
+        ({"kind": "mute"}, RejectCode.WRONG_TYPE),
+        ({"author": None}, RejectCode.WRONG_TYPE),
+        ({"author": ""}, RejectCode.OUT_OF_BOUNDS),
+        ({"to": "2026-01-01T00:00:00"}, RejectCode.WRONG_TYPE),
+        ({"to": 1e300}, RejectCode.BAD_TIMESTAMP),
+    ],
+)
+def test_feedback_that_cannot_be_used_is_refused(change: dict[str, object], code: RejectCode) -> None:
+    """A slip in a scope would silence everything: so here fields that are not known are refused, too."""
+    silence = {"kind": "silence", "feedback_id": "f", "author": "a", "reason": "r", "scope": {}, "to": 1}
+    values = [json.dumps(each).encode() for each in (silence, silence | change)]
+    raw = RawBatch(0, range(2), [1, 1], values, [None, None], [None, None], InputTopic.FEEDBACK)
+    found = decode_feedback(raw, record_bytes_max=10_000)
+    assert [event.feedback_id for event in found.events] == ["f"]
+    assert [(reject.row, reject.code) for reject in found.rejects] == [(1, code)]
 
 
 @pytest.mark.parametrize("truth", [True, False, 1.5, "yes", ""])

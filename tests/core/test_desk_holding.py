@@ -112,18 +112,54 @@ def test_each_reason_is_told_once() -> None:
 
 
 def test_the_budget_keeps_what_is_left_for_critical_ones() -> None:
-    """Of four openings a day one is free for all; that it binds is told once."""
+    """Of four openings a day two are free for all; that it binds is told once."""
     bench = Bench(options(openings_per_day_max=4))
     assert bench.event(0, raised("a", severity="info", strength=0.0)) == ["opened a"]
     assert bench.event(1, raised("b", strength=2.0)) == ["opened b"]
-    assert bench.event(2, raised("c", severity="info", strength=7.0)) == ["suppressed budget", "budget budget"]
-    assert bench.event(3, raised("d", severity="critical", strength=8.0)) == ["opened d"]
-    assert bench.event(4, raised("e", strength=7.9)) == ["suppressed budget"]
-    assert bench.event(5, raised("f", severity="critical", strength=8.0)) == ["opened f"]
-    assert bench.event(6, raised("g", severity="critical", strength=8.0)) == ["suppressed budget"]
-    assert [each.suppressed for each in bench.audits if each.kind == "alert_suppressed"] == [1, 2, 3]
+    assert bench.event(2, raised("c", severity="info", strength=7.0)) == ["opened c"]
+    assert bench.event(3, raised("d", strength=3.9)) == ["suppressed budget", "budget budget"]
+    assert bench.event(4, raised("e", severity="critical", strength=8.0)) == ["opened e"]
+    assert bench.event(5, raised("f", severity="critical", strength=8.0)) == ["suppressed budget"]
+    assert [each.suppressed for each in bench.audits if each.kind == "alert_suppressed"] == [1, 2]
     (binds,) = [each for each in bench.audits if each.kind == "alert_budget"]
-    assert binds.threshold == 8.0
+    assert binds.threshold == 12.0
+
+
+def test_what_comes_again_and_again_is_held_back_first() -> None:
+    """Each opening of its own takes two of its rank; another one of the same rank opens, and a day later it does."""
+    bench = Bench(options(openings_per_day_max=8))
+    for number in range(5):
+        assert bench.event(2 * number, raised("a", number=number)) == ["opened a"]
+        assert bench.event(2 * number + 1, over("a", number=number)) == ["resolved a"]
+    assert bench.event(10, raised("a", number=5)) == ["suppressed budget", "budget budget"]
+    assert "rank 0.0 of 24, 6.0 is asked after 5 openings" in bench.audits[0].summary
+    assert bench.event(11, raised("b")) == ["opened b"]
+    assert bench.event(DAY_MS - 1) == []
+    # Without the first of its own, rank 2 meets 6; without the second one, 4 meets nothing.
+    assert bench.event(DAY_MS + 1) == []
+    assert bench.event(DAY_MS + 2) == ["opened a"]
+
+
+def test_what_comes_again_opens_if_it_is_worse() -> None:
+    """A repeat is held back for its rank, and that grows with its strength and severity."""
+    bench = Bench(options(openings_per_day_max=4))
+    for number in range(3):
+        bench.event(2 * number, raised("a", number=number))
+        bench.event(2 * number + 1, over("a", number=number))
+    assert bench.event(6, raised("a", number=3, strength=8.0)) == ["suppressed budget", "budget budget"]
+    assert bench.event(7, raised("a", number=3, severity="critical", strength=1.9, status="updated")) == []
+    assert bench.event(8, raised("a", number=3, severity="critical", strength=2.0, status="updated")) == ["opened a"]
+
+
+def test_whose_openings_they_were_survives_a_restart() -> None:
+    """What has spoken often is held back by the next worker, too."""
+    bench = Bench(options(openings_per_day_max=8))
+    for number in range(5):
+        bench.event(2 * number, raised("a", number=number))
+        bench.event(2 * number + 1, over("a", number=number))
+    bench.restart()
+    assert bench.event(10, raised("a", number=5), raised("b"))[-1] == "opened b"
+    assert bench.audits[0].fingerprint == "quality.missing a"
 
 
 def test_what_the_budget_has_held_back_opens_when_there_is_room() -> None:

@@ -18,8 +18,9 @@ from worker.core.shard import Topics
 from worker.replay.difference import Caught, KindCount, by_kind, caught, compare
 from worker.replay.incidents import Incident, IncidentBook
 from worker.replay.merging import LOOK_AHEAD, Feed, Feeds, arrival_times
-from worker.replay.moments import MomentError, Span, WarmUp, moment_of, warm_up_of
+from worker.replay.moments import Span, WarmUp, moment_of, warm_up_of
 from worker.replay.shard_replay import TICKS_PER_GAP_MAX, Pace, ShardReplay
+from worker.times import TimeError
 
 NOW_MS = 1_767_225_600_000
 
@@ -81,10 +82,10 @@ def test_a_point_in_time_is_read(text: str, moment_ms: int) -> None:
     assert moment_of(text, NOW_MS) == moment_ms
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2026-01-01", "2026-01-01T00:00:00", "24h", "-24", "-24 weeks"])
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-01-01", "2026-01-01T00:00:00", "-24", "-24 weeks"])
 def test_what_is_no_point_in_time_is_refused(text: str) -> None:
     """A time without a zone, a duration without a unit or direction: the message says how to write it."""
-    with pytest.raises(MomentError, match="time zone"):
+    with pytest.raises(TimeError, match="time"):
         moment_of(text, NOW_MS)
 
 
@@ -93,7 +94,7 @@ def test_a_warm_up_is_read() -> None:
     assert warm_up_of("50000") == WarmUp(events=50_000)
     assert warm_up_of("6h") == WarmUp(duration_ms=21_600_000)
     assert warm_up_of("all") == WarmUp()
-    with pytest.raises(MomentError, match="number of events"):
+    with pytest.raises(TimeError, match="number of events"):
         warm_up_of("some")
 
 

@@ -47,25 +47,55 @@ def test_a_short_rest_does_not_end_a_situation() -> None:
     assert (told.incidents, told.open_incidents, told.cause_incident_id) == (1, 1, "c")
 
 
-def test_the_likely_cause_began_first() -> None:
-    """Not the one that was told first: its detector may be quicker."""
+def test_what_began_before_the_first_one_opened_may_be_the_cause() -> None:
+    """Whenever it was found: of these the data come first. A feature that is missing makes drift and errors."""
     scene = Scene()
-    scene.opens("late", "quality.missing", 20 * MINUTE_MS)
-    assert scene.cause == "late"
-    scene.opens("early", "performance.drop", 30 * MINUTE_MS, onset_ms=10 * MINUTE_MS)
+    scene.opens("errors", "performance.drop", 20 * MINUTE_MS, onset_ms=0)
+    assert scene.cause == "errors"
+    scene.opens("drift", "drift.input", 30 * MINUTE_MS, onset_ms=15 * MINUTE_MS)
+    assert scene.cause == "drift"
+    scene.opens("missing", "quality.missing", 40 * MINUTE_MS, onset_ms=20 * MINUTE_MS)
+    assert scene.cause == "missing"
+    assert scene.of.now().cause_summary == "missing is wrong"
+
+
+def test_what_began_after_the_first_one_opened_did_not_cause_it() -> None:
+    """Be it ever so early on the way from the data to the labels."""
+    scene = Scene()
+    scene.opens("errors", "performance.drop", 20 * MINUTE_MS, onset_ms=0)
+    scene.opens("missing", "quality.missing", 20 * MINUTE_MS + 1)
+    scene.opens("schema", "quality.schema", 30 * MINUTE_MS, onset_ms=20 * MINUTE_MS + 1)
+    assert scene.cause == "errors"
+
+
+def test_a_wide_window_does_not_make_a_cause() -> None:
+    """Labels are looked at over an hour, so what they show may have begun long before: it is the effect still."""
+    scene = Scene()
+    scene.opens("missing", "quality.missing", 60 * MINUTE_MS, onset_ms=59 * MINUTE_MS)
+    scene.opens("bias", "bias.calibration", 65 * MINUTE_MS, onset_ms=5 * MINUTE_MS)
+    assert scene.cause == "missing"
+
+
+def test_of_one_kind_the_one_that_began_first_is_the_cause() -> None:
+    """As far as is known; of two that began together, the one that was told first."""
+    scene = Scene()
+    scene.opens("first", "drift.input", 20 * MINUTE_MS, onset_ms=10 * MINUTE_MS)
+    scene.opens("same", "drift.input", 21 * MINUTE_MS, onset_ms=10 * MINUTE_MS)
+    assert scene.cause == "first"
+    scene.opens("early", "drift.input", 22 * MINUTE_MS, onset_ms=9 * MINUTE_MS)
     assert scene.cause == "early"
-    assert scene.of.now().cause_summary == "early is wrong"
 
 
-def test_of_those_that_began_together_the_data_come_first() -> None:
-    """Within a minute nobody can tell by time: a feature that is missing makes drift, unusual events and errors."""
-    scene = Scene()
-    scene.opens("errors", "performance.drop", 0)
-    scene.opens("drift", "drift.input", 20_000)
-    scene.opens("missing", "quality.missing", 60_000)
-    assert scene.cause == "missing"
-    scene.opens("schema", "quality.schema", 60_001)
-    assert scene.cause == "missing"
+def test_the_first_opening_counts_though_it_is_kept_no_longer() -> None:
+    """What began after it is no cause, however many came between."""
+    scene = Scene(members_max=2)
+    scene.opens("errors", "performance.drop", 10 * MINUTE_MS)
+    scene.opens("drift", "drift.input", 11 * MINUTE_MS, onset_ms=9 * MINUTE_MS)
+    scene.of.resolved("errors", 12 * MINUTE_MS)
+    scene.opens("type", "quality.type", 13 * MINUTE_MS)
+    assert [each.incident_id for each in scene.of.state().members] == ["drift", "type"]
+    scene.opens("schema", "quality.schema", 20 * MINUTE_MS, onset_ms=10 * MINUTE_MS + 1)
+    assert scene.cause == "drift"
 
 
 def test_the_cause_stays_when_it_is_over() -> None:
@@ -117,10 +147,11 @@ def test_a_situation_survives_a_restart() -> None:
         StoredSituation("s", 0, 0, [], 3),
         StoredSituation("", 0, 0, [Member("a", "drift.input", 0, "")], 1),
         StoredSituation("s", 0, 0, [Member(name, "drift.input", 0, "") for name in "ab"], 1),
+        StoredSituation("s", 5, 5, [Member("a", "drift.input", 6, "")], 1),
     ],
 )
 def test_a_situation_that_cannot_be_is_refused(stored: StoredSituation) -> None:
-    """Without members, without a name, or with more members than incidents."""
+    """Without members, without a name, with more members than incidents, or without anything that can be the cause."""
     with pytest.raises(ValueError, match="stored situation"):
         Scene().of.restore(stored)
 

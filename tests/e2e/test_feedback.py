@@ -41,7 +41,8 @@ def alert(incident_id: str) -> bytes:
 
 def create(servers: str, topic: str, partitions: int) -> None:
     """Create a topic and wait for it."""
-    AdminClient({"bootstrap.servers": servers}).create_topics([NewTopic(topic, partitions, 1)])[topic].result(15)
+    admin = AdminClient({"bootstrap.servers": servers})
+    admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(15)
 
 
 def publish(servers: str, topic: str, transactional_id: str) -> None:

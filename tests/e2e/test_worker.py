@@ -77,7 +77,7 @@ def test_kill_9_loses_and_doubles_nothing(deployment: Deployment) -> None:
 
     Of feedback, which all shards read, each answers what is for it.
     """
-    total = 60_000
+    total = 30_000
     deployment.publish((number % PARTITIONS, numbered_bad(number)) for number in range(total))
     for round_, share in enumerate((0.1, 0.3, 0.5)):
         deployment.publish(((0, said(round_, shard)) for shard in range(PARTITIONS)), "feedback")

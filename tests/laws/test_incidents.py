@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from tests.incident_twin import RestLaw, StepLaw, Subject, Twin
 from tests.incidents import RANK, Player, Step, Story, story
 from tests.raised import PANE_MS
-from worker.core.events import (
-    AlertEvent,
-)
+from worker.core.alerts.measures import cause_rank
+from worker.core.events import AlertEvent
 from worker.core.telling import Told
 
 
@@ -63,7 +62,7 @@ def the_budget_is_kept(twin: Twin, subject: Subject, record: AlertEvent) -> None
     """Within any 24 hours, and what opens late in it is worth it."""
     if record.status == "opened" and twin.options.alerts.openings_per_day_max:
         assert "budget" not in twin.holding(subject)
-        assert twin.spent() < twin.options.alerts.openings_per_day_max
+        assert len(twin.recent()) < twin.options.alerts.openings_per_day_max
 
 
 def updates_are_seldom(twin: Twin, subject: Subject, record: AlertEvent) -> None:
@@ -124,6 +123,18 @@ def a_situation_is_what_overlaps(twin: Twin, subject: Subject, record: AlertEven
         assert (its.situation_id == twin.situation) is goes_on
 
 
+def the_likely_cause_may_have_begun_before_all(twin: Twin, subject: Subject, record: AlertEvent) -> None:
+    """Of what began before the first opening of the situation, kept or not, the first on the way from the data."""
+    its = record.situation
+    assert its is not None
+    openings = twin.situation_openings if its.situation_id == twin.situation else []
+    openings = [*openings, record] if record.status == "opened" else openings
+    if not twin.was_set_back:
+        began = [each for each in openings if (each.onset_ms or 0) <= openings[0].opened_at_ms]
+        cause = min(began, key=lambda each: (cause_rank(each.kind), each.onset_ms))
+        assert (its.cause_incident_id, its.cause_kind) == (cause.incident_id, cause.kind)
+
+
 ON_STEP: tuple[StepLaw, ...] = (
     steps_are_opened_updated_resolved,
     a_resolved_one_tells_how_long_it_was,
@@ -136,6 +147,7 @@ ON_STEP: tuple[StepLaw, ...] = (
     totals_are_of_all_its_raises,
     the_last_good_pane_was_good,
     a_situation_is_what_overlaps,
+    the_likely_cause_may_have_begun_before_all,
 )
 
 

@@ -100,7 +100,7 @@ def test_positions_told_too_early_are_found(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(GroupCoordinator, "positions", positions)
     # It takes an abort at the very moment of a hand-over: one course in two hundred. The first ones have none.
-    assert_found("problems", first=340)
+    assert_found("problems", first=750)
 
 
 def test_bytes_of_a_lost_shard_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

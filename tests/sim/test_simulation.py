@@ -10,7 +10,7 @@ from tests.sim.driver import run
 from tests.sim.faults import Fault
 from tests.sim.report import failure_report
 
-_RUNS = 700
+_RUNS = 350
 _CHUNK = 50
 _ROOT = Path(__file__).resolve().parents[2]
 

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from worker.core.events import AuditEvent, FeedbackEvent, Scope, SilenceFeedback, Timestamp, UndoFeedback
 from worker.feedback_admin.session import Record
-from worker.feedback_admin.times import from_milliseconds
+from worker.times import from_milliseconds
 
 State = Literal["in force", "later", "sent", "ended", "undone", "refused"]
 IN_FORCE: tuple[State, ...] = ("in force", "later", "sent")

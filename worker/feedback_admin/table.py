@@ -10,7 +10,7 @@ from rich.text import Text
 
 from worker.core.events import Scope
 from worker.feedback_admin.ledger import Entry
-from worker.feedback_admin.times import shown, shown_duration
+from worker.times import shown, shown_duration
 
 WIDTH = 160
 """Where the terminal does not say how wide it is."""

@@ -87,14 +87,18 @@ class Budget:
 
     def rank(self, wish: Wish, now_ms: int) -> float:
         """Return where a condition stands among all, in [0, 24]."""
-        return _rank(wish, self._recent(now_ms))
+        return _rank(wish, _repeats(wish, self._recent(now_ms)))
 
     def retry_ms(self, wish: Wish, now_ms: int) -> int:
-        """Return when a condition that does not open now would, if nothing else opened."""
+        """Return when a condition that does not open now would, if nothing else opened. O(k log k)."""
         recent = sorted(self._recent(now_ms), key=lambda each: each.opened_ms)
-        spent = len(recent)
-        gone = (n for n in range(1, spent + 1) if self._threshold(spent - n) <= _rank(wish, recent[n:]))
-        return recent[next(gone, spent) - 1].opened_ms + DAY_MS if recent else now_ms
+        repeats = _repeats(wish, recent)
+        # As openings grow older than a day, less is asked and the rank rises: the first time that is enough is the one.
+        for gone, each in enumerate(recent, start=1):
+            repeats -= each.fingerprint == wish.fingerprint
+            if self._threshold(len(recent) - gone) <= _rank(wish, repeats):
+                return each.opened_ms + DAY_MS
+        return now_ms
 
     def spend(self, fingerprint: str, now_ms: int) -> None:
         """Count an opening. More than the last k cannot matter."""
@@ -123,6 +127,9 @@ class Budget:
         self._openings, self._told_ms = list(stored.openings), stored.told_ms
 
 
-def _rank(wish: Wish, openings: Sequence[Opening]) -> float:
-    repeats = sum(each.fingerprint == wish.fingerprint for each in openings)
+def _repeats(wish: Wish, openings: Sequence[Opening]) -> int:
+    return sum(each.fingerprint == wish.fingerprint for each in openings)
+
+
+def _rank(wish: Wish, repeats: int) -> float:
     return max(0.0, _SEVERITY_STEP * RANK[wish.severity] + wish.strength - _REPEAT_STEP * repeats)

@@ -181,7 +181,7 @@ class Decider:
         life.open, life.calm_ms, life.held_for = told, NEVER, []
         self.budget.spend(record.fingerprint, at.now_ms)
         self._remember(life, told)
-        member = Member(told.incident_id, record.kind, life.onset_ms, at.now_ms, record.summary)
+        member = Member(told.incident_id, record.kind, life.onset_ms, record.summary)
         situation = self.situations.opened(member, at.now_ms)
         yield from self._publisher.step("opened", life, situation, at)
 

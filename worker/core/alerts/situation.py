@@ -26,7 +26,6 @@ class Member(Struct, forbid_unknown_fields=True):
     incident_id: str
     kind: AlertKind
     onset_ms: _Time
-    opened_ms: _Time
     summary: str
     is_open: bool = True
 
@@ -95,15 +94,15 @@ class Situations:
         )
 
     def _cause(self) -> Member:
-        first_ms = min(each.opened_ms for each in self._members)
-        together = [each for each in self._members if each.onset_ms <= first_ms]
+        # The first one to open may be kept no longer: the situation has its time.
+        together = [each for each in self._members if each.onset_ms <= self._opened_ms]
         return min(together, key=lambda each: (cause_rank(each.kind), each.onset_ms))
 
     def follow_back(self, now_ms: int) -> None:
         """Follow a clock that was set back."""
         self._opened_ms, self._calm_ms = min(self._opened_ms, now_ms), min(self._calm_ms, now_ms)
         for each in self._members:
-            each.onset_ms, each.opened_ms = min(each.onset_ms, now_ms), min(each.opened_ms, now_ms)
+            each.onset_ms = min(each.onset_ms, now_ms)
 
     def state(self) -> StoredSituation:
         """Return what is to be stored."""
@@ -116,6 +115,8 @@ class Situations:
             {
                 "it has a name and no incident, or the reverse": bool(stored.situation_id) != bool(stored.members),
                 "it has more incidents than it counted": len(stored.members) > stored.incidents,
+                "no incident began before it opened": bool(stored.members)
+                and all(each.onset_ms > stored.opened_ms for each in stored.members),
             },
         )
         self._id, self._opened_ms, self._calm_ms = stored.situation_id, stored.opened_ms, stored.calm_ms

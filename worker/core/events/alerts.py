@@ -111,7 +111,8 @@ class GoodPane(Struct, frozen=True):
 class Situation(Struct, frozen=True, kw_only=True):
     """Incidents of one model that overlap in time, and the one that is likely the cause of the others.
 
-    It began first; of those that began together it is the first on the way from the data over detectors to labels.
+    Of those that may have begun before the first one opened, it is the first on the way from the data over detectors to
+    labels.
     """
 
     situation_id: str

@@ -132,6 +132,9 @@ class AlertOptions(Struct, frozen=True, forbid_unknown_fields=True):
         for each in self.kinds:
             if fnmatchcase(kind, each.kind) and fnmatchcase(model, each.model):
                 changes |= each.changes()
+        if kind.startswith("stale."):
+            # Silence has no panes: nothing would ever be seen in two of them.
+            changes |= {"panes_min": 1, "panes": 1}
         return structs.replace(self.noise, **changes)
 
 
