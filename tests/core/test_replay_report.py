@@ -159,7 +159,7 @@ def test_the_table_shows_texts_as_they_are(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--from", "yesterday"), "time zone"),
+        (("--from", "yesterday"), "is no time"),
         (("--from", "-1h", "--to", "-2h"), "--from must be before --to"),
         (("--warm-up", "a lot"), "number of events"),
     ],

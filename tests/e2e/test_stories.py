@@ -8,8 +8,13 @@ from tests.e2e.stories.performance import perform
 from tests.e2e.stories.plays import killed_at_each_step, zombie_in_a_transaction
 from tests.e2e.stories.stage import Stage
 
-STEPS = (("send_offsets", 3), ("replay_read", 1))
-"""The two that leave most behind; the soak kills at all of them."""
+STEPS = (
+    ("send_offsets", 3),
+    ("commit:1", 4),
+    ("state_produce", 5),
+    ("replay_read", 1),
+)
+"""The four that leave most behind; the soak kills at all of them."""
 
 
 @pytest.mark.timeout(180)
