@@ -28,8 +28,13 @@ from benchmarks.events import FEATURES, MODELS, PARTITIONS, create_topics, gener
 from worker.edges.broker import LocalBroker
 
 TOPIC = "predictions"
-OUTPUTS = ("modelvigil.alerts", "modelvigil.metrics", "modelvigil.maintenance", "modelvigil.dead-letters")
-OTHERS = ("labels", "modelvigil.state")
+OUTPUTS = (
+    "modelvigil.alerts",
+    "modelvigil.metrics",
+    "modelvigil.maintenance",
+    "modelvigil.dead-letters",
+)
+OTHERS = ("labels", "modelvigil.state", "modelvigil.incidents")
 JVM = ("-Xms512m", "-Xmx1g", "-XX:+UseSerialGC")
 PLAIN_SECONDS = 10.0
 DONE_SECONDS_MAX = 240.0

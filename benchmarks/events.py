@@ -44,7 +44,10 @@ def create_topics(bootstrap: str, names: list[str]) -> None:
     """Create topics with PARTITIONS partitions each."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     compacted = {"cleanup.policy": "compact"}
-    topics = [NewTopic(name, PARTITIONS, 1, config=compacted if name.endswith("state") else {}) for name in names]
+    topics = [
+        NewTopic(name, PARTITIONS, 1, config=compacted if name.endswith(("state", "incidents")) else {})
+        for name in names
+    ]
     for future in admin.create_topics(topics).values():
         future.result(30)
 

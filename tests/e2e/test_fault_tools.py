@@ -289,6 +289,10 @@ def test_a_cue_kills_at_its_step(dying: dict[str, subprocess.Popen[str]], step: 
     """The process dies by SIGKILL in the call that the step names: the call does not return to its caller."""
     said, _ = dying[step].communicate(timeout=_WAIT_MAX_S)
     assert dying[step].returncode == -signal.SIGKILL
+    if step == "commit:0":
+        # A thread strikes then: on a busy machine the commit, and even more, may be over before it gets its turn.
+        assert said.split().count("send_offsets") == STRIKES[step][0]
+        return
     assert (said.split() or [""])[-1] == STRIKES[step][1]
 
 
