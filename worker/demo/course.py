@@ -5,10 +5,11 @@ Rule 1: the worker is stopped when its last panes have closed, which takes it a 
 """
 
 import time
+from collections.abc import Sized
 from typing import NamedTuple
 
 from worker.demo import fault as injected
-from worker.demo.processes import WorkerProcess
+from worker.demo.processes import WorkerProcess, noted_signals
 from worker.demo.report import Result
 from worker.demo.screen import Now, Plan, Screen
 from worker.demo.stream import Stream
@@ -45,11 +46,9 @@ class Course:
 
     def run(self) -> Result:
         """Run to the end. A Ctrl-C while events flow ends them; what follows is the same."""
-        patience_s = _CATCH_UP_S
-        try:
-            self._flow()
-        except KeyboardInterrupt:
-            patience_s = _CATCH_UP_AFTER_CTRL_C_S
+        with noted_signals() as received:
+            self._flow(received)
+        patience_s = _CATCH_UP_AFTER_CTRL_C_S if received else _CATCH_UP_S
         self._stream.close()
         self._catch_up(patience_s)
         exit_code = self._worker.stop()
@@ -58,10 +57,10 @@ class Course:
         self._show("the worker has left")
         return self._result(exit_code)
 
-    def _flow(self) -> None:
-        """Send what is due and show what comes out, until the time is over."""
+    def _flow(self, received: Sized) -> None:
+        """Send what is due and show what comes out, until the time is over or a signal was received."""
         begin_s, length_s = time.monotonic(), self._plan.seconds
-        while length_s is None or self._second < length_s:
+        while not received and (length_s is None or self._second < length_s):
             passed_s = time.monotonic() - begin_s
             self._second = passed_s if length_s is None else min(passed_s, length_s)
             self._stream.advance(self._second)

@@ -81,6 +81,25 @@ def ended_like_ctrl_c() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """Note the first signal that asks for an end instead of raising: an exception in a library's callback is lost."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received:
+            _interrupt(number, frame)
+        received.append(number)
+
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.signal(signal.Signals[name], note) for name in names}
+    try:
+        yield received
+    finally:
+        for name, handler in before.items():
+            signal.signal(signal.Signals[name], handler)
+
+
+@contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
     """Let no signal cut the clean-up short; each step of it has a bound."""
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
