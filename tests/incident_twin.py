@@ -69,7 +69,7 @@ class Twin:
         self.at_rest = at_rest
         self.subjects: dict[str, Subject] = {}
         self.table: dict[str, AlertEvent] = {}
-        self.openings: list[tuple[int, str]] = []
+        self.openings: list[tuple[int, AlertEvent]] = []
         """When which fingerprint opened."""
         self.situation_openings: list[AlertEvent] = []
         """Of the latest situation."""
@@ -204,7 +204,7 @@ class Twin:
             return
         if record.status == "opened":
             subject.reasons, subject.rise_ms = set(), -DAY_MS
-            self.openings.append((self.now_ms, record.fingerprint))
+            self.openings.append((self.now_ms, record))
             self.situation_openings.append(record)
         elif subject.shown is not None and RANK[record.severity] > RANK[subject.shown.severity]:
             subject.rise_ms = self.now_ms
@@ -279,8 +279,8 @@ class Twin:
         """What has been in any clock: an idle life is forgotten by ticks, and its rest with it."""
         return max(self.clock_ms, self.latest_tick_ms)
 
-    def recent(self) -> list[str]:
-        """Return whose openings there were within a day."""
+    def recent(self) -> list[AlertEvent]:
+        """Return the openings within a day."""
         return [whose for each, whose in self.openings if each > self.now_ms - DAY_MS]
 
     def asked(self) -> float:
@@ -292,7 +292,8 @@ class Twin:
 
     def rank(self, record: AlertEvent) -> float:
         """Return where an alert stands: what has spoken often says less."""
-        repeats = self.recent().count(record.fingerprint)
+        own = (RANK[each.severity] for each in self.recent() if each.fingerprint == record.fingerprint)
+        repeats = sum(severity >= RANK[record.severity] for severity in own)
         return max(0.0, 8.0 * RANK[record.severity] + strength(record, self.options) - 2.0 * repeats)
 
     def suppressing(self, record: AlertEvent) -> set[str]:

@@ -17,7 +17,9 @@ def spent(openings_max: int, openings: int, fingerprint: str = "") -> Budget:
     """Return a budget of which so much is spent, an hour apart, the last one now; each by another one by default."""
     budget = Budget(openings_max)
     for number in range(openings):
-        budget.spend(fingerprint or f"other {number}", NOW_MS - (openings - 1 - number) * HOUR_MS)
+        budget.spend(
+            Wish(fingerprint or f"other {number}", "critical", 0.0), NOW_MS - (openings - 1 - number) * HOUR_MS
+        )
     return budget
 
 
@@ -73,7 +75,7 @@ def test_what_repeats_leaves_room_for_others() -> None:
     budget = Budget(24)
     for _ in range(100):
         if rank("warning", 2.0, budget) >= budget.threshold(NOW_MS):
-            budget.spend("mine", NOW_MS)
+            budget.spend(Wish("mine", "critical", 0.0), NOW_MS)
     assert budget.spent(NOW_MS) == 13
     assert budget.rank(Wish("another", "warning", 2.0), NOW_MS) >= budget.threshold(NOW_MS)
 
@@ -115,13 +117,22 @@ def test_it_is_told_when_a_condition_may_open(
     budget, now_ms, wish = Budget(openings_max), NOW_MS, Wish("mine", severity, strength)
     for gap_ms, fingerprint in openings:
         now_ms += gap_ms
-        budget.spend(fingerprint, now_ms)
+        budget.spend(Wish(fingerprint, "critical", 0.0), now_ms)
     if opens(budget, wish, now_ms):
         return
     at_ms = budget.retry_ms(wish, now_ms)
     assert at_ms > now_ms
     assert opens(budget, wish, at_ms)
     assert not opens(budget, wish, at_ms - 1)
+
+
+def test_a_burst_is_no_repeat_of_single_events() -> None:
+    """Only openings that were at least as severe count against it."""
+    budget = Budget(24)
+    for _ in range(4):
+        budget.spend(Wish("mine", "warning", 0.0), NOW_MS)
+    ranks = [budget.rank(Wish("mine", severity, 1.0), NOW_MS) for severity in ("info", "warning", "critical")]
+    assert ranks == [0.0, 1.0, 17.0]
 
 
 def test_what_repeats_waits_longer() -> None:
@@ -142,7 +153,7 @@ def test_a_clock_that_was_wrong_does_not_lock_the_budget() -> None:
     """Openings of next year count as of now, and are over in a day."""
     budget = Budget(2)
     for _ in range(2):
-        budget.spend("mine", NOW_MS + 365 * DAY_MS)
+        budget.spend(Wish("mine", "critical", 0.0), NOW_MS + 365 * DAY_MS)
     budget.follow_back(NOW_MS)
     assert budget.spent(NOW_MS) == 2
     assert rank("warning", 4.0, budget) == 8.0
@@ -180,7 +191,7 @@ def test_what_has_spoken_is_known_after_a_restart() -> None:
 def test_absurd_state_is_refused() -> None:
     """More openings than any budget has."""
     with pytest.raises(ValueError, match="too long"):
-        Budget(4).restore(StoredBudget([Opening(0, "mine")] * (10**6 + 1), -1))
+        Budget(4).restore(StoredBudget([Opening(0, "mine", "info")] * (10**6 + 1), -1))
 
 
 @given(
@@ -204,7 +215,7 @@ def test_no_day_has_more_openings_than_the_budget(
         recent = [whose for each, whose in opened if each > now_ms - DAY_MS]
         assert budget.spent(now_ms) == len(recent)
         if opens(budget, Wish(fingerprint, severity, strength), now_ms):
-            budget.spend(fingerprint, now_ms)
+            budget.spend(Wish(fingerprint, "critical", 0.0), now_ms)
             opened.append((now_ms, fingerprint))
         else:
             is_new = fingerprint not in recent

@@ -141,14 +141,13 @@ def test_what_comes_again_and_again_is_held_back_first() -> None:
 
 
 def test_what_comes_again_opens_if_it_is_worse() -> None:
-    """A repeat is held back for its rank, and that grows with its strength and severity."""
+    """A repeat is held back for its rank; what is critical now is no repeat of warnings."""
     bench = Bench(options(openings_per_day_max=4))
     for number in range(3):
         bench.event(2 * number, raised("a", number=number))
         bench.event(2 * number + 1, over("a", number=number))
     assert bench.event(6, raised("a", number=3, strength=8.0)) == ["suppressed budget", "budget budget"]
-    assert bench.event(7, raised("a", number=3, severity="critical", strength=1.9, status="updated")) == []
-    assert bench.event(8, raised("a", number=3, severity="critical", strength=2.0, status="updated")) == ["opened a"]
+    assert bench.event(7, raised("a", number=3, severity="critical", status="updated")) == ["opened a"]
 
 
 def test_whose_openings_they_were_survives_a_restart() -> None:

@@ -1,8 +1,8 @@
 """The alert budget: at most k openings of a model within any 24 hours of event time, met by a threshold that moves.
 
 The *rank* of a raised condition is 8 x severity (0 info, 1 warning, 2 critical) + strength (doublings beyond its own
-threshold, 0 to 8) - 2 x the openings of its own fingerprint in the last 24 hours, and at least 0: what has spoken
-often says less. With u openings in the last 24 hours the least rank that opens is
+threshold, 0 to 8) - 2 x the openings of its own fingerprint in the last 24 hours that were at least as severe, and at
+least 0: what has spoken often says less. With u openings in the last 24 hours the least rank that opens is
 
     threshold(u) = 24 x max(0, u - k/2) / (k - k/2)
 
@@ -15,7 +15,7 @@ coverage, Gibbs and Candes 2021, section 2; here the window is hard.)
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from worker.core.alerts.life import RANK, Severity
 from worker.core.codec import TIMESTAMP_MS_MAX
@@ -36,6 +36,7 @@ class Opening(Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
 
     opened_ms: _Time
     fingerprint: str
+    severity: Severity
 
 
 class StoredBudget(Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,15 +96,15 @@ class Budget:
         repeats = _repeats(wish, recent)
         # As openings grow older than a day, less is asked and the rank rises: the first time that is enough is the one.
         for gone, each in enumerate(recent, start=1):
-            repeats -= each.fingerprint == wish.fingerprint
+            repeats -= _is_repeat(wish, each)
             if self._threshold(len(recent) - gone) <= _rank(wish, repeats):
                 return each.opened_ms + DAY_MS
         return now_ms
 
-    def spend(self, fingerprint: str, now_ms: int) -> None:
+    def spend(self, wish: Wish, now_ms: int) -> None:
         """Count an opening. More than the last k cannot matter."""
         if self._max:
-            self._openings = [*self._openings, Opening(now_ms, fingerprint)][-self._max :]
+            self._openings = [*self._openings, Opening(now_ms, wish.fingerprint, wish.severity)][-self._max :]
 
     def is_news(self, now_ms: int) -> bool:
         """Tell whether it is to be told that the budget binds: at most once a day."""
@@ -114,7 +115,7 @@ class Budget:
 
     def follow_back(self, now_ms: int) -> None:
         """Follow a clock that was set back."""
-        self._openings = [Opening(min(each.opened_ms, now_ms), each.fingerprint) for each in self._openings]
+        self._openings = [structs.replace(each, opened_ms=min(each.opened_ms, now_ms)) for each in self._openings]
         self._told_ms = min(self._told_ms, now_ms)
 
     def state(self) -> StoredBudget:
@@ -128,7 +129,12 @@ class Budget:
 
 
 def _repeats(wish: Wish, openings: Sequence[Opening]) -> int:
-    return sum(each.fingerprint == wish.fingerprint for each in openings)
+    return sum(_is_repeat(wish, each) for each in openings)
+
+
+def _is_repeat(wish: Wish, opening: Opening) -> bool:
+    """A burst is no repeat of single events: only what was at least as severe counts."""
+    return opening.fingerprint == wish.fingerprint and RANK[opening.severity] >= RANK[wish.severity]
 
 
 def _rank(wish: Wish, repeats: int) -> float:

@@ -179,7 +179,7 @@ class Decider:
             flagged=life.flagged_before + record.flagged_events,
         )
         life.open, life.calm_ms, life.held_for = told, NEVER, []
-        self.budget.spend(record.fingerprint, at.now_ms)
+        self.budget.spend(Wish(record.fingerprint, record.severity, life.strength), at.now_ms)
         self._remember(life, told)
         member = Member(told.incident_id, record.kind, life.onset_ms, record.summary)
         situation = self.situations.opened(member, at.now_ms)
