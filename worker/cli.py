@@ -151,7 +151,13 @@ def run(on_missing_state: str | None, on_digest_mismatch: str | None, **options:
     metavar="HOST:PORT,...",
     help="A Kafka of yours; without it the demo starts one.",
 )
-def demo(seconds: float | None, rate: int, bootstrap_servers: str | None) -> int:
+@click.option(
+    "--keep",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    metavar="FILE",
+    help="Leave the topics in your Kafka, and the worker's configuration in this file: for `replay`, say.",
+)
+def demo(seconds: float | None, rate: int, bootstrap_servers: str | None, keep: Path | None) -> int:
     """Show everything at work, on real data.
 
     Trains three scikit-learn models on the image segments that River ships, streams their answers on held-out rows
@@ -165,6 +171,8 @@ def demo(seconds: float | None, rate: int, bootstrap_servers: str | None) -> int
     """
     from rich.console import Console  # noqa: PLC0415 - Rule 2
 
+    if keep is not None and bootstrap_servers is None:
+        raise click.UsageError("--keep needs --bootstrap-servers: a Kafka of the demo's own ends with it.")
     with explained():
         from worker.demo.processes import WorkerEndedError  # noqa: PLC0415 - Rule 2
         from worker.demo.report import lines  # noqa: PLC0415 - Rule 2
@@ -172,7 +180,7 @@ def demo(seconds: float | None, rate: int, bootstrap_servers: str | None) -> int
         from worker.edges.broker import BrokerError  # noqa: PLC0415 - heavy, and needed here only
 
         try:
-            result = run_demo(Options(seconds, rate, bootstrap_servers, os.environ), Console())
+            result = run_demo(Options(seconds, rate, bootstrap_servers, os.environ, keep), Console())
         except BrokerError as error:
             raise Failure(ExitCode.LOCAL_KAFKA, str(error)) from None
         except WorkerEndedError as error:

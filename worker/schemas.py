@@ -189,10 +189,11 @@ def _field_docs(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
 def _document(part: dict[str, Any], struct: str) -> None:
     """Put the descriptions into the schema of one struct."""
     part["description"] = inspect.cleandoc(part.get("description", ""))
-    for name, text in _docs().get(struct, {}).items():
-        # `from` is a word of Python: its field has another name there.
-        written = name if name in part["properties"] else {"begin": "from", "end": "to"}[name]
-        part["properties"][written]["description"] = text
+    texts = _docs().get(struct, {})
+    # A field can be written under another name than it has in Python, where `from` is a word of the language.
+    written = {each.name: each.encode_name for each in msgspec.structs.fields(getattr(events, struct))} if texts else {}
+    for name, text in texts.items():
+        part["properties"][written[name]]["description"] = text
 
 
 def _without_title(part: dict[str, Any]) -> dict[str, Any]:

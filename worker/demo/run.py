@@ -58,6 +58,8 @@ class Options(NamedTuple):
     rate: int
     bootstrap_servers: str | None
     environ: Mapping[str, str]
+    keep: Path | None = None
+    """Where to write the worker's configuration, to stay there with its topics."""
 
 
 def run_demo(options: Options, console: Console) -> Result:
@@ -111,14 +113,16 @@ class _Setup:
         """Write the worker's configuration: names that nobody else uses, so that every demo starts clean."""
         name = f"modelvigil-demo-{uuid.uuid4().hex[:8]}"
         topics = {f"topics.{field}": f"{name}.{field.replace('_', '-')}" for field in TopicSettings.__struct_fields__}
-        lines = [f"{key} = {json.dumps(value)}" for key, value in (topics | OVERRIDES).items()]
-        config.write_text("\n".join(lines) + "\n", encoding="utf-8")
         named = {"kafka.bootstrap_servers": servers, "kafka.group_id": name}
+        for path, values in ((config, topics | OVERRIDES), (self._options.keep, topics | OVERRIDES | named)):
+            if path is not None:
+                lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+                path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return load_settings(config, self._options.environ, named)
 
     def _create_topics(self, settings: Settings) -> None:
         create_topics(settings, PARTITIONS, None)
-        if self._options.bootstrap_servers:
+        if self._options.bootstrap_servers and self._options.keep is None:
             self._stack.callback(_delete_topics, settings)
 
     def _deploy(self) -> list[Deployed]:

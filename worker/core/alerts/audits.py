@@ -11,7 +11,8 @@ from worker.core.telling import Told
 
 def refused(event: FeedbackEvent, why: str, shard: int, offset: int) -> Told:
     """Return the note that feedback has no effect."""
-    model_id = None if not isinstance(event, IncidentFeedback) else event.model_id
+    about = event if isinstance(event, IncidentFeedback) else None
+    model_id = None if about is None else about.model_id
     record = AuditEvent(
         audit_id=derived_id("feedback_refused", event.feedback_id, shard, offset),
         kind="feedback_refused",
@@ -19,7 +20,7 @@ def refused(event: FeedbackEvent, why: str, shard: int, offset: int) -> Told:
         offset=offset,
         timestamp_ms=None,
         model_id=model_id,
-        incident_id=None if not isinstance(event, IncidentFeedback) else event.incident_id,
+        incident_id=None if about is None else about.incident_id,
         reason=why.split(":", maxsplit=1)[0],
         author=event.author,
         feedback_id=event.feedback_id,
@@ -30,34 +31,34 @@ def refused(event: FeedbackEvent, why: str, shard: int, offset: int) -> Told:
 
 def silenced(silence: Silence, shard: int, offset: int) -> Told:
     """Return the note that a silence is in force."""
-    record = AuditEvent(
-        audit_id=derived_id("feedback_applied", silence.feedback_id, shard, offset),
-        kind="feedback_applied",
-        shard=shard,
-        offset=offset,
-        timestamp_ms=None,
-        model_id=None,
-        reason="silence",
-        author=silence.author,
-        feedback_id=silence.feedback_id,
-        summary=f"{_scope(silence)}: silenced by {silence.author} ({silence.reason})",
-    )
-    return Told(OutputTopic.MAINTENANCE, offset, "", record)
+    text = f"silenced by {silence.author} ({silence.reason})"
+    return _silence("feedback_applied", silence, silence.author, text, shard, offset)
 
 
 def unsilenced(event: UndoFeedback, silence: Silence, shard: int, offset: int) -> Told:
     """Return the note that a silence has been taken back."""
+    return _silence("feedback_undone", silence, event.author, f"no longer silenced, says {event.author}", shard, offset)
+
+
+def _silence(
+    kind: Literal["feedback_applied", "feedback_undone"],
+    silence: Silence,
+    author: str,
+    text: str,
+    shard: int,
+    offset: int,
+) -> Told:
     record = AuditEvent(
-        audit_id=derived_id("feedback_undone", event.feedback_id, shard, offset),
-        kind="feedback_undone",
+        audit_id=derived_id(kind, silence.feedback_id, shard, offset),
+        kind=kind,
         shard=shard,
         offset=offset,
         timestamp_ms=None,
         model_id=None,
         reason="silence",
-        author=event.author,
+        author=author,
         feedback_id=silence.feedback_id,
-        summary=f"{_scope(silence)}: no longer silenced, says {event.author}",
+        summary=f"{_scope(silence)}: {text}",
     )
     return Told(OutputTopic.MAINTENANCE, offset, "", record)
 

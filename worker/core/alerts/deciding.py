@@ -12,8 +12,7 @@ from msgspec import structs
 
 from worker.core.alerts.budget import Budget, Wish
 from worker.core.alerts.effects import Effects, Likeness
-from worker.core.alerts.life import NEVER, Levels, Life, higher, scope_of, worth_telling
-from worker.core.alerts.life import Told as ToldIncident
+from worker.core.alerts.life import NEVER, Levels, Life, ToldIncident, higher, scope_of, worth_telling
 from worker.core.alerts.publishing import At, Publisher
 from worker.core.alerts.silences import SilenceBook
 from worker.core.alerts.situation import Member, Situations
@@ -160,7 +159,7 @@ class Decider:
                 yield self._publisher.budget_binds(spent, threshold, at)
 
     def _over_budget(self, life: Life, at: At) -> Held | None:
-        wish = Wish(life.record.fingerprint, life.record.severity, life.strength)
+        wish = _wish(life)
         has, asked = self.budget.rank(wish, at.now_ms), self.budget.threshold(at.now_ms)
         if has >= asked:
             return None
@@ -179,7 +178,7 @@ class Decider:
             flagged=life.flagged_before + record.flagged_events,
         )
         life.open, life.calm_ms, life.held_for = told, NEVER, []
-        self.budget.spend(Wish(record.fingerprint, record.severity, life.strength), at.now_ms)
+        self.budget.spend(_wish(life), at.now_ms)
         self._remember(life, told)
         member = Member(told.incident_id, record.kind, life.onset_ms, record.summary)
         situation = self.situations.opened(member, at.now_ms)
@@ -188,6 +187,10 @@ class Decider:
     def _remember(self, life: Life, told: ToldIncident) -> None:
         like = Likeness.of(life.record, self._options)
         self.effects.remember(structs.replace(like, incident_id=told.incident_id))
+
+
+def _wish(life: Life) -> Wish:
+    return Wish(life.record.fingerprint, life.record.severity, life.strength)
 
 
 def _note_coming(life: Life, rules: NoiseOptions, now_ms: int) -> None:

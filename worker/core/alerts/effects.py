@@ -9,6 +9,7 @@ effect that is undone leaves nothing behind.
 doubling stronger. Something much stronger is still told.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -20,6 +21,7 @@ from worker.core.events import (
     FalsePositiveFeedback,
     IgnoreFeedback,
     IncidentFeedback,
+    TruePositiveFeedback,
 )
 from worker.core.options import EngineOptions
 from worker.core.state import refuse_if
@@ -29,6 +31,12 @@ STEP = 1.0
 STRONGER = 1.0
 """Doublings by which something ignored may be stronger than the incident that it is like."""
 
+_Feedback = Literal["true_positive", "false_positive", "ignore_like_this"]
+_FEEDBACK: Mapping[type[IncidentFeedback], _Feedback] = {
+    TruePositiveFeedback: "true_positive",
+    FalsePositiveFeedback: "false_positive",
+    IgnoreFeedback: "ignore_like_this",
+}
 _Strength = Annotated[float, Meta(ge=0.0, le=8.0)]
 
 
@@ -68,7 +76,7 @@ class Effect(Struct, frozen=True, forbid_unknown_fields=True):
 
     feedback_id: str
     author: str
-    feedback: Literal["true_positive", "false_positive", "ignore_like_this"]
+    feedback: _Feedback
     like: Likeness
 
     @property
@@ -126,11 +134,7 @@ class Effects:
     def apply(self, event: IncidentFeedback) -> Effect:
         """Take feedback that is not to be refused; return its effect."""
         like = self._remembered[event.incident_id]
-        feedback: Literal["true_positive", "false_positive", "ignore_like_this"] = "true_positive"
-        if isinstance(event, IgnoreFeedback):
-            feedback = "ignore_like_this"
-        elif isinstance(event, FalsePositiveFeedback):
-            feedback = "false_positive"
+        feedback = _FEEDBACK[type(event)]
         effect = Effect(event.feedback_id, event.author, feedback, like)
         self._effects[event.feedback_id] = effect
         self._count()

@@ -28,7 +28,7 @@ _Time = Annotated[int, Meta(ge=NEVER, le=TIMESTAMP_MS_MAX)]
 _Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
 
 
-class Told(Struct, forbid_unknown_fields=True):
+class ToldIncident(Struct, forbid_unknown_fields=True):
     """The open incident as it was last told."""
 
     incident_id: str
@@ -65,7 +65,7 @@ class Life(Struct, forbid_unknown_fields=True):
     """When it came to qualify within the flap window."""
     flapping: bool = False
     resolved_ms: _Time = NEVER
-    open: Told | None = None
+    open: ToldIncident | None = None
     flagged_before: _Count = 0
     events_before: _Count = 0
     """Of former raises of the same incident."""
@@ -83,11 +83,6 @@ class Life(Struct, forbid_unknown_fields=True):
         """Of the incident that opens next: what is still raised, was resolved and grows again is another one."""
         source_id = self.record.incident_id
         return derived_id("incident", source_id, self.again) if self.again else source_id
-
-    @property
-    def severity(self) -> Severity:
-        """Its severity now; an open incident keeps the highest that was told."""
-        return self.record.severity if self.open is None else higher(self.open.severity, self.record.severity)
 
     def follow_back(self, now_ms: int) -> None:
         """Follow a clock that was set back: what was then is at most now."""

@@ -34,43 +34,25 @@ class SilenceFeedback(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     end: Timestamp = field(name="to")
 
 
-class TruePositiveFeedback(
-    Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="true_positive"
-):
+class _AboutIncident(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
+    feedback_id: Identifier
+    author: Identifier
+    reason: str = ""
+    model_id: Identifier
+    shard: Annotated[int, Meta(ge=0)]
+    incident_id: Identifier
+
+
+class TruePositiveFeedback(_AboutIncident, frozen=True, kw_only=True, tag="true_positive"):
     """An incident was worth telling: what false positives have asked of its kind is asked less."""
 
-    feedback_id: Identifier
-    author: Identifier
-    reason: str = ""
-    model_id: Identifier
-    shard: Annotated[int, Meta(ge=0)]
-    incident_id: Identifier
 
-
-class FalsePositiveFeedback(
-    Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="false_positive"
-):
+class FalsePositiveFeedback(_AboutIncident, frozen=True, kw_only=True, tag="false_positive"):
     """An incident was not worth telling: from now on more is asked of its kind."""
 
-    feedback_id: Identifier
-    author: Identifier
-    reason: str = ""
-    model_id: Identifier
-    shard: Annotated[int, Meta(ge=0)]
-    incident_id: Identifier
 
-
-class IgnoreFeedback(
-    Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="ignore_like_this"
-):
+class IgnoreFeedback(_AboutIncident, frozen=True, kw_only=True, tag="ignore_like_this"):
     """Incidents like this one do not open any more: same kind, segment, feature and direction, not much stronger."""
-
-    feedback_id: Identifier
-    author: Identifier
-    reason: str = ""
-    model_id: Identifier
-    shard: Annotated[int, Meta(ge=0)]
-    incident_id: Identifier
 
 
 class UndoFeedback(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="undo"):
