@@ -35,7 +35,7 @@ from rich.console import Console
 from worker.core.events import AlertEvent
 from worker.core.events.alerts import Situation
 from worker.edges.broker import LocalBroker
-from worker.edges.broker.server import free_ports
+from worker.edges.broker.ports import ReservedPorts
 from worker.notify.running import Mode, run_notify
 from worker.settings import Settings, load_settings
 
@@ -121,9 +121,9 @@ def _receiver() -> Iterator[Received]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    (port,) = free_ports(1)
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    received.url = f"http://127.0.0.1:{port}/people"
+    reserved = ReservedPorts(1)
+    server = ThreadingHTTPServer(("127.0.0.1", reserved.numbers[0]), Handler)
+    received.url = f"http://127.0.0.1:{server.server_port}/people"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield received
@@ -160,8 +160,8 @@ def _alertmanager(program: str, folder: Path, receiver: str) -> Iterator[Manager
         text = text.replace(line, quicker)
     config = folder / "alertmanager.yml"
     config.write_text(text, encoding="utf-8")
-    # The receiver listens on a port of its own already, so this is another one.
-    (port,) = free_ports(1)
+    reserved = ReservedPorts(1)
+    (port,) = reserved.numbers
     command = [*_started_as(program), f"--config.file={config}", f"--storage.path={folder / 'data'}"]
     command += [f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:

@@ -10,10 +10,10 @@ from functools import partial
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined] # not listed in its __all__
 
+from tests.sim.rigs import PARTITIONS, Listener
 from worker.core.events import InputTopic, Output, OutputTopic, RawBatch
 from worker.edges.kafka import KafkaConnection, KafkaHistory, KafkaMembership, KafkaReader, KafkaSink, KafkaSource
 
-PARTITIONS = 4
 WAIT_MAX_S = 15.0
 QUICK = {"session.timeout.ms": "1500", "heartbeat.interval.ms": "300", "max.poll.interval.ms": "1500"}
 
@@ -170,34 +170,6 @@ class Cluster:
         """Close what is still open."""
         for close in self._closing:
             close()
-
-
-class Listener:
-    """Writes down what the group decides."""
-
-    def __init__(self, on_revoke: Callable[[Sequence[int]], object] | None = None) -> None:
-        self.owned: set[int] = set()
-        self.lost_ones: set[int] = set()
-        self.told: list[str] = []
-        self._on_revoke = on_revoke
-
-    def assigned(self, partitions: Sequence[int]) -> None:
-        """Take over."""
-        self.told.append("assigned")
-        self.owned.update(partitions)
-
-    def revoked(self, partitions: Sequence[int]) -> None:
-        """Give up."""
-        self.told.append("revoked")
-        if self._on_revoke is not None:
-            self._on_revoke(partitions)
-        self.owned.difference_update(partitions)
-
-    def lost(self, partitions: Sequence[int]) -> None:
-        """Forget."""
-        self.told.append("lost")
-        self.lost_ones.update(partitions)
-        self.owned.difference_update(partitions)
 
 
 def until(reached: Callable[[], bool], *members: tuple[KafkaMembership, Listener]) -> None:

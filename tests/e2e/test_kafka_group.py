@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from tests.e2e.kafka_corner import PARTITIONS, QUICK, Cluster, Listener, alert, joined, until
+from tests.e2e.kafka_corner import QUICK, Cluster, alert, joined, until
+from tests.sim.rigs import PARTITIONS, Listener
 from worker.core.events import InputTopic, OutputTopic
 from worker.edges.kafka import FencedMemberError
 from worker.ports import Commit, CommitOutcome, Position, SourceError
@@ -112,7 +113,7 @@ def test_a_static_id_used_twice_is_named(cluster: Cluster, protocol: str, fenced
 
 
 def test_a_static_member_that_comes_back_in_time_has_its_partitions_again(cluster: Cluster) -> None:
-    """A restart within the session timeout is no rebalance: the others hear nothing of it."""
+    """A restart within the session timeout is no rebalance: no partition moves, neither its own nor the others'."""
     stays, quiet = cluster.member({}, "stays"), Listener()
     until(lambda: quiet.owned == _ALL, (stays, quiet))
     leaves = cluster.member({}, "leaves")
@@ -121,10 +122,11 @@ def test_a_static_member_that_comes_back_in_time_has_its_partitions_again(cluste
     until(lambda: len(first.owned) == len(quiet.owned) == PARTITIONS // 2, (stays, quiet), (leaves, first))
     owned, told = set(first.owned), list(quiet.told)
     leaves.close(first)
-    assert first.told[-1] == "revoked"
+    assert first.told[-1] == ("revoked", tuple(sorted(owned)))
     again, second = cluster.member({}, "leaves"), Listener()
     until(lambda: second.owned == owned, (stays, quiet), (again, second))
-    assert quiet.told == told
+    # The end of the rebalance before may reach it late, and moves nothing either.
+    assert set(quiet.told[len(told) :]) <= {("assigned", ())}
     assert again.committed(sorted(owned)) == {partition: Position(100) for partition in owned}
     assert cluster.sink(again).commit([], {min(owned): Position(3)}) == _COMMITTED
     again.close(second)
@@ -151,7 +153,7 @@ def test_a_static_member_that_hung_joins_again_under_its_id(cluster: Cluster, pr
     for _ in range(2):
         time.sleep(2.5)
         listener.told.clear()
-        until(lambda: listener.told == ["lost", "assigned"], (member, listener))
+        until(lambda: [what for what, _ in listener.told] == ["lost", "assigned"], (member, listener))
         assert listener.owned == _ALL
     assert cluster.sink(member).commit([], {0: Position(3)}) == _COMMITTED
     member.close(listener)

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from tests.e2e.kafka_corner import WAIT_MAX_S, Cluster, Listener, alert, joined
+from tests.e2e.kafka_corner import WAIT_MAX_S, Cluster, alert, joined
+from tests.sim.rigs import Listener
 from worker.core.events import InputTopic, Output, OutputTopic
 from worker.edges.broker import LocalBroker
 from worker.edges.kafka import KafkaMembership

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from tests.e2e.kafka_corner import PARTITIONS, Cluster, fetched
+from tests.e2e.kafka_corner import Cluster, fetched
+from tests.sim.rigs import PARTITIONS
 from worker.core.events import InputTopic
 from worker.ports import SourceError
 

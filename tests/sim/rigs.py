@@ -14,6 +14,7 @@ class Listener:
 
     def __init__(self, on_revoke: Callable[[Sequence[int]], object] = lambda _: None) -> None:
         self.owned: set[int] = set()
+        self.lost_ones: set[int] = set()
         self.told: list[tuple[str, tuple[int, ...]]] = []
         self.on_revoke = on_revoke
 
@@ -31,6 +32,7 @@ class Listener:
     def lost(self, partitions: Sequence[int]) -> None:
         """Forget."""
         self.told.append(("lost", tuple(partitions)))
+        self.lost_ones.update(partitions)
         self.owned.difference_update(partitions)
 
 

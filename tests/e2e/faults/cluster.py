@@ -24,7 +24,8 @@ from tests.e2e.faults.node import Node
 from tests.e2e.faults.running import Running
 from worker.edges.broker import JVM_OPTIONS
 from worker.edges.broker.jars import class_path, java
-from worker.edges.broker.server import LOGGING, free_ports
+from worker.edges.broker.ports import ReservedPorts
+from worker.edges.broker.server import LOGGING
 
 _HEALTHY_MAX_S: Final = 60.0
 _ANSWER_MAX_S: Final = 0.5
@@ -50,7 +51,9 @@ class LocalCluster(Running):
         copies = min(3, nodes)
         self._properties = {**_replication(copies, max(1, copies - 1)), **(properties or {})}
         self._directory = Path(tempfile.mkdtemp(prefix="modelvigil-cluster-"))
-        ports = iter(free_ports(2 * nodes))
+        # Held as long as the cluster: a node that is down leaves its port open to all.
+        self._reserved = ReservedPorts(2 * nodes)
+        ports = iter(self._reserved.numbers)
         command = [str(java()), *JVM_OPTIONS, *LOGGING, "-cp", os.pathsep.join(map(str, class_path(say)))]
         self.nodes = {
             number: Node(number, self._directory / f"node-{number}", (next(ports), next(ports)), command)

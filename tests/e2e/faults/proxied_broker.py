@@ -8,7 +8,8 @@ from tests.e2e.faults.node import QUICK_FAILOVER
 from tests.e2e.faults.proxy import Proxy
 from tests.e2e.faults.running import Running
 from worker.edges.broker import LocalBroker
-from worker.edges.broker.server import PROPERTIES, free_ports
+from worker.edges.broker.ports import ReservedPorts
+from worker.edges.broker.server import PROPERTIES
 
 _PROTOCOLS: Final = "listener.security.protocol.map"
 
@@ -23,7 +24,8 @@ class ProxiedBroker(Running):
     """
 
     def __init__(self, properties: Mapping[str, str] | None = None) -> None:
-        entrance, door = free_ports(2)
+        self._reserved = ReservedPorts(2)
+        entrance, door = self._reserved.numbers
         self.proxy = Proxy(entrance, door)
         self.broker = _TwoDoors(f"127.0.0.1:{door}", self.proxy.address, {**QUICK_FAILOVER, **(properties or {})})
 

@@ -145,8 +145,15 @@ def _consumer(servers: str) -> Consumer:
 
 
 def _beginnings(consumer: Consumer, topics: Iterable[str]) -> list[TopicPartition]:
-    found = {topic: consumer.list_topics(topic, timeout=_METADATA_MAX_S).topics[topic] for topic in topics}
-    return [TopicPartition(topic, partition, 0) for topic, about in found.items() for partition in about.partitions]
+    places = []
+    for topic in topics:
+        end = time.monotonic() + _METADATA_MAX_S
+        # A node may not have heard yet of a topic that another one has just created: it names it, without partitions.
+        while not (found := consumer.list_topics(topic, timeout=_METADATA_MAX_S).topics[topic].partitions):
+            assert time.monotonic() < end, f"no partitions of {topic} within {_METADATA_MAX_S:g} s"
+            time.sleep(_WAIT_S)
+        places += [TopicPartition(topic, partition, 0) for partition in found]
+    return places
 
 
 def _read(message: Message) -> tuple[Place, Record]:

@@ -9,7 +9,6 @@ import base64
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,6 +22,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from worker.edges.broker.jars import BrokerError, class_path, java
+from worker.edges.broker.ports import ReservedPorts
 from worker.edges.broker.process import GuardedProcess
 
 JVM_OPTIONS: Final = ("-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
@@ -33,8 +33,6 @@ _FORMAT_MAX_S: Final = 60.0
 _FENCE_MAX_S: Final = 10.0
 _FENCE_WRITE_S: Final = 0.2
 _LOG_TAIL_LINES: Final = 15
-# Below 32768, where Linux begins to hand out ports: a client that dials a closed port there can meet itself.
-_PORTS: Final = range(20_000, 30_000)
 LOGGING: Final = (
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
@@ -89,7 +87,7 @@ class LocalBroker:
         self._jvm_options = tuple(jvm_options)
         self._say = say
         self._directory: Path | None = None
-        self._ports: tuple[int, ...] | None = None
+        self._reserved: ReservedPorts | None = None
         self._process: GuardedProcess | None = None
 
     def __enter__(self) -> Self:
@@ -108,9 +106,6 @@ class LocalBroker:
     @property
     def bootstrap_servers(self) -> str:
         """Where clients connect; stays the same over restarts."""
-        if self._ports is None:
-            message = "the broker has not been started"
-            raise BrokerError(message)
         return f"127.0.0.1:{self._ports[0]}"
 
     @property
@@ -141,8 +136,8 @@ class LocalBroker:
         self.kill()
         java_command = [str(java()), *self._jvm_options, *LOGGING, "-cp"]
         java_command.append(os.pathsep.join(map(str, class_path(self._say))))
-        if self._ports is None:
-            self._ports = free_ports(2)
+        if self._reserved is None:
+            self._reserved = ReservedPorts(2)
         if self._directory is None:
             self._directory = self._given_directory or Path(tempfile.mkdtemp(prefix="modelvigil-kafka-"))
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -263,8 +258,15 @@ class LocalBroker:
 
     @property
     def _controller(self) -> str:
-        assert self._ports is not None
         return f"127.0.0.1:{self._ports[1]}"
+
+    @property
+    def _ports(self) -> tuple[int, ...]:
+        """Where it listens; a tester may say otherwise."""
+        if self._reserved is None:
+            message = "the broker has not been started"
+            raise BrokerError(message)
+        return self._reserved.numbers
 
     @property
     def _log_path(self) -> Path:
@@ -277,23 +279,3 @@ class LocalBroker:
             f"The local Kafka {what}. The end of its log:\n{tail}\n"
             "Usual causes: no free memory or disk, or a taken port. Try again, or set MODELVIGIL_BOOTSTRAP_SERVERS."
         )
-
-
-def free_ports(count: int) -> tuple[int, ...]:
-    """Neighbouring ports that are free now. Processes begin to look at different places, so they do not collide."""
-    begin = os.getpid() * 2 % len(_PORTS)
-    for step in range(0, len(_PORTS), 2):
-        first = _PORTS[(begin + step) % len(_PORTS)]
-        ports = tuple(range(first, first + count))
-        if all(map(_is_free, ports)):
-            return ports
-    raise BrokerError(f"no {count} free ports between {_PORTS.start} and {_PORTS.stop}")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
