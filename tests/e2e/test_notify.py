@@ -93,7 +93,10 @@ class Story:
         self.group = f"{prefix}notify"
         self.receiver = Receiver()
         self.config = folder / "notify.toml"
-        admin = AdminClient({"bootstrap.servers": servers})
+
+    def create_topics(self) -> None:
+        """Create them with one partition each."""
+        admin = AdminClient({"bootstrap.servers": self.servers})
         for created in admin.create_topics([NewTopic(name, 1, 1) for name in self.topics.values()]).values():
             created.result(WAIT_MAX_S)
 
@@ -150,12 +153,14 @@ class Story:
 def story(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[Story]:
     """A story on a broker."""
     story = Story(kafka, topic_prefix, tmp_path)
+    story.create_topics()
     yield story
     story.receiver.server.shutdown()
     story.receiver.server.server_close()
 
 
-def _until(reached: Callable[[], bool], what: str) -> None:
+def until(reached: Callable[[], bool], what: str) -> None:
+    """Wait until something is so."""
     end = time.monotonic() + WAIT_MAX_S
     while not reached():
         assert time.monotonic() < end, what
@@ -176,9 +181,9 @@ def test_every_alert_arrives_in_order_with_its_key_and_a_signature(story: Story)
     assert (dead["modelvigil.reason"], dead["modelvigil.target"]) == (b"delivery_refused", b"hook")
     assert (dead["modelvigil.offset"], dead["modelvigil.detail"]) == (b"1", b"HTTP 404")
     with story.notify() as process:
-        _until(lambda: len(receiver.got) >= 7, "alerts are lost")
+        until(lambda: len(receiver.got) >= 7, "alerts are lost")
         story.publish("a4")
-        _until(lambda: len(receiver.got) >= 8, "a later alert is lost")
+        until(lambda: len(receiver.got) >= 8, "a later alert is lost")
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=WAIT_MAX_S)
         assert process.returncode == 0
