@@ -11,9 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from worker.core.alerts.silences import SilenceBook
 from worker.core.columns import ColumnTable
-from worker.core.events import AlertEvent, Changed, PredictionEvent
-from worker.core.options import EngineOptions, QualityOptions, RangeOptions
+from worker.core.detectors.forest_fit import InlineRefits
+from worker.core.events import AlertEvent, Changed, OutputTopic, PredictionEvent
+from worker.core.monitor import Home, Monitor
+from worker.core.options import EngineOptions, PerformanceOptions, QualityOptions, RangeOptions
 from worker.core.options.change import quality_contradictions
 from worker.core.quality.watch import QualityWatch, StoredQuality
 from worker.core.seen import Seen
@@ -212,14 +215,84 @@ def test_a_new_category_is_not_hidden_by_its_first_few_events() -> None:
     assert [alert.kind for alerts in found for alert in alerts] == ["quality.category"] * 4
 
 
-def test_a_feature_that_vanishes_is_told_once() -> None:
-    """All of one feature gone is a change of schema; of one that is usually missing, too, when that is no chance."""
-    for name in ("age", "sometimes"):
-        alerts = _Stream(_events(_AT + 2_000, _set(name, None))).run()
-        schema = [alert for alert in _opened(alerts) if alert.kind == "quality.schema"]
-        assert [alert.change.changed[0].detail for alert in schema if alert.change] == ["vanished"]
-        assert schema[0].severity == "critical"
-        assert name in schema[0].summary
+def _gone(name: str, begin: int, end: int) -> _Edit:
+    return lambda number, features: features.update({name: None} if begin <= number < end else {})
+
+
+@pytest.mark.parametrize("begin", [_AT, _AT + 49, _AT + 50, _AT + 51, _AT + 215])
+@pytest.mark.parametrize(
+    ("name", "length"), [*(("age", length) for length in (200, 500, 1_000, 3_000)), ("sometimes", 1_000)]
+)
+def test_a_feature_that_vanishes_and_comes_back_is_one_incident(name: str, length: int, begin: int) -> None:
+    """Whatever part of a block it begins and ends in, one `quality.missing` opens, spans it, and is resolved once."""
+    end = begin + length
+    steps = _Stream(_events(end + 2_500, _gone(name, begin, end), begin=begin)).run()
+    assert {(alert.kind, alert.incident_id) for alert in steps} == {("quality.missing", steps[0].incident_id)}
+    assert [alert.status for alert in steps] == ["opened", *["updated"] * (len(steps) - 2), "resolved"]
+    opened, resolved = ((alert.timestamp_ms - _START_MS) // _STEP_MS for alert in (steps[0], steps[-1]))
+    assert opened <= begin + 400
+    assert end <= resolved <= end + 600
+
+
+def test_a_subscriber_sees_one_incident_of_a_feature_that_was_gone() -> None:
+    """Through the whole engine: of data quality one incident is told, which is opened, updated, and resolved once."""
+    options = EngineOptions(detectors=("moments",), performance=PerformanceOptions(enabled=False))
+    monitor = Monitor("m", Home(0, "predictions", "labels"), options, InlineRefits(), SilenceBook(10))
+    # One event a second: so slow that no step is held back for coming too soon after another.
+    begin, end, count = 4_050, 5_250, 6_500
+    stream = [_event(n, _features(n), _START_MS + 1_000 * n) for n in range(count)]
+    for event in stream[begin:end]:
+        event.features["age"] = None
+    times = np.array([event.timestamp for event in stream], dtype=np.int64)
+    out = monitor.process(stream, np.arange(count), times)
+    told = [msgspec.json.decode(each.value or b"", type=AlertEvent) for each in out if each.topic == OutputTopic.ALERTS]
+    steps = [alert for alert in told if alert.kind.startswith("quality.")]
+    assert {(alert.kind, alert.incident_id) for alert in steps} == {("quality.missing", steps[0].incident_id)}
+    assert [alert.status for alert in steps if alert.status != "updated"] == ["opened", "resolved"]
+
+
+def test_a_feature_that_vanishes_is_told_in_words() -> None:
+    """Every block without a value says so, and is critical."""
+    steps = _Stream(_events(_AT + 1_000, _set("age", None))).run()
+    assert [alert.summary for alert in steps[:2]] == [
+        "m: `age` is missing: 25 %, usually 0 %",
+        "m: `age` is missing: 100 %, usually 0 % (vanished)",
+    ]
+    assert [alert.severity for alert in steps[:2]] == ["warning", "critical"]
+
+
+def test_a_feature_that_is_nearly_always_missing_can_vanish() -> None:
+    """No share can rise by much there, but so long without a value is no chance; it is one incident, too."""
+    begin, end = _AT, _AT + 2_000
+
+    def rare(number: int, features: Features) -> None:
+        features["age"] = features["age"] if number % 33 == 0 and not begin <= number < end else None
+
+    steps = _Stream(_events(end + 2_000, rare, begin=0)).run()
+    assert {(alert.kind, alert.incident_id) for alert in steps} == {("quality.missing", steps[0].incident_id)}
+    assert [steps[0].status, steps[-1].status] == ["opened", "resolved"]
+
+
+def test_what_has_vanished_is_not_over_before_it_is_normal() -> None:
+    """The incident stays open while nothing comes, up to `adopt_blocks` blocks, and no block of it is learned."""
+    options = EngineOptions(quality=QualityOptions(adopt_blocks=30))
+    for begin in (_AT, _AT + 50):
+        steps = _Stream(_events(_AT + 8_000, _set("age", None), begin=begin), options).run()
+        told = [(alert.status, (alert.timestamp_ms - _START_MS) // _STEP_MS) for alert in steps]
+        assert [status for status, _ in told if status != "updated"] == ["opened", "resolved"]
+        assert begin + 30 * 200 <= told[-1][1] <= begin + 34 * 200
+
+
+def test_what_has_vanished_for_long_can_be_missing_again() -> None:
+    """A tenth of the events without a value is told after a long absence as it was before."""
+
+    def edit(number: int, features: Features) -> None:
+        if number < _AT + 3_000 or (number >= 10_000 and number % 10 == 0):
+            features["age"] = None
+
+    opened = _opened(_Stream(_events(11_000, edit)).run())
+    assert [alert.kind for alert in opened] == ["quality.missing"] * 2
+    assert 10_000 <= (opened[1].timestamp_ms - _START_MS) // _STEP_MS <= 10_400
 
 
 def test_a_feature_absent_by_design_is_no_anomaly() -> None:
@@ -299,8 +372,7 @@ def test_a_fault_that_ends_is_resolved() -> None:
     """The incident ends soon after the fault does, and what the fault did is not learned."""
     burst: _Edit = lambda number, features: features.update({"age": None} if number < _AT + 1_000 else {})  # noqa: E731 - typed
     alerts = _Stream(_events(_AT + 3_000, burst)).run()
-    by_kind = {alert.kind: alert.status for alert in alerts}
-    assert by_kind == {"quality.schema": "resolved", "quality.missing": "resolved"}
+    assert {alert.kind: alert.status for alert in alerts} == {"quality.missing": "resolved"}
     last = max(alert.timestamp_ms for alert in alerts)
     assert (last - _START_MS) // _STEP_MS <= _AT + 1_000 + 800
 

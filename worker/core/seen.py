@@ -1,10 +1,13 @@
-"""Consecutive events of one monitor as all its watchers see them."""
+"""Consecutive events of one monitor: as it works them off, and as all its watchers see them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from worker.core.columns import Matrix
 from worker.core.events import PredictionEvent
-from worker.core.kernels.arrays import F64, I64
+from worker.core.kernels.arrays import F64, I64, Bool
 
 
 class Seen(NamedTuple):
@@ -24,3 +27,42 @@ class Seen(NamedTuple):
     cells: F64
     invalid: I64
     unknown: I64 | None
+
+    def version_at(self, offset: int) -> str | None:
+        """Return the version of the model that the event at an offset has."""
+        return self.events[int(np.searchsorted(self.offsets, offset))].model_version
+
+
+class EventRows(NamedTuple):
+    """A batch of events as columns of equal length n, and what is found out of each row as it is worked off."""
+
+    events: Sequence[PredictionEvent]
+    offsets: I64
+    times_ms: I64
+    panes: I64
+    watermarks_ms: I64
+    late: Bool
+
+    @classmethod
+    def of(cls, events: Sequence[PredictionEvent], offsets: I64, times_ms: I64) -> "EventRows":
+        """Return events of which nothing is found out yet."""
+        count = len(events)
+        panes, watermarks_ms = np.empty(count, np.int64), np.empty(count, np.int64)
+        return cls(events, offsets, times_ms, panes, watermarks_ms, np.zeros(count, np.bool))
+
+    def seen(self, part: slice, matrix: Matrix, first: int, sequence: int) -> Seen:
+        """Return a part; row `first` is row 0 of the matrix, `sequence` the place of the part in all events."""
+        begin, end = part.start - first, part.stop - first
+        invalid = matrix.invalid
+        if len(invalid):
+            invalid = invalid[(invalid[:, 0] >= begin) & (invalid[:, 0] < end)] - np.array([begin, 0])
+        return Seen(
+            first_sequence=sequence,
+            events=self.events[part],
+            offsets=self.offsets[part],
+            times_ms=self.times_ms[part],
+            watermarks_ms=self.watermarks_ms[part],
+            cells=matrix.cells[begin:end],
+            invalid=invalid,
+            unknown=None if matrix.unknown is None else matrix.unknown[begin:end],
+        )

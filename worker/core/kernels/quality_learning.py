@@ -257,9 +257,10 @@ def learn(
             affected = verdict.p[m, c] >= 0.0
             learned.episodes[m, c] += stood[m, c] > 0 and not affected
             stood[m, c] = stood[m, c] + 1 if affected else 0
-            if affected and m < measures and learned.episodes[m, c] < _EPISODES:
+            if affected and m != RUN and learned.episodes[m, c] < _EPISODES:
+                counted = MISSING if m == GAP else m
                 for back in range(verdict.window[m, c]):
-                    recent.held[(slot - back) % slots, m, c] = 1
+                    recent.held[(slot - back) % slots, counted, c] = 1
         recent.code[slot, c] = block.code[c]
         if verdict.p[NEW, c] != verdict.p[NEW, c] and kinds[c] == CATEGORICAL:
             # A new category is known when it has been looked at for W blocks: a first few must not hide the many.
@@ -272,6 +273,9 @@ def learn(
             if stood[m, c] >= adopt_blocks and not fixed:
                 _adopt(learned, recent, running, block, bounds, m, c)
                 stood[m, c] = 0
+                if m == MISSING:
+                    # What is normally missing may be so for as long as it has been: adopted with it.
+                    stood[GAP, c] = 0
     for m in range(at_once.shape[0]):
         for c in range(columns):
             if at_once[m] >= 0:

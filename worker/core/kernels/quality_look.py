@@ -186,8 +186,4 @@ def judge(
             verdict.p[m, c] = min(p * tests, 1.0) if wrong else np.nan
             verdict.window[m, c] = window
             affected += wrong
-        if verdict.p[GAP, c] >= 0.0 and verdict.p[MISSING, c] >= 0.0:
-            # That it is missing is said already.
-            verdict.p[MISSING, c] = np.nan
-            affected -= 1
     return affected

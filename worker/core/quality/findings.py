@@ -33,7 +33,7 @@ _OF_COLUMNS: Mapping[int, AlertKind] = {
     q.LOW: "quality.range",
     q.HIGH: "quality.range",
     q.RUN: "quality.constant",
-    q.GAP: "quality.schema",
+    q.GAP: "quality.missing",
 }
 _OF_EVENTS: Mapping[int, AlertKind] = {
     q.DUPLICATE: "quality.duplicate",
@@ -69,6 +69,16 @@ _USUAL_MIN = 0.02
 _CATEGORIES_TOLD = 5
 
 
+def measured_by(kind: AlertKind, columns: int) -> list[tuple[int, int]]:
+    """Return measure and column of the shares that a kind tells of; the events are behind so many columns."""
+    of_columns = [(measure, column) for measure in _shares(_OF_COLUMNS, kind) for column in range(columns)]
+    return of_columns + [(measure, columns) for measure in _shares(_OF_EVENTS, kind)]
+
+
+def _shares(kinds: Mapping[int, AlertKind], kind: AlertKind) -> list[int]:
+    return [measure for measure, each in kinds.items() if each == kind and measure < q.MEASURES]
+
+
 class Ended(NamedTuple):
     """A block that has ended: its number, rows, and the slot of its counts; example of the types that came instead."""
 
@@ -101,6 +111,8 @@ class Teller:
             kind = (_OF_EVENTS if of_events else _OF_COLUMNS)[measure]
             if measure == q.RUN:
                 finding = self._run(ended, column)
+            elif measure == q.GAP and not np.isnan(self._tables.verdict.p[q.MISSING, column]):
+                continue  # That it is missing is said already.
             elif measure in {q.LOW, q.HIGH} and not of_events:
                 finding = self._range(ended, measure, column)
                 if measure == q.HIGH and not np.isnan(self._tables.verdict.p[q.LOW, column]):
@@ -171,13 +183,13 @@ class Teller:
         return Finding(changed, self._severity(ended, counted, column))
 
     def _share_detail(self, ended: Ended, measure: int, column: int) -> str | None:
-        if measure == q.GAP:
-            return "vanished"
         if column == len(self._columns):
             latest = self._tables.block.maximum[column] / 1000.0
             return {q.HIGH: f"up to {latest:.0f} s behind", q.SET_BACK: "the clock was set back"}.get(measure)
         if measure == q.INVALID:
             return ended.examples.get(column)
+        if measure in {q.MISSING, q.GAP}:
+            return "vanished" if self._tables.recent.k[ended.slot, q.MISSING, column] == ended.rows else None
         return self._new_categories(column) if measure == q.NEW else None
 
     def _new_categories(self, column: int) -> str:

@@ -26,7 +26,7 @@ from worker.core.kernels.event_keys import event_keys
 from worker.core.kernels.quality_learning import learn
 from worker.core.kernels.quality_look import judge
 from worker.core.options import EngineOptions
-from worker.core.quality.findings import KINDS, Ended, Teller, sentence, wrong_type
+from worker.core.quality.findings import KINDS, Ended, Teller, measured_by, sentence, wrong_type
 from worker.core.quality.latest_ids import LatestIds
 from worker.core.quality.tables import RECENT_BLOCKS, Tables
 from worker.core.quality.unknown_names import StoredNames, UnknownNames
@@ -178,12 +178,20 @@ class QualityWatch:
         return told
 
     def _tell(self, found: dict[AlertKind, list[Finding]], moment: Moment) -> list[Told]:
-        return [
-            each
-            for kind, standing in self._standings.items()
-            if kind in found or standing.open is not None
-            for each in standing.look(found.get(kind, ()), moment)
-        ]
+        told: list[Told] = []
+        for kind, standing in self._standings.items():
+            if kind in found or standing.open is not None:
+                told += standing.look(found.get(kind, ()), moment)
+                if standing.open is None:
+                    self._let_go(kind)
+        return told
+
+    def _let_go(self, kind: AlertKind) -> None:
+        """Take what is over out of the long window: with it, the next rise by chance would be told as a fault."""
+        recent, columns = self._tables.recent, len(self._columns)
+        for measure, column in measured_by(kind, columns):
+            held = recent.held[:, measure, column] > 0
+            recent.k[held, measure, column] = recent.n[held, measure, column] = 0
 
     def _learn(self, slot: int, *, is_reference: bool) -> None:
         """Learn the block that was looked at, and begin the next one."""
