@@ -1,20 +1,29 @@
 """The commands `modelvigil feedback ...`: for people who are woken by alerts, and want fewer of the wrong ones."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from worker.cli_options import CONNECTED, ExitCode, Failure, exit_codes, explained, load, with_settings
+from worker.cli_options import CONNECTED, Command, ExitCode, Failure, exit_codes, explained, load, with_settings
 
 if TYPE_CHECKING:
+    from worker.core.events import FeedbackEvent
     from worker.feedback_admin.session import Session
 
 
-with_reason = click.option("--reason", default="", metavar="TEXT", help="Why, for those who read it later.")
-with_author = click.option("--author", metavar="NAME", help="Who says so.  [default: you, as user@host]")
-with_incident = click.argument("incident_id", metavar="INCIDENT_ID")
+def _author(_context: click.Context, _option: click.Parameter, name: str | None) -> str:
+    from worker.feedback_admin.sending import this_author  # noqa: PLC0415 - Rule 2 of cli
+
+    return name or this_author()
+
+
+with_reason = partial(click.option, "--reason", metavar="TEXT", help="Why, for those who read it later.")
+with_author = click.option(
+    "--author", callback=_author, metavar="NAME", help="Who says so.  [default: you, as user@host]"
+)
 
 
 @contextmanager
@@ -45,8 +54,25 @@ def feedback(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-@feedback.command(epilog=exit_codes(*CONNECTED))
-@with_settings
+def _command(name: str | None = None, text: str | None = None) -> Callable[[Command], click.Command]:
+    """Make a function a command of the group that needs Kafka; without name and text, these are the function's."""
+
+    def add(function: Command) -> click.Command:
+        return feedback.command(name, help=text, epilog=exit_codes(*CONNECTED))(with_settings(function))
+
+    return add
+
+
+def _send(session: "Session", event: "FeedbackEvent", what: str) -> None:
+    """Send an event, and say how to undo it."""
+    from worker.feedback_admin.sending import send  # noqa: PLC0415 - Rule 2 of cli
+    from worker.feedback_admin.table import sent_lines  # noqa: PLC0415 - Rule 2 of cli
+
+    send(session, event)
+    click.echo("\n".join(sent_lines(event.feedback_id, what)))
+
+
+@_command()
 @click.option("--model", default="*", metavar="PATTERN", help="Of which models: 'fraud-*'.  [default: all]")
 @click.option("--kind", default="*", metavar="PATTERN", help="Which kinds: 'quality.*'.  [default: all]")
 @click.option("--segment", metavar="PATTERN", help="Only alerts about this segment: 'region=eu-*'.")
@@ -54,7 +80,7 @@ def feedback(context: click.Context) -> None:
 @click.option("--for", "length", metavar="DURATION", help="How long: 90s, 30m, 2h, 1h30m, 7d.")
 @click.option("--until", "end", metavar="TIME", help="Or when it ends.")
 @click.option("--from", "begin", metavar="TIME", help="When it begins.  [default: at once]")
-@click.option("--reason", required=True, metavar="TEXT", help="Why, for those who read it later.")
+@with_reason(required=True)
 @with_author
 def silence(  # noqa: PLR0913 - one for each option
     *,
@@ -66,13 +92,13 @@ def silence(  # noqa: PLR0913 - one for each option
     end: str | None,
     begin: str | None,
     reason: str,
-    author: str | None,
+    author: str,
     **options: Any,  # noqa: ANN401 - passed on as they are
 ) -> int:
     """Let no incident of a scope open for a while.
 
     What would have opened is counted and listed on the topic `maintenance`; what is still wrong when the silence ends
-    opens then. Incidents that are open already go on, without updates. The time is that of the events.
+    opens then. Incidents that are open already go on, without updates until then. The time is that of the events.
 
     TIME: 2026-11-26T22:00:00Z, milliseconds since 1970, or a duration from now like 2h or -30m.
 
@@ -95,80 +121,86 @@ def silence(  # noqa: PLR0913 - one for each option
         raise click.UsageError("The silence would be over already.")
     with _session(options, "feedback") as session:
         from worker.core.events import Scope  # noqa: PLC0415 - Rule 2 of cli
-        from worker.feedback_admin.sending import send, this_author  # noqa: PLC0415 - Rule 2 of cli
         from worker.feedback_admin.sending import silence as event_of  # noqa: PLC0415 - Rule 2 of cli
-        from worker.feedback_admin.table import about, sent_lines  # noqa: PLC0415 - Rule 2 of cli
+        from worker.feedback_admin.table import about  # noqa: PLC0415 - Rule 2 of cli
         from worker.times import shown  # noqa: PLC0415 - Rule 2 of cli
 
         scope = Scope(model=model, kind=kind, segment=segment, feature=feature)
-        event = event_of(scope, begins, ends, author or this_author(), reason)
-        send(session, event)
         since = "at once" if begins is None else f"from {shown(begins)}"
-        click.echo("\n".join(sent_lines(event.feedback_id, f"{about(scope)}, {since} until {shown(ends)}")))
+        event = event_of(scope, begins, ends, author, reason)
+        _send(session, event, f"{about(scope)}, {since} until {shown(ends)}")
     return ExitCode.DONE
 
 
-@feedback.command("true-positive", epilog=exit_codes(*CONNECTED))
-@with_settings
-@with_incident
-@with_reason
-@with_author
-def true_positive(incident_id: str, reason: str, author: str | None, **options: Any) -> int:  # noqa: ANN401 - passed on
-    """Say that an incident was worth telling.
+class _Verdict(NamedTuple):
+    """What can be said of an incident, as the help of its command tells it."""
 
-    Takes back what one false positive has asked of its kind and model; never is less asked than what is configured.
-    INCIDENT_ID is the `incident_id` of an alert, or its first digits.
+    name: str
+    meaning: str
+    effect: str
+    example: str
+    """A reason."""
 
-    \b
-    Example:
-      modelvigil feedback true-positive 3f9a1c --reason "upstream sent cents"
-    """
-    return _say("true_positive", incident_id, reason, author, options)
-
-
-@feedback.command("false-positive", epilog=exit_codes(*CONNECTED))
-@with_settings
-@with_incident
-@with_reason
-@with_author
-def false_positive(incident_id: str, reason: str, author: str | None, **options: Any) -> int:  # noqa: ANN401 - passed on
-    """Say that an incident was not worth telling.
-
-    To open for this model, its kind must from now on be twice as far beyond its threshold; after several of these 16
-    times at most. An open incident that is not that far ends. INCIDENT_ID is the `incident_id` of an alert, or its
-    first digits.
-
-    \b
-    Example:
-      modelvigil feedback false-positive 3f9a1c --reason "month end, as always"
-    """
-    return _say("false_positive", incident_id, reason, author, options)
+    @property
+    def text(self) -> str:
+        """The help of the command."""
+        example = f'modelvigil feedback {self.name} 3f9a1c --reason "{self.example}"'
+        which = "INCIDENT_ID is the `incident_id` of an alert, or its first digits."
+        return f"{self.meaning}\n\n{self.effect} {which}\n\n\b\nExample:\n  {example}"
 
 
-@feedback.command("ignore-like-this", epilog=exit_codes(*CONNECTED))
-@with_settings
-@with_incident
-@with_reason
-@with_author
-def ignore_like_this(incident_id: str, reason: str, author: str | None, **options: Any) -> int:  # noqa: ANN401 - passed on
-    """Let incidents like this one open no more.
+_VERDICTS = (
+    _Verdict(
+        "true-positive",
+        "Say that an incident was worth telling.",
+        "Takes back what one false positive has asked of its kind and model; never is less asked than what is "
+        "configured.",
+        "upstream sent cents",
+    ),
+    _Verdict(
+        "false-positive",
+        "Say that an incident was not worth telling.",
+        "To open for this model, its kind must from now on be twice as far beyond its threshold; after several of "
+        "these 16 times at most. An open incident that is not that far ends.",
+        "month end, as always",
+    ),
+    _Verdict(
+        "ignore-like-this",
+        "Let incidents like this one open no more.",
+        "Like it are those of the same kind, segment, leading feature and direction that are at most twice as strong. "
+        "The incident itself goes on.",
+        "the feature is not used any more",
+    ),
+)
 
-    Like it are those of the same kind, segment, leading feature and direction that are at most twice as strong. The
-    incident itself goes on. INCIDENT_ID is the `incident_id` of an alert, or its first digits.
 
-    \b
-    Example:
-      modelvigil feedback ignore-like-this 3f9a1c --reason "the feature is not used any more"
-    """
-    return _say("ignore_like_this", incident_id, reason, author, options)
+def _add(verdict: _Verdict) -> None:
+    """Add the command that says something of an incident."""
+
+    @_command(verdict.name, verdict.text)
+    @click.argument("incident_id", metavar="INCIDENT_ID")
+    @with_reason(default="")
+    @with_author
+    def say(incident_id: str, reason: str, author: str, **options: Any) -> int:  # noqa: ANN401 - passed on as they are
+        with _session(options, "feedback", "alerts") as session:
+            from worker.feedback_admin.lookup import find_incident  # noqa: PLC0415 - Rule 2 of cli
+            from worker.feedback_admin.sending import verdict as event_of  # noqa: PLC0415 - Rule 2 of cli
+
+            incident = find_incident(session, incident_id)
+            event = event_of(verdict.name.replace("-", "_"), incident, author, reason)
+            _send(session, event, f"{verdict.name.replace('-', ' ')}, of incident {incident}")
+        return ExitCode.DONE
 
 
-@feedback.command(epilog=exit_codes(*CONNECTED))
-@with_settings
+for _verdict in _VERDICTS:
+    _add(_verdict)
+
+
+@_command()
 @click.argument("feedback_id", metavar="FEEDBACK_ID")
-@with_reason
+@with_reason(default="")
 @with_author
-def undo(feedback_id: str, reason: str, author: str | None, **options: Any) -> int:  # noqa: ANN401 - passed on as they are
+def undo(feedback_id: str, reason: str, author: str, **options: Any) -> int:  # noqa: ANN401 - passed on as they are
     """Undo an earlier feedback event.
 
     FEEDBACK_ID is what the command printed that sent it, or the first digits of that; `feedback list` has it, too.
@@ -179,11 +211,11 @@ def undo(feedback_id: str, reason: str, author: str | None, **options: Any) -> i
     """
     with _session(options, "feedback") as session:
         from worker.feedback_admin.ledger import sent  # noqa: PLC0415 - Rule 2 of cli
-        from worker.feedback_admin.sending import send, this_author  # noqa: PLC0415 - Rule 2 of cli
+        from worker.feedback_admin.sending import send  # noqa: PLC0415 - Rule 2 of cli
         from worker.feedback_admin.sending import undo as event_of  # noqa: PLC0415 - Rule 2 of cli
 
         before, is_complete = sent(session.records("feedback")), session.begin("feedback") == 0
-        event = event_of(before, feedback_id, author or this_author(), reason, is_complete=is_complete)
+        event = event_of(before, feedback_id, author, reason, is_complete=is_complete)
         send(session, event)
         if event.undoes not in before:
             click.echo(f"the topic does not hold {event.undoes} any more: it was taken as you wrote it", err=True)
@@ -191,8 +223,7 @@ def undo(feedback_id: str, reason: str, author: str | None, **options: Any) -> i
     return ExitCode.DONE
 
 
-@feedback.command("list", epilog=exit_codes(*CONNECTED))
-@with_settings
+@_command("list")
 @click.option("--all", "everything", is_flag=True, help="Also what has ended, was undone, or was refused.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
 def list_feedback(everything: bool, as_json: bool, **options: Any) -> int:  # noqa: ANN401, FBT001 - given by click, by name
@@ -229,19 +260,4 @@ def list_feedback(everything: bool, as_json: bool, **options: Any) -> int:  # no
                 click.echo("no feedback" if everything else "no feedback is in force")
         if session.begin("feedback") > 0:
             click.echo("retention has removed older feedback, which may still be in force", err=True)
-    return ExitCode.DONE
-
-
-def _say(kind: str, incident_id: str, reason: str, author: str | None, options: dict[str, Any]) -> int:
-    """Say something of an incident."""
-    with _session(options, "feedback", "alerts") as session:
-        from worker.feedback_admin.lookup import find_incident  # noqa: PLC0415 - Rule 2 of cli
-        from worker.feedback_admin.sending import send, this_author, verdict  # noqa: PLC0415 - Rule 2 of cli
-        from worker.feedback_admin.table import sent_lines  # noqa: PLC0415 - Rule 2 of cli
-
-        incident = find_incident(session, incident_id)
-        event = verdict(kind, incident, author or this_author(), reason)
-        send(session, event)
-        said = f"{kind.replace('_', ' ')}, of incident {incident}"
-        click.echo("\n".join(sent_lines(event.feedback_id, said)))
     return ExitCode.DONE

@@ -7,6 +7,7 @@ import pytest
 
 from tests.raised import MODEL, START_MS, options, raised
 from worker.core.alerts.effects import DEMAND_MAX
+from worker.core.alerts.silences import KNOWN_FACTOR
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.events import AlertEvent, InputTopic, Output, OutputTopic, RawBatch
 from worker.core.options import EngineOptions
@@ -194,15 +195,46 @@ def test_there_are_not_more_effects_than_asked_for() -> None:
     assert office.says("false_positive")[0]["kind"] == "feedback_applied"
 
 
-def test_undoing_what_never_was_is_refused_once() -> None:
-    """What has been taken back already, or was refused, is no news."""
+def test_undoing_what_never_was_is_refused() -> None:
+    """What was refused itself is no news: another shard may have taken it."""
     office = Office()
     (note,) = office.says("undo", undoes="nothing")
     assert (note["kind"], note["reason"]) == ("feedback_refused", "unknown_feedback")
+    office.says("false_positive", feedback_id="f", incident_id="nobody")
+    assert office.says("undo", undoes="f") == []
+
+
+def test_undoing_what_is_undone_already_is_refused() -> None:
+    """With a reason of its own, the name of who sent it, and the model, if it was about one; each time."""
+    office = Office()
     office.opens(strength=8.0)
     office.says("false_positive", feedback_id="f")
-    assert office.says("undo", undoes="f")[0]["kind"] == "feedback_undone"
-    assert office.says("undo", undoes="f") == []
+    office.says("silence", feedback_id="s")
+    for undoes, model_id in (("f", MODEL), ("s", None)):
+        assert office.says("undo", undoes=undoes)[0]["kind"] == "feedback_undone"
+        for author in ("bob", "eve"):
+            (note,) = office.says("undo", undoes=undoes, author=author)
+            assert (note["kind"], note["reason"], note["author"]) == ("feedback_refused", "already_undone", author)
+            assert (note["feedback_id"], note["model_id"]) == (f"f{office._said}", model_id)
+
+
+def test_what_was_undone_long_ago_is_unknown() -> None:
+    """Ids of feedback are kept up to a bound."""
+    office = Office(of=options(feedback_max=1))
+    office.says("silence", feedback_id="s")
+    reasons = [office.says("undo", undoes="s")[0]["reason"] for _ in range(KNOWN_FACTOR + 1)]
+    assert reasons == ["silence", *["already_undone"] * (KNOWN_FACTOR - 2), "unknown_feedback", "unknown_feedback"]
+
+
+def test_the_shard_that_undid_it_tells_that_it_is_undone() -> None:
+    """Of a silence the first one alone; of an incident, the one that told it."""
+    first, second = Office(0), Office(1)
+    incident_id = second.opens(strength=8.0)
+    for office in (first, second):
+        office.says("silence", feedback_id="s")
+        office.says("false_positive", feedback_id="f", shard=1, incident_id=incident_id)
+        told = [office.says("undo", undoes=undoes) for undoes in ("s", "s", "f", "f")]
+        assert [len(notes) for notes in told] == ([1, 1, 0, 0] if office is first else [0, 0, 1, 1])
 
 
 def test_a_silence_has_an_author_and_can_be_taken_back() -> None:
@@ -214,6 +246,16 @@ def test_a_silence_has_an_author_and_can_be_taken_back() -> None:
     (note,) = office.says("undo", undoes="f1", author="bob")
     assert (note["kind"], note["author"], note["feedback_id"]) == ("feedback_undone", "bob", "f1")
     assert office.steps == ["opened age"]
+
+
+def test_news_of_an_open_incident_is_told_when_its_silence_is_taken_back() -> None:
+    """Though nothing waits to open."""
+    office = Office()
+    office.opens()
+    office.says("silence")
+    assert office.event(raised(status="updated", severity="critical")) == []
+    office.says("undo", undoes="f1")
+    assert office.steps == ["updated age"]
 
 
 def test_only_the_first_shard_tells_what_concerns_all() -> None:

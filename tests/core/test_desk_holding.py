@@ -52,6 +52,43 @@ def test_a_silenced_incident_tells_only_that_it_is_over() -> None:
     assert bench.event(200, over()) == ["resolved age"]
 
 
+def test_what_a_silence_has_kept_from_being_told_is_told_when_it_ends() -> None:
+    """Of an open incident whose severity rose: once, by events or by the clock of ticks."""
+    for ends_by_clock in (False, True):
+        bench = Bench(options())
+        bench.event(0, raised())
+        bench.silence(0, 60_000)
+        assert bench.event(100, raised(status="updated", severity="critical")) == []
+        assert bench.event(59_999) == []
+        assert not bench.desk.wants_tick(START_MS + 59_999)
+        assert (bench.tick(60_000) if ends_by_clock else bench.event(60_000)) == ["updated age"]
+        assert bench.last.severity == "critical"
+        assert bench.event(70_000) == []
+
+
+def test_what_is_no_news_when_a_silence_ends_is_not_told() -> None:
+    """The severity rose and fell again under it."""
+    bench = Bench(options())
+    bench.event(0, raised())
+    bench.silence(0, 60_000)
+    bench.event(100, raised(status="updated", severity="critical"))
+    bench.event(200, raised(status="updated", severity="warning"))
+    assert bench.event(60_000) == []
+
+
+def test_a_rise_in_severity_is_told_when_the_last_reason_is_gone() -> None:
+    """A silence ends within a maintenance window, and the window within the time of a new version."""
+    begin = datetime.fromtimestamp(START_MS / 1000 + 1, tz=UTC)
+    window = WindowOptions(name="backup", begin=begin, end=begin + timedelta(seconds=1))
+    bench = Bench(options(windows=(window,), rebaseline_events=10))
+    bench.event(0, raised())
+    bench.silence(0, 1_500)
+    bench.desk.rebaseline(1)
+    assert bench.event(100, raised(status="updated", severity="critical")) == []
+    assert bench.batch([1_500, 2_000, *range(3_000, 3_007)]) == []
+    assert bench.event(3_007) == ["updated age"]
+
+
 def test_a_silence_is_not_for_others() -> None:
     """Neither other kinds nor other features."""
     bench = Bench(options())
@@ -233,6 +270,17 @@ def test_only_so_many_fingerprints_are_followed() -> None:
     bench.event(3, over("f3"))
     assert bench.event(4, raised("more", status="updated")) == ["opened more"]
     assert len(bench.desk.state().lives) == 10
+
+
+def test_a_situation_counts_all_that_is_open() -> None:
+    """As many as may be followed, and their cause is over already."""
+    bench = Bench(options(incidents_max=10, situation_gap_ms=60_000))
+    bench.event(0, raised("cause"))
+    bench.event(1, over("cause"))
+    bench.event(2, *(raised(f"f{number}", kind="drift.input") for number in range(10)))
+    told = bench.last.situation
+    assert told is not None
+    assert (told.incidents, told.open_incidents) == (11, bench.desk.open_incidents) == (11, 10)
 
 
 def test_nothing_is_kept_of_what_is_long_over() -> None:

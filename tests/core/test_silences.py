@@ -94,20 +94,59 @@ def test_what_is_known_of_feedback_is_bounded() -> None:
     assert of.state().known == [f"f{number}" for number in range(50 - KNOWN_FACTOR * 2, 50)]
 
 
+def test_what_has_been_undone_is_known() -> None:
+    """A silence, and what was about an incident of a model; of nothing else."""
+    of = book(asked("silence"))
+    for name in ("silence", "false alarm", "in force"):
+        of.is_new(asked(name))
+    assert of.undone("silence") is None
+    of.remove("silence")
+    of.note_undone("false alarm", "fraud")
+    of.note_undone("forgotten", "fraud")
+    found = [of.undone(name) for name in ("silence", "false alarm", "in force", "forgotten", "never was")]
+    assert found == ["", "fraud", None, None, None]
+
+
+def test_what_has_been_undone_is_forgotten_with_the_rest() -> None:
+    """When its id is one of the oldest; sent again then, it is new, and not undone."""
+    of = book(silences_max=1)
+    of.is_new(asked("old"))
+    of.note_undone("old", "fraud")
+    for number in range(KNOWN_FACTOR):
+        assert of.undone("old") == "fraud"
+        of.is_new(asked(f"f{number}"))
+    assert (of.undone("old"), of.state().undone) == (None, {})
+    assert of.is_new(asked("old"))
+    assert of.undone("old") is None
+
+
 def test_silences_survive_a_restart() -> None:
-    """With what is known of feedback."""
-    of, other = book(asked("a", begin_ms=None, kind="drift.*"), asked("b")), book()
-    of.is_new(asked("a"))
+    """With what is known of feedback, and what has been undone."""
+    of, other = book(asked("a", begin_ms=None, kind="drift.*"), asked("b"), asked("c")), book()
+    for name in ("a", "c", "f"):
+        of.is_new(asked(name))
+    of.remove("c")
+    of.note_undone("f", "fraud")
     stored = msgspec.msgpack.encode(of.state())
     other.restore(msgspec.msgpack.decode(stored, type=StoredSilences))
     assert other.state() == of.state()
     assert not other.is_new(asked("a"))
+    assert [other.undone(name) for name in "acf"] == [None, "", "fraud"]
 
 
-def test_what_is_there_twice_is_refused() -> None:
-    """It cannot have been written so."""
+def test_silences_of_a_worker_that_noted_nothing_undone_are_taken_over() -> None:
+    """As if nothing had been."""
+    of = book()
+    of.restore(msgspec.convert({"silences": [], "known": ["a"]}, StoredSilences))
+    assert (of.is_known("a"), of.undone("a")) == (True, None)
+
+
+def test_silences_that_cannot_be_are_refused() -> None:
+    """What is there twice, or was undone and never taken, cannot have been written so."""
     silence = Silence("a", "ann", "upgrade", Scope(), 0, 1)
     with pytest.raises(ValueError, match="there is one twice"):
         book().restore(StoredSilences([silence, silence], []))
     with pytest.raises(ValueError, match="an id is there twice"):
         book().restore(StoredSilences([], ["a", "a"]))
+    with pytest.raises(ValueError, match="undone that is not known"):
+        book().restore(StoredSilences([], ["a"], {"b": "fraud"}))

@@ -156,10 +156,14 @@ def test_a_situation_that_cannot_be_is_refused(stored: StoredSituation) -> None:
         Scene().of.restore(stored)
 
 
-def test_the_cause_is_kept_though_all_others_are_open() -> None:
-    """More than are kept: one of the others goes."""
+def test_all_that_is_open_is_kept_and_counted() -> None:
+    """Beside a cause that is over, and though these are more than are kept otherwise; it lasts until all are over."""
     scene = Scene(members_max=2)
-    for minute, name in enumerate(["cause", "b", "c"]):
-        scene.opens(name, "drift.input", 2 * minute * MINUTE_MS)
-    assert scene.cause == "cause"
-    assert len(scene.of.state().members) == 2
+    first = scene.opens("cause", "quality.missing", 0)
+    scene.of.resolved("cause", MINUTE_MS)
+    for name in ("b", "c", "d"):
+        scene.opens(name, "drift.input", 2 * MINUTE_MS)
+    assert (scene.of.now().open_incidents, scene.cause) == (3, "cause")
+    assert [scene.of.resolved(name, 3 * MINUTE_MS).open_incidents for name in "dc"] == [2, 1]
+    assert scene.opens("late", "drift.input", 30 * MINUTE_MS) == first
+    assert [each.incident_id for each in scene.of.state().members] == ["cause", "b", "late"]

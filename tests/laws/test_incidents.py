@@ -178,12 +178,11 @@ def what_is_calm_is_over(twin: Twin, subject: Subject, step: Step) -> None:
 
 
 def a_rise_in_severity_is_told_at_once(twin: Twin, subject: Subject, step: Step) -> None:
-    """Unless another one was just told, or it is suppressed."""
+    """Unless another one was just told, or it is suppressed: then when that is over."""
     record, shown = subject.record, subject.shown
-    is_now = any(each.fingerprint == record.fingerprint for each in step.raises)
-    if shown is None or not is_now or not twin.stays(subject) or twin.suppressing(record):
+    if shown is None or not twin.stays(subject) or twin.suppressing(record):
         return
-    if twin.clock_ms - subject.rise_ms >= twin.rules(record).update_ms:
+    if twin.clock_ms - subject.rise_ms >= twin.rules(record).update_ms and twin.clock_ms >= twin.latest_tick_ms:
         assert RANK[shown.severity] >= RANK[record.severity]
 
 

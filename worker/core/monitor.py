@@ -34,14 +34,14 @@ from worker.core.events import (
     UndoFeedback,
 )
 from worker.core.judging import Judge, StoredJudge
-from worker.core.kernels.arrays import I64, Bool
+from worker.core.kernels.arrays import I64
 from worker.core.kernels.event_time import BEHIND, BEHIND_EVENTS, NO_PANE, OLDEST, WATERMARK, assign_panes
 from worker.core.options import EngineOptions
 from worker.core.pane_records import PaneOwner, pane_records
 from worker.core.performance import storing
 from worker.core.performance.monitoring import Arrived, PerformanceMonitor
 from worker.core.performance.telling import PerformanceOwner
-from worker.core.seen import Seen
+from worker.core.seen import EventRows
 from worker.core.silence import SilenceWatch, StoredSilence
 from worker.core.state import COUNT_MAX, AnyArray, State, by_part, decoded, prefixed, refuse_if
 from worker.core.statistics.panes import PaneCounts, PaneSlots
@@ -101,43 +101,6 @@ class Home(NamedTuple):
     labels: str
 
 
-class _Rows(NamedTuple):
-    """A batch of this monitor's events as columns of equal length n, and what is known of each row."""
-
-    events: Sequence[PredictionEvent]
-    offsets: I64
-    times_ms: I64
-    panes: I64
-    watermarks_ms: I64
-    late: Bool
-
-
-def _seen(rows: _Rows, matrix: Matrix, part: slice, first: int, sequence: int) -> Seen:
-    """Return a part of a batch; row `first` of the batch is row 0 of the matrix."""
-    begin, end = part.start - first, part.stop - first
-    invalid = matrix.invalid
-    if len(invalid):
-        invalid = invalid[(invalid[:, 0] >= begin) & (invalid[:, 0] < end)] - np.array([begin, 0])
-    return Seen(
-        first_sequence=sequence,
-        events=rows.events[part],
-        offsets=rows.offsets[part],
-        times_ms=rows.times_ms[part],
-        watermarks_ms=rows.watermarks_ms[part],
-        cells=matrix.cells[begin:end],
-        invalid=invalid,
-        unknown=None if matrix.unknown is None else matrix.unknown[begin:end],
-    )
-
-
-def _as_of_versions(told: list[Told], seen: Seen) -> list[Told]:
-    """Give what is told the version of the model that the event at its offset has."""
-    if not told:
-        return told
-    versions = [event.model_version for event in seen.events]
-    return [each.of_version(versions[int(np.searchsorted(seen.offsets, each.offset))]) for each in told]
-
-
 class Monitor:
     """Watches one model. `process` takes its events in stream order and returns the outputs they cause."""
 
@@ -172,10 +135,7 @@ class Monitor:
 
     def process(self, events: Sequence[PredictionEvent], offsets: I64, times_ms: I64) -> list[Output]:
         """Process events (n) in stream order; offsets and times (ms) are n long."""
-        count = len(events)
-        rows = _Rows(
-            events, offsets, times_ms, np.empty(count, np.int64), np.empty(count, np.int64), np.zeros(count, np.bool)
-        )
+        rows, count = EventRows.of(events, offsets, times_ms), len(events)
         start, first = 0, self._seen
         while start < count:
             taken = self._versions.until_takeover(events[start:])
@@ -192,7 +152,7 @@ class Monitor:
         self._told += [each.of_version(events[0].model_version) for each in over]
         return self._take_output(Rows(offsets, rows.watermarks_ms, first) if count else None)
 
-    def _process_version(self, rows: _Rows, start: int, count: int) -> None:
+    def _process_version(self, rows: EventRows, start: int, count: int) -> None:
         """Process rows [start, count), before which and within which no other version of the model takes over."""
         while start < count:
             stop = count
@@ -204,7 +164,7 @@ class Monitor:
             self._process_matrix(rows, self._columns.matrix(rows.events[start:stop]), start, stop)
             start = stop
 
-    def _process_matrix(self, rows: _Rows, matrix: Matrix, start: int, stop: int) -> None:
+    def _process_matrix(self, rows: EventRows, matrix: Matrix, start: int, stop: int) -> None:
         """Work off rows [start, stop) of a batch, whose cells are in `matrix`, segment by segment."""
         options = self._options
         begin = start
@@ -227,11 +187,11 @@ class Monitor:
             self._process_segment(rows, matrix, begin, end, start)
             begin = end
 
-    def _process_segment(self, rows: _Rows, matrix: Matrix, begin: int, end: int, first: int) -> None:
+    def _process_segment(self, rows: EventRows, matrix: Matrix, begin: int, end: int, first: int) -> None:
         """Process rows [begin, end) between which nothing is due; row `first` of the batch is row 0 of the matrix."""
         part = slice(begin, end)
         slot = (rows.panes[part] & 1).astype(np.int8)
-        seen = _seen(rows, matrix, part, first, self._seen)
+        seen = rows.seen(part, matrix, first, self._seen)
         self._counts.add(rows.panes[part], rows.offsets[part], rows.late[part], seen.unknown)
         self._slots.add(seen.cells, slot, self._columns.is_numeric)
         if len(seen.invalid):
@@ -244,11 +204,11 @@ class Monitor:
             told += self._watching.process(seen, judged.raw, judged.anew)
         elif self._columns.frozen:
             self._watching.begin()
-        self._told += _as_of_versions(told, seen)
+        self._told += [each.of_version(seen.version_at(each.offset)) for each in told]
         self._seen += end - begin
         self._owner.model_version = self._model_version
         self._accept_drift(int(rows.offsets[end - 1]))
-        arrived = Arrived(rows.events[part], rows.offsets[part], rows.times_ms[part], rows.watermarks_ms[part])
+        arrived = Arrived(seen.events, seen.offsets, seen.times_ms, seen.watermarks_ms)
         self._told += self._performance.predicted(arrived)
 
     def _accept_drift(self, offset: int) -> None:
@@ -344,7 +304,7 @@ class Monitor:
 
     @property
     def holds_back(self) -> bool:
-        """Whether something is held back that could open."""
+        """Whether something is raised: its opening or, when it is open, its news may be held back."""
         return self._desk.holds_back
 
     def _close_oldest(self, offset: int) -> None:

@@ -169,7 +169,17 @@ class Shard:
             return out + [each for model_id in held for each in self._to_change(model_id).reconsider(offset)]
         whose = next((name for name, monitor in self._monitors.items() if monitor.has_effect(event.undoes)), None)
         if whose is not None:
+            self._silences.note_undone(event.undoes, whose)
             return self._to_change(whose).undo(event, offset)
+        return self._undo_in_vain(event, offset)
+
+    def _undo_in_vain(self, event: UndoFeedback, offset: int) -> list[Output]:
+        """Tell why there is nothing to undo. What is known, and was not undone here, may be for another shard."""
+        model_id = self._silences.undone(event.undoes)
+        if model_id is not None:
+            why = "already_undone: it has been undone before"
+            told = audits.refused(event, why, self._partition, offset, model_id or None)
+            return [self._output(told)] if model_id else self._tell_for_all(told)
         if self._silences.is_known(event.undoes):
             return []
         why = "unknown_feedback: there was none of that id, or too long ago"

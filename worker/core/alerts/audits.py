@@ -9,10 +9,10 @@ from worker.core.identity import derived_id
 from worker.core.telling import Told
 
 
-def refused(event: FeedbackEvent, why: str, shard: int, offset: int) -> Told:
-    """Return the note that feedback has no effect."""
+def refused(event: FeedbackEvent, why: str, shard: int, offset: int, model_id: str | None = None) -> Told:
+    """Return the note that feedback has no effect; `model_id`: whose feedback it was to undo, if that is known."""
     about = event if isinstance(event, IncidentFeedback) else None
-    model_id = None if about is None else about.model_id
+    model_id = model_id if about is None else about.model_id
     record = AuditEvent(
         audit_id=derived_id("feedback_refused", event.feedback_id, shard, offset),
         kind="feedback_refused",

@@ -103,9 +103,13 @@ class Decider:
             return
         life.calm_ms = NEVER
         now, later_ms = worth_telling(life, rules, clock_ms)
-        if now and self._suppression.holds(life.record, max(clock_ms, at.now_ms), at.sequence) is None:
-            yield from self._update(life, told, at)
-        elif later_ms > clock_ms:
+        if now:
+            held = self._suppression.holds(life.record, max(clock_ms, at.now_ms), at.sequence)
+            if held is None:
+                yield from self._update(life, told, at)
+                return
+            later_ms = held.until_ms
+        if later_ms > clock_ms:
             life.due_ms = later_ms
 
     def _update(self, life: Life, told: ToldIncident, at: At) -> Iterator[Told]:

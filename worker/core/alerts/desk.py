@@ -120,7 +120,7 @@ class AlertDesk:
             at = At(self._now_ms, int(rows.offsets[row]), self._sequence)
             ended = self._rebaseline.end_from(self._sequence - 1) == self._sequence
             for life in list(self._lives.values()):
-                if NEVER < life.due_ms <= self._now_ms or (ended and "version_change" in life.held_for):
+                if NEVER < life.due_ms <= self._now_ms or (ended and _may_wait_for_version(life)):
                     yield from self._decide(life, at, at.now_ms)
             if ended:
                 self._rebaseline.forget_before(self._sequence)
@@ -133,7 +133,7 @@ class AlertDesk:
             part = rows.watermarks_ms[row : last_row + 1]
             found = row + int(np.searchsorted(part, due_ms))
         ends = self._rebaseline.end_from(rows.first_sequence + row - 1)
-        if ends is not None and any("version_change" in life.held_for for life in self._lives.values()):
+        if ends is not None and any(map(_may_wait_for_version, self._lives.values())):
             found = min(found, ends - rows.first_sequence)
         return found if found <= last_row else None
 
@@ -198,8 +198,8 @@ class AlertDesk:
 
     @property
     def holds_back(self) -> bool:
-        """Whether something is raised and not open."""
-        return any(life.raised and life.open is None for life in self._lives.values())
+        """Whether something is raised: its opening or, when it is open, its news may be held back."""
+        return any(life.raised for life in self._lives.values())
 
     # One life.
 
@@ -313,3 +313,8 @@ class AlertDesk:
         self._decider.budget.restore(stored.budget)
         self._decider.situations.restore(stored.situation)
         self._decider.effects.restore(stored.effects)
+
+
+def _may_wait_for_version(life: Life) -> bool:
+    """Tell whether the end of a new version's time could let an incident open, or let it tell its news."""
+    return life.raised and (life.open is not None or "version_change" in life.held_for)

@@ -33,15 +33,17 @@ class Silence(Struct, frozen=True, forbid_unknown_fields=True):
         return self.begin_ms <= now_ms < self.end_ms and fits(self.scope, record)
 
 
-class StoredSilences(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is stored."""
+class StoredSilences(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What is stored. Where nothing was undone, the bytes are those of workers that noted nothing undone."""
 
     silences: list[Silence]
     known: list[str]
+    undone: dict[str, str] = {}
+    """Of those that are known: id of what has been undone, and the model that it was about; none for a silence."""
 
 
 class SilenceBook:
-    """All silences of one shard, and the ids of all feedback that it has taken, the latest ones.
+    """All silences of one shard, and the ids of all feedback that it has taken, the latest ones, undone or not.
 
     Args:
         silences_max: bound on silences; a further one is refused unless another has ended.
@@ -50,7 +52,8 @@ class SilenceBook:
     def __init__(self, silences_max: int) -> None:
         self._silences_max = silences_max
         self._silences: dict[str, Silence] = {}
-        self._known: dict[str, None] = {}
+        self._known: dict[str, str | None] = {}
+        """By id: the model that it was about, if it has been undone; empty for a silence."""
 
     def is_new(self, event: FeedbackEvent) -> bool:
         """Note a feedback event; tell whether it has not been taken before."""
@@ -65,6 +68,15 @@ class SilenceBook:
         """Tell whether feedback of that id has been taken."""
         return feedback_id in self._known
 
+    def note_undone(self, feedback_id: str, model_id: str) -> None:
+        """Note that feedback about a model has been undone; `remove` does it for silences. Unknown ids are not kept."""
+        if feedback_id in self._known:
+            self._known[feedback_id] = model_id
+
+    def undone(self, feedback_id: str) -> str | None:
+        """Return the model that feedback was about, if it has been undone; empty for a silence. None: not so."""
+        return self._known.get(feedback_id)
+
     def add(self, event: SilenceFeedback, now_ms: int) -> Silence | None:
         """Take a silence; None if there are too many that have not ended by the time of its record (ms)."""
         if len(self._silences) >= self._silences_max:
@@ -78,8 +90,11 @@ class SilenceBook:
         return silence
 
     def remove(self, feedback_id: str) -> Silence | None:
-        """End a silence; None if there is none of that id."""
-        return self._silences.pop(feedback_id, None)
+        """Undo a silence; None if there is none of that id."""
+        silence = self._silences.pop(feedback_id, None)
+        if silence is not None:
+            self.note_undone(feedback_id, "")
+        return silence
 
     def holding(self, record: AlertEvent, now_ms: int) -> Silence | None:
         """Return the silence that an alert falls under, the one that ends last; None for none."""
@@ -88,7 +103,8 @@ class SilenceBook:
 
     def state(self) -> StoredSilences:
         """Return what is to be stored."""
-        return StoredSilences(list(self._silences.values()), list(self._known))
+        undone = {name: model_id for name, model_id in self._known.items() if model_id is not None}
+        return StoredSilences(list(self._silences.values()), list(self._known), undone)
 
     def restore(self, stored: StoredSilences) -> None:
         """Take over what `state` gave; ValueError for what cannot be."""
@@ -97,7 +113,8 @@ class SilenceBook:
             {
                 "there is one twice": len({each.feedback_id for each in stored.silences}) < len(stored.silences),
                 "an id is there twice": len(set(stored.known)) < len(stored.known),
+                "something has been undone that is not known": not stored.undone.keys() <= set(stored.known),
             },
         )
         self._silences = {each.feedback_id: each for each in stored.silences}
-        self._known = dict.fromkeys(stored.known)
+        self._known = {name: stored.undone.get(name) for name in stored.known}

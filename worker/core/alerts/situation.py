@@ -45,7 +45,7 @@ class Situations:
 
     Args:
         gap_ms: how far apart incidents may be.
-        members_max: members that are kept; the cause and what is open stay.
+        members_max: members that are kept; the cause and what is open stay beyond it. The desk bounds what is open.
     """
 
     def __init__(self, gap_ms: int, members_max: int) -> None:
@@ -65,11 +65,15 @@ class Situations:
             self._members, self._incidents = [], 0
         self._members.append(member)
         self._incidents += 1
-        if len(self._members) > self._members_max:
-            cause = self._cause()
-            gone = next((each for each in self._members if each is not cause and not each.is_open), None)
-            self._members.remove(gone or next(each for each in self._members if each is not cause))
+        self._forget()
         return self.now()
+
+    def _forget(self) -> None:
+        """Keep no more than asked for. One that is open must stay, or it would be missing in the count of these."""
+        cause = self._cause()
+        over = [each for each in self._members if not each.is_open and each is not cause]
+        for gone in over[: max(0, len(self._members) - self._members_max)]:
+            self._members.remove(gone)
 
     def resolved(self, incident_id: str, now_ms: int) -> Situation:
         """Take an incident that is over; return the situation as it is then."""

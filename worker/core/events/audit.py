@@ -25,7 +25,8 @@ class AuditEvent(Struct, frozen=True, kw_only=True):
     fingerprint: str | None = None
     severity: str | None = None
     reason: str
-    """`silence`, `window`, `version_change`, `ignored`, `budget`; for feedback its kind, or why it was refused."""
+    """`silence`, `window`, `version_change`, `ignored`, `budget`, `incidents_max`; for feedback its kind, or why it was
+    refused: `unknown_incident`, `unknown_feedback`, `already_undone`, `feedback_max`."""
     author: str | None = None
     """Who sent the feedback; null for windows of the configuration and for what the worker decides."""
     feedback_id: str | None = None
