@@ -19,6 +19,7 @@ from worker.cluster import BrokerUnreachableError, TopicsError
 from worker.core.codec import decode_feedback, encode
 from worker.core.events import AlertEvent, AuditEvent, FeedbackEvent, InputTopic, RawBatch, Scope, SilenceFeedback
 from worker.core.events.feedback import FalsePositiveFeedback, UndoFeedback
+from worker.edges.kafka import history
 from worker.feedback_admin import sending
 from worker.feedback_admin import session as sessions
 from worker.feedback_admin.ledger import Entry, audited, entries, sent, time_of
@@ -498,7 +499,8 @@ def test_topics_that_are_not_as_they_must_be_are_refused(
         def __init__(self, connection: object, names: Mapping[str, str]) -> None:
             assert names.keys() <= msgspec.structs.asdict(TopicSettings()).keys()
 
-        def partition_counts(self) -> dict[str, int]:
+        def partition_counts(self, needed: Collection[str]) -> dict[str, int]:
+            assert needed == ["feedback", "alerts"]
             return partitions
 
     monkeypatch.setattr(sessions, "TopicAdmin", Admin)
@@ -553,8 +555,8 @@ class Script:
     def position(self, places: list[TopicPartition]) -> list[TopicPartition]:
         return [TopicPartition(place.topic, place.partition, self.next) for place in places]
 
-    def close(self) -> None:
-        """Be closed."""
+    def warn(self, text: str) -> None:
+        """Be told what passes."""
 
     def produce(self, topic: str, value: bytes, *, key: bytes, partition: int, on_delivery: Any) -> None:  # noqa: ANN401 - as the real one
         self.produced.append((topic, value, partition))
@@ -571,7 +573,7 @@ NO_ANSWER = KafkaError(KafkaError._FAIL)
 def session_with(script: Script, monkeypatch: pytest.MonkeyPatch) -> Session:
     """Return a session whose clients are scripted."""
     monkeypatch.setattr(sessions, "connect", lambda _: script)
-    monkeypatch.setattr(sessions, "close_beside", lambda _: None)
+    monkeypatch.setattr(history, "close_beside", lambda _: None)
     return Session(Settings(), {"alerts": 1, "feedback": 1})
 
 
@@ -599,7 +601,7 @@ def test_an_empty_partition_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -
 def test_a_kafka_that_gives_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wait is bounded."""
     monkeypatch.setattr(sessions, "_SILENCE_S_MAX", 0.0)
-    with pytest.raises(BrokerUnreachableError, match="nothing came"):
+    with pytest.raises(BrokerUnreachableError, match="gave nothing"):
         list(session_with(Script([], end=5), monkeypatch).records("alerts"))
 
 

@@ -1,14 +1,12 @@
 """What `modelvigil replay` reads of the published alerts and of feedback, and how it says what came of it."""
 
-from collections.abc import Iterator
-
 import msgspec
 import pytest
 
 from tests.streams import batch
 from worker import cli
 from worker.cli_options import ExitCode
-from worker.core.events import AlertEvent, RawBatch
+from worker.core.events import AlertEvent
 from worker.lagging import LAG_HEADER
 from worker.replay import screen
 from worker.replay.difference import Caught, Difference, Pair
@@ -18,20 +16,6 @@ from worker.replay.run import Report
 from worker.replay.shard_replay import Counted
 
 LATE = [(LAG_HEADER, b"61000")]
-
-
-class Topic:
-    """A log in memory."""
-
-    def __init__(self, *batches: RawBatch) -> None:
-        self._batches = batches
-
-    def batches(self) -> Iterator[RawBatch]:
-        """Yield all of it."""
-        yield from self._batches
-
-    def close(self) -> None:
-        """Be closed."""
 
 
 def alert(name: str, shard: int, status: str = "opened") -> bytes:
@@ -70,7 +54,7 @@ def test_published_incidents_are_read() -> None:
             (alert("a", 0, "resolved"), 400),
         ],
     )
-    found = read_published(Topic(records._replace(headers=[None, None, None, LATE, None])), {0})
+    found = read_published([records._replace(headers=[None, None, None, LATE, None])], {0})
     assert [(each.incident_id, each.resolved_ms) for each in found.incidents] == [("a", 2), ("c", None)]
     assert found.opened_at_ms == {0: 100}
     assert found.unreadable == 1
@@ -86,8 +70,7 @@ def test_marks_can_be_undone() -> None:
     """Incidents that people have marked are known, but for marks that were taken back; other records do not matter."""
     undo = msgspec.json.encode({"kind": "undo", "feedback_id": "u", "author": "a", "undoes": "2"})
     said = [(mark("1", "a"), 1), (mark("2", "b"), 2), (b"{", 3), (undo, 4)]
-    assert read_marks(Topic(batch(0, 0, said))) == {"a"}
-    assert read_marks(None) == set()
+    assert read_marks([batch(0, 0, said)]) == {"a"}
 
 
 def incident(name: str, opened: int = 5, resolved: int | None = None, severity: str = "warning") -> Incident:

@@ -80,6 +80,12 @@ def test_feedback_is_sent_found_and_undone(kafka: str, topic_prefix: str, run: R
     for role, partitions in (("feedback", 1), ("alerts", 2), ("incidents", 2), ("maintenance", 2)):
         create(kafka, f"{topic_prefix}{role}", partitions)
     publish(kafka, f"{topic_prefix}alerts", f"{topic_prefix}alerts")
+    # As a worker leaves it that was killed: nobody waits until the broker ends it.
+    left_open = Producer({"bootstrap.servers": kafka, "transactional.id": f"{topic_prefix}killed"})
+    left_open.init_transactions(15)
+    left_open.begin_transaction()
+    left_open.produce(f"{topic_prefix}alerts", alert(ABORTED), partition=0)
+    assert left_open.flush(15) == 0
     assert run("list")[:2] == (ExitCode.DONE, "no feedback is in force\n")
 
     code, _, err = run("false-positive", ABORTED)

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import OFFSET_BEGINNING, Producer, TopicPartition
 
 from tests.e2e.harness import Deployment, parsed
 from tests.malformed import GOOD
 from worker import cli
+from worker.edges.kafka import KafkaConnection
+from worker.edges.kafka.client import ErrorWatch, close_beside
+from worker.edges.kafka.reading import TopicReader, unread
 
 EVENTS = 2_640
 STEP_MS = 20
@@ -107,3 +110,33 @@ def test_a_replay_finds_what_was_published(deployment: Deployment, replay: Run, 
 
     assert [parsed(message) for message in deployment.read("alerts")] == alerts
     assert deployment.committed() == EVENTS
+
+
+def test_a_topic_is_read_to_its_end(deployment: Deployment) -> None:
+    """What was aborted is left out, also at the end; records are found by time; nothing is waited for."""
+    topic, begin_ms = deployment.topics["alerts"], 1_767_225_600_000
+    writer = Producer({"bootstrap.servers": deployment.servers, "transactional.id": deployment.group})
+    writer.init_transactions(30)
+    for number, end in enumerate((writer.commit_transaction, writer.abort_transaction) * 2):
+        writer.begin_transaction()
+        for partition in (0, 2):
+            writer.produce(topic, b"%d" % number, partition=partition, timestamp=begin_ms + number)
+        writer.flush(30)
+        end(30)
+    connection = KafkaConnection(deployment.servers)
+    reader = TopicReader(connection, group_id=deployment.group, topic=topic, partitions=4)
+    started_s = time.monotonic()
+    found = [(batch.partition, value) for batch in reader.batches() for value in batch.values]
+    assert found == [(0, b"0"), (0, b"2"), (2, b"0"), (2, b"2")]
+    assert [reader.offset_at(2, moment_ms) for moment_ms in (0, begin_ms, 4_102_444_800_000)] == [0, 0, None]
+    reader.close()
+
+    following = connection.consumer(ErrorWatch(), {}, {"group.id": deployment.group})
+    following.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in range(4)])
+    left = [TopicPartition(topic, partition, 8) for partition in (0, 2)]
+    values = []
+    while left := unread(following, left):
+        assert time.monotonic() - started_s < 5.0
+        values += [message.value() for message in following.consume(500, 0.1)]
+    assert sorted(map(str, values)) == sorted(map(str, [b"0", b"2"] * 2))
+    close_beside(following)

@@ -1,6 +1,5 @@
 """Subscribes to what the worker publishes, as any program would: read_committed, from the beginning of the topics."""
 
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -9,12 +8,14 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from worker.core.codec import decode_metric
 from worker.core.events import AlertEvent, ColumnMetric, MetricEvent, MetricValue, PerformanceEvent
+from worker.edges.kafka.asking import partitions_of
 from worker.settings import TopicSettings
 
 _CALL_S = 5.0
 _POLL_RECORDS_MAX = 500
 _TRIES_MAX = 50
 _TRY_S = 0.1
+_SETTLING_MS = 5_000
 
 
 class ModelView:
@@ -118,12 +119,8 @@ class Watch:
         self._consumer.close()
 
     def _partitions(self, topic: str) -> list[TopicPartition]:
-        for _ in range(_TRIES_MAX):
-            description = self._consumer.list_topics(topic, timeout=_CALL_S).topics[topic]
-            if description.partitions:
-                break
-            time.sleep(_TRY_S)  # brokers learn of a new topic one after the other
-        return [TopicPartition(topic, partition, 0) for partition in sorted(description.partitions)]
+        found = partitions_of(self._consumer, topic, _SETTLING_MS)
+        return [TopicPartition(topic, partition, 0) for partition in found]
 
     def _positions(self) -> list[TopicPartition]:
         places = self._consumer.position(self._outputs)

@@ -1,24 +1,20 @@
 """One command's dealings with the topics: whole partitions in, one record out."""
 
-import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, Message
 
 from worker.cluster import BrokerUnreachableError, TopicsError, connect
-from worker.edges.kafka.client import FORBIDDEN, Deadline, ErrorWatch, KafkaConnection, blame, close_beside, error_of
-from worker.edges.kafka.records import take
+from worker.edges.kafka.client import ErrorWatch, blame
+from worker.edges.kafka.reading import TopicReader
 from worker.edges.kafka.topics import TopicAdmin
+from worker.ports import SourceError
 from worker.settings import Settings
 
 _SILENCE_S_MAX = 30.0
-_BOUNDS_MS = 10_000
 _DELIVERY_MS = 30_000
-_RECORDS_MAX = 5_000
-_WAIT_MS = 100
-_READING = {"fetch.wait.max.ms": 100, "fetch.error.backoff.ms": 100}
 _SENDING = {"linger.ms": 0}
 
 
@@ -55,14 +51,15 @@ class Session:
 
     def records(self, role: str) -> Iterator[Record]:
         """Yield all committed records of a topic, each partition from its beginning to where it ends now."""
-        for partition in range(self._partitions[role]):
-            with _consumer(self._connection, self.settings.kafka.group_id) as (consumer, watch):
-                yield from _read_all(consumer, watch, TopicPartition(self.topic(role), partition))
+        with self._reading(role) as reader:
+            for batch in reader.batches():
+                for offset, written_ms, value in zip(batch.offsets, batch.timestamps_ms, batch.values, strict=True):
+                    yield Record(batch.partition, offset, written_ms, value)
 
     def begin(self, role: str) -> int:
         """Return the first offset that partition 0 of a topic still holds."""
-        with _consumer(self._connection, self.settings.kafka.group_id) as (consumer, watch):
-            return _bounds(consumer, watch, TopicPartition(self.topic(role), 0))[0]
+        with self._reading(role) as reader:
+            return reader.bounds(0).first
 
     def send(self, key: str, value: bytes) -> int:
         """Write one record to `feedback`; return its offset once all replicas have it.
@@ -93,6 +90,24 @@ class Session:
             raise TopicsError(reason)
         raise BrokerUnreachableError(_in_doubt(topic, error.str()))
 
+    @contextmanager
+    def _reading(self, role: str) -> Iterator[TopicReader]:
+        """Give a reader that leaves out transactions still open: nobody is to wait for a worker that was killed."""
+        reader = TopicReader(
+            self._connection,
+            group_id=self.settings.kafka.group_id,
+            topic=self.topic(role),
+            partitions=self._partitions[role],
+            strict=False,
+            silence_s_max=_SILENCE_S_MAX,
+        )
+        try:
+            yield reader
+        except SourceError as error:
+            raise TopicsError(str(error)) from None
+        finally:
+            reader.close()
+
 
 @contextmanager
 def open_session(settings: Settings, needed: Collection[str]) -> Iterator[Session]:
@@ -108,7 +123,7 @@ def open_session(settings: Settings, needed: Collection[str]) -> Iterator[Sessio
     """
     topics = settings.topics
     names = {role: getattr(topics, role) for role in ("feedback", "alerts", "incidents", "maintenance")}
-    partitions = TopicAdmin(connect(settings), names).partition_counts()
+    partitions = TopicAdmin(connect(settings), names).partition_counts(needed)
     missing = [names[role] for role in needed if role not in partitions]
     if missing:
         verb = "does" if len(missing) == 1 else "do"
@@ -119,71 +134,6 @@ def open_session(settings: Settings, needed: Collection[str]) -> Iterator[Sessio
             "delete it and run `modelvigil topics create`, or name another one ([topics] feedback)"
         )
     yield Session(settings, partitions)
-
-
-@contextmanager
-def _consumer(connection: KafkaConnection, group_id: str) -> Iterator[tuple[Consumer, ErrorWatch]]:
-    """Give a consumer that sees what is committed. Its group is only named, never joined."""
-    watch = ErrorWatch()
-    consumer = connection.consumer(watch, _READING, {"group.id": group_id, "auto.offset.reset": "earliest"})
-    try:
-        yield consumer, watch
-    finally:
-        close_beside(consumer)
-
-
-def _read_all(consumer: Consumer, watch: ErrorWatch, place: TopicPartition) -> Iterator[Record]:
-    first, end = _bounds(consumer, watch, place)
-    place = TopicPartition(place.topic, place.partition, first)
-    if first >= end:
-        return
-    consumer.assign([place])
-    heard_s, position = time.monotonic(), first
-    while position < end:
-        for message in take(consumer, _RECORDS_MAX, _WAIT_MS):
-            _refuse_error(message, watch, place)
-            offset = message.offset()
-            if message.error() is None and offset is not None and offset < end:
-                yield Record(place.partition, offset, message.timestamp()[1], message.value())
-        # It is negative before the first record; markers of transactions are behind it, too.
-        before, position = position, max(position, consumer.position([place])[0].offset)
-        if position > before:
-            heard_s = time.monotonic()
-        elif time.monotonic() - heard_s > _SILENCE_S_MAX:
-            raise BrokerUnreachableError(
-                f"{_named(place)}: nothing came for {_SILENCE_S_MAX:g} s: check that Kafka runs, and try again"
-            )
-
-
-def _bounds(consumer: Consumer, watch: ErrorWatch, place: TopicPartition) -> tuple[int, int]:
-    """Return the first offset, and the end of what is committed: transactions still open are not waited for."""
-    try:
-        bounds: tuple[int, int] = consumer.get_watermark_offsets(place, timeout=Deadline(_BOUNDS_MS).left_s())
-    except KafkaException as exception:
-        # Serves `error_cb`, which alone knows of refused credentials.
-        consumer.poll(0.0)
-        raise _failure(error_of(exception), watch, place) from None
-    return bounds
-
-
-def _refuse_error(message: Message, watch: ErrorWatch, place: TopicPartition) -> None:
-    """Raise what does not pass by itself; transport errors do."""
-    error = message.error()
-    if watch.refusal or (error is not None and (error.code() in FORBIDDEN or blame(error, "") is not None)):
-        raise _failure(error, watch, place)
-
-
-def _failure(error: KafkaError | None, watch: ErrorWatch, place: TopicPartition) -> Exception:
-    if watch.refusal or error is None:
-        return TopicsError(f"{_named(place)}: {watch.refusal}: check the credentials")
-    reason = blame(error, _named(place))
-    if reason is not None:
-        return TopicsError(reason)
-    return BrokerUnreachableError(f"{_named(place)}: {error.str()}: check that Kafka runs, and try again")
-
-
-def _named(place: TopicPartition) -> str:
-    return f"topic {place.topic}, partition {place.partition}"
 
 
 def _in_doubt(topic: str, why: str) -> str:

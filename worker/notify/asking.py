@@ -1,45 +1,32 @@
-"""Questions to Kafka that are repeated for a while, and records as they come from its client."""
+"""Questions of a target to Kafka, and records as they come from its client."""
 
-import time
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-from confluent_kafka import Consumer, KafkaException, Message
+from confluent_kafka import Consumer, Message, TopicPartition
 
-from worker.edges.kafka.client import Deadline, blame, error_of
+from worker.edges.kafka import asking
 from worker.notify.records import Arrived
-from worker.ports import SourceError
+from worker.ports import SourceError, UnavailableError
 
 CALL_S = 5.0
 """Of one question."""
-_PATIENCE_MS = 30_000
-"""Of all attempts together."""
-_PAUSE_S = 0.2
+DEFAULTS = {"fetch.min.bytes": 1, "fetch.wait.max.ms": 100, "queued.max.messages.kbytes": 4_096}
+"""Of a consumer that hands on each record as soon as it is there."""
 _Answer = TypeVar("_Answer")
-
-
-def partitions_of(consumer: Consumer, topic: str) -> list[int]:
-    """Return the partitions of a topic. Raises SourceError."""
-    metadata = asked(f"partitions of topic {topic}", lambda: consumer.list_topics(topic, CALL_S)).topics[topic]
-    if metadata.error is not None or not metadata.partitions:
-        raise SourceError(f"topic {topic} cannot be read: run `modelvigil topics create`")
-    return sorted(metadata.partitions)
 
 
 def asked(what: str, ask: Callable[[], _Answer]) -> _Answer:
     """Ask Kafka until it answers, or patience is over. Raises SourceError."""
-    deadline = Deadline(_PATIENCE_MS)
-    while True:
-        try:
-            return ask()
-        except KafkaException as exception:
-            error = error_of(exception)
-            if deadline.passed():
-                raise SourceError(f"{what}: {error.str()}") from None
-        reason = blame(error, what)
-        if reason is not None:
-            raise SourceError(reason)
-        time.sleep(_PAUSE_S)
+    try:
+        return asking.asked(what, ask)
+    except UnavailableError as error:
+        raise SourceError(f"{what}: {error}") from None
+
+
+def ends_of(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
+    """Return the first offset of a partition, and where it ends. Raises SourceError."""
+    return asked(f"ends of topic {place.topic}", lambda: consumer.get_watermark_offsets(place, CALL_S))
 
 
 def arrived_of(message: Message) -> Arrived:

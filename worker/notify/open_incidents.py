@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
 from worker.edges.kafka import KafkaConnection
+from worker.edges.kafka.asking import partitions_of
 from worker.edges.kafka.client import Deadline, ErrorWatch, blame, close_beside
-from worker.notify.asking import CALL_S, arrived_of, asked, partitions_of
+from worker.edges.kafka.reading import unread
+from worker.notify.asking import DEFAULTS, arrived_of, asked, ends_of
 from worker.notify.records import Arrived
 from worker.ports import SourceError
 
 _FETCH_MAX = 500
 _LOOK_S = 60.0
 _SILENCE_MS = 5_000
-_DEFAULTS = {"fetch.min.bytes": 1, "fetch.wait.max.ms": 100, "queued.max.messages.kbytes": 4_096}
 _FORCED = {"auto.offset.reset": "earliest", "check.crcs": True}
 
 
@@ -30,7 +31,7 @@ class KafkaIncidents:
     def __init__(self, connection: KafkaConnection, *, topic: str, group_id: str) -> None:
         self._topic = topic
         self._watch = ErrorWatch()
-        self._consumer = connection.consumer(self._watch, _DEFAULTS, {**_FORCED, "group.id": group_id})
+        self._consumer = connection.consumer(self._watch, DEFAULTS, {**_FORCED, "group.id": group_id})
         self._places: list[TopicPartition] = []
         self._looked_s = 0.0
         self._add_new_partitions()
@@ -43,17 +44,15 @@ class KafkaIncidents:
 
     def fetch_all(self, stop: Callable[[], bool]) -> Sequence[Arrived]:
         """Return all that is there at this moment; less when it is to stop. Raises SourceError."""
-        bounds = {place.partition: self._ends(place) for place in self._places}
-        ends = {partition: end for partition, (_, end) in bounds.items()}
-        left = {partition for partition, (begin, end) in bounds.items() if begin < end}
+        bounds = [(place.partition, *ends_of(self._consumer, place)) for place in self._places]
+        left = [TopicPartition(self._topic, partition, end) for partition, begin, end in bounds if begin < end]
         found: list[Arrived] = []
         deadline = Deadline(_SILENCE_MS)
         while left and not stop():
             fetched = self._fetched(0.1)
             found += fetched
             deadline = Deadline(_SILENCE_MS) if fetched else deadline
-            positions = {place.partition: place.offset for place in self._consumer.position(self._places)}
-            left = {partition for partition in left if positions[partition] < ends[partition]}
+            left = unread(self._consumer, left)
             if deadline.passed():
                 # The last records may be those of aborted transactions, which move no position.
                 break
@@ -67,17 +66,13 @@ class KafkaIncidents:
         """Read all partitions from the beginning, also those that the topic has got meanwhile."""
         self._looked_s = time.monotonic()
         known = {place.partition for place in self._places}
-        there = partitions_of(self._consumer, self._topic)
+        there = asked(f"partitions of topic {self._topic}", lambda: partitions_of(self._consumer, self._topic))
         new = [
             TopicPartition(self._topic, partition, OFFSET_BEGINNING) for partition in there if partition not in known
         ]
         if new:
             self._consumer.incremental_assign(new)
             self._places += new
-
-    def _ends(self, place: TopicPartition) -> tuple[int, int]:
-        what = f"ends of topic {self._topic}"
-        return asked(what, lambda: self._consumer.get_watermark_offsets(place, CALL_S))
 
     def _fetched(self, wait_s: float) -> list[Arrived]:
         messages = self._consumer.consume(_FETCH_MAX, wait_s)

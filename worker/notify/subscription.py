@@ -14,15 +14,10 @@ from typing import Literal
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from worker.edges.kafka import KafkaConnection
-from worker.edges.kafka.client import (
-    MAX_POLL_EXCEEDED,
-    POSITION_GONE,
-    ErrorWatch,
-    blame,
-    close_beside,
-    error_of,
-)
-from worker.notify.asking import CALL_S, arrived_of, asked, partitions_of
+from worker.edges.kafka.asking import partitions_of
+from worker.edges.kafka.client import MAX_POLL_EXCEEDED, POSITION_GONE, ErrorWatch, blame, close_beside, error_of
+from worker.edges.kafka.reading import unread
+from worker.notify.asking import CALL_S, DEFAULTS, arrived_of, asked, ends_of
 from worker.notify.records import Arrived
 from worker.notify.resending import Log
 from worker.ports import SourceError
@@ -31,7 +26,6 @@ _CLOSE_S = 5.0
 _PASSED_MAX = 1_000
 """Records that nobody wants, after which their positions are committed."""
 _SILENT_POLLS_MAX = 50
-_DEFAULTS = {"fetch.min.bytes": 1, "fetch.wait.max.ms": 100, "queued.max.messages.kbytes": 4_096}
 _FORCED = {"auto.offset.reset": "error", "check.crcs": True, "partition.assignment.strategy": "range"}
 _NOT_A_MEMBER = frozenset(
     {
@@ -90,7 +84,7 @@ class KafkaAlerts:
         self._start_at = start_at
         self._log = log
         self._watch = ErrorWatch()
-        self._consumer = connection.consumer(self._watch, _DEFAULTS, {**_FORCED, **self._identity()})
+        self._consumer = connection.consumer(self._watch, DEFAULTS, {**_FORCED, **self._identity()})
         self._owned: dict[int, int] = {}
         """Partition to a number that is new with each assignment."""
         self._generation = 0
@@ -220,8 +214,7 @@ class KafkaAlerts:
         found: dict[int, int] = {}
         for partition in partitions:
             committed = everywhere.get(partition)
-            place = TopicPartition(self._topic, partition)
-            low, high = self._ends(place)
+            low, high = ends_of(self._consumer, TopicPartition(self._topic, partition))
             begin = start_of(committed, low, high, served_before=bool(everywhere), start_at=self._start_at)
             found[partition] = begin
             if committed is not None and begin != committed:
@@ -242,10 +235,7 @@ class KafkaAlerts:
         return {answer.partition: answer.offset for answer in answers if answer.offset >= 0}
 
     def _partitions(self) -> list[int]:
-        return partitions_of(self._consumer, self._topic)
-
-    def _ends(self, place: TopicPartition) -> tuple[int, int]:
-        return asked(f"ends of topic {self._topic}", lambda: self._consumer.get_watermark_offsets(place, CALL_S))
+        return asked(f"partitions of topic {self._topic}", lambda: partitions_of(self._consumer, self._topic))
 
     def _flush(self) -> None:
         """Commit what is to be committed."""
@@ -281,11 +271,8 @@ class AssignedAlerts(KafkaAlerts):
         """Tell whether all has been taken that was there at the beginning, as far as Kafka still has it."""
         if self._ahead:
             return False
-        places = [TopicPartition(self._topic, partition) for partition in self._until]
-        reached = {place.partition: place.offset for place in self._consumer.position(places)}
-        left = [partition for partition, end in self._until.items() if reached[partition] < end]
         # The last records may be those of aborted transactions, which move no position.
-        return not left or self._silent_polls >= _SILENT_POLLS_MAX
+        return not unread(self._consumer, self._until) or self._silent_polls >= _SILENT_POLLS_MAX
 
     def wait(self, wait_ms: int) -> None:
         """Wait and take nothing. Raises SourceError."""
@@ -298,9 +285,10 @@ class AssignedAlerts(KafkaAlerts):
     def _begin(self) -> None:
         self._silent_polls = 0
         begins = self._begins(self._partitions())
-        ends = {partition: self._ends(TopicPartition(self._topic, partition))[1] for partition in begins}
-        self._until = {partition: end for partition, end in ends.items() if begins[partition] < end}
-        self._consumer.assign([TopicPartition(self._topic, partition, offset) for partition, offset in begins.items()])
+        places = [TopicPartition(self._topic, partition, offset) for partition, offset in begins.items()]
+        ends = [TopicPartition(self._topic, place.partition, ends_of(self._consumer, place)[1]) for place in places]
+        self._until = [end for end in ends if begins[end.partition] < end.offset]
+        self._consumer.assign(places)
         self._generation = 1
         self._owned = dict.fromkeys(begins, self._generation)
         # All of them, also those that are committed already: so somebody else is noticed before anything is sent.

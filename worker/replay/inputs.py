@@ -4,17 +4,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import NamedTuple
 
-from confluent_kafka import TopicPartition
-
 from worker.cluster import TopicsError, connect
-from worker.core.events import InputTopic
-from worker.edges.kafka import KafkaHistory
+from worker.core.events import InputTopic, RawBatch
 from worker.edges.kafka.group import KafkaGroup
+from worker.edges.kafka.reading import TopicReader
 from worker.edges.kafka.topics import TopicAdmin
 from worker.ports import Bounds
 from worker.replay.merging import Feed, Feeds
 from worker.replay.moments import Span, WarmUp
-from worker.replay.reading import Log, batches_of, offset_for, patiently
 from worker.settings import Settings
 
 AFTER_MS = 60_000
@@ -56,37 +53,30 @@ class Inputs:
 
     def __init__(self, settings: Settings) -> None:
         self._connection = connect(settings)
-        topics = settings.topics
         self._group_id = settings.kafka.group_id
-        self._topics = {
-            InputTopic.PREDICTIONS: topics.predictions,
-            InputTopic.LABELS: topics.labels,
-            InputTopic.FEEDBACK: topics.feedback,
-        }
-        roles = {topic.value: name for topic, name in self._topics.items()} | {"alerts": topics.alerts}
-        self._partitions = TopicAdmin(self._connection, roles).partition_counts()
-        missing = [roles[role] for role in roles if role != InputTopic.FEEDBACK and role not in self._partitions]
+        names = {role: getattr(settings.topics, role) for role in (*_INPUTS, "alerts")}
+        there = TopicAdmin(self._connection, names).partition_counts()
+        missing = [name for role, name in names.items() if role != InputTopic.FEEDBACK and role not in there]
         if missing:
             raise TopicsError(f"{' and '.join(missing)}: there is no such topic; is this the right configuration?")
-        self._history = KafkaHistory(self._connection, group_id=self._group_id, topics=self._topics)
-        self.published = Log(self._connection, self._group_id, topics.alerts, self._partitions["alerts"])
+        self._topics = {topic: self._reader(names[topic], there[topic], topic) for topic in _INPUTS if topic in there}
+        self.alerts = self._reader(names["alerts"], there["alerts"])
         self._positions = self._committed()
 
     def close(self) -> None:
         """Ask nothing more."""
-        self._history.close()
-        self.published.close()
+        for reader in (*self._topics.values(), self.alerts):
+            reader.close()
 
     @property
     def partitions(self) -> int:
         """How many shards there are."""
-        return self._partitions[InputTopic.PREDICTIONS]
+        return self._topics[InputTopic.PREDICTIONS].partitions
 
-    def feedback_log(self) -> "Log | None":
-        """Return all feedback, None if there is no such topic. Close it."""
-        if InputTopic.FEEDBACK not in self._partitions:
-            return None
-        return Log(self._connection, self._group_id, self._topics[InputTopic.FEEDBACK], 1)
+    def feedback(self) -> Iterator[RawBatch]:
+        """Yield all feedback; none if there is no such topic."""
+        reader = self._topics.get(InputTopic.FEEDBACK)
+        return iter(()) if reader is None else reader.batches()
 
     def plan(self, partition: int, span: Span, warm_up: WarmUp) -> ShardPlan:
         """Find the offsets that belong to a range of time.
@@ -125,16 +115,18 @@ class Inputs:
         if not wanted.records:
             return Feed(lambda: None)
         # Of `feedback`, each shard gets the one partition that there is.
-        reader = self._history.open(topic, _place(topic, partition), wanted.begin)
-        stack.callback(reader.close)
-        what = f"{self._topics[topic]}[{_place(topic, partition)}]"
-        batches = (batch._replace(partition=partition) for batch in batches_of(reader, wanted.end, what))
+        read = stack.enter_context(closing(self._topics[topic].between(_place(topic, partition), *wanted)))
+        batches = (batch._replace(partition=partition) for batch in read)
         return Feed(lambda: next(batches, None))
 
+    def _reader(self, name: str, partitions: int, role: InputTopic = InputTopic.PREDICTIONS) -> TopicReader:
+        return TopicReader(self._connection, group_id=self._group_id, topic=name, partitions=partitions, role=role)
+
     def _bounds(self, topic: InputTopic, partition: int) -> Bounds:
-        if topic not in self._partitions or _place(topic, partition) >= self._partitions[topic]:
+        place = _place(topic, partition)
+        if topic not in self._topics or place >= self._topics[topic].partitions:
             return Bounds(0, 0)
-        return patiently(lambda: self._history.bounds(topic, _place(topic, partition)))
+        return self._topics[topic].bounds(place)
 
     def _range(self, topic: InputTopic, partition: int, bounds: dict[InputTopic, Bounds], to_ms: int | None) -> Range:
         first, end = bounds[topic]
@@ -158,15 +150,13 @@ class Inputs:
         """Return the offset of the first record that is not older; the end of the range if there is none in it."""
         if not within.records:
             return within.end
-        place = TopicPartition(self._topics[topic], _place(topic, partition), moment_ms)
-        found = offset_for(self._connection, self._group_id, place)
+        found = self._topics[topic].offset_at(_place(topic, partition), moment_ms)
         return within.end if found is None else min(max(found, within.begin), within.end)
 
     def _time_of_first(self, partition: int, wanted: Range) -> int:
         """Return the timestamp of the first prediction in a range; 0 if there is none."""
-        what = f"{self._topics[InputTopic.PREDICTIONS]}[{partition}]"
-        with closing(self._history.open(InputTopic.PREDICTIONS, partition, wanted.begin)) as reader:
-            first = next(batches_of(reader, wanted.end, what, 1), None)
+        with closing(self._topics[InputTopic.PREDICTIONS].between(partition, *wanted, records_max=1)) as read:
+            first = next(read, None)
         return 0 if first is None else max(0, first.timestamps_ms[0])
 
     def _committed(self) -> dict[InputTopic, dict[int, int]]:
@@ -175,7 +165,8 @@ class Inputs:
         try:
             found = {}
             for topic in (InputTopic.PREDICTIONS, InputTopic.LABELS):
-                positions = group.committed(self._topics[topic], range(self._partitions[topic]))
+                reader = self._topics[topic]
+                positions = group.committed(reader.topic, range(reader.partitions))
                 found[topic] = {
                     partition: position.offset for partition, position in positions.items() if position is not None
                 }

@@ -1,8 +1,7 @@
 """What was published, and what people have said of it."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import closing
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -12,18 +11,6 @@ from worker.replay.incidents import Incident, IncidentBook
 
 _decode_alert: Callable[[bytes], AlertEvent] = msgspec.json.Decoder(AlertEvent).decode
 _decode_feedback: Callable[[bytes], FeedbackEvent] = msgspec.json.Decoder(FeedbackEvent).decode
-
-
-class Log(Protocol):
-    """A topic from its beginning to its end (`reading.Log`)."""
-
-    def batches(self) -> Iterator[RawBatch]:
-        """Yield all records."""
-        ...
-
-    def close(self) -> None:
-        """Ask nothing more."""
-        ...
 
 
 class Published(NamedTuple):
@@ -37,10 +24,10 @@ class Published(NamedTuple):
     """Records that are no alerts of this version."""
 
 
-def read_published(log: Log, shards: Collection[int]) -> Published:
-    """Read all alerts of some shards."""
+def read_published(batches: Iterable[RawBatch], shards: Collection[int]) -> Published:
+    """Read the alerts of some shards."""
     book, opened_at_ms, unreadable = IncidentBook(), dict[int, int](), 0
-    for batch in log.batches():
+    for batch in batches:
         for value, written_ms, headers in zip(batch.values, batch.timestamps_ms, batch.headers, strict=True):
             try:
                 step = _decode_alert(value or b"")
@@ -55,20 +42,17 @@ def read_published(log: Log, shards: Collection[int]) -> Published:
     return Published(book.incidents(), opened_at_ms, unreadable)
 
 
-def read_marks(log: Log | None) -> set[str]:
+def read_marks(batches: Iterable[RawBatch]) -> set[str]:
     """Return the ids of incidents that were marked as true positives, where that was not undone."""
-    if log is None:
-        return set()
     marked: dict[str, str] = {}
-    with closing(log):
-        for batch in log.batches():
-            for value in batch.values:
-                try:
-                    said = _decode_feedback(value or b"")
-                except ValueError:
-                    continue
-                if isinstance(said, TruePositiveFeedback):
-                    marked.setdefault(said.feedback_id, said.incident_id)
-                elif isinstance(said, UndoFeedback):
-                    marked.pop(said.undoes, None)
+    for batch in batches:
+        for value in batch.values:
+            try:
+                said = _decode_feedback(value or b"")
+            except ValueError:
+                continue
+            if isinstance(said, TruePositiveFeedback):
+                marked.setdefault(said.feedback_id, said.incident_id)
+            elif isinstance(said, UndoFeedback):
+                marked.pop(said.undoes, None)
     return set(marked.values())

@@ -85,8 +85,8 @@ def run_replay(settings: Settings, wanted: Wanted, progress: Progress) -> Report
     begun_s = time.monotonic()
     with closing(Inputs(settings)) as inputs:
         partitions = _selected(inputs.partitions, wanted.partitions)
-        published = read_published(inputs.published, partitions)
-        marks = read_marks(inputs.feedback_log())
+        published = read_published(inputs.alerts.batches(), partitions)
+        marks = read_marks(inputs.feedback())
         plans = [inputs.plan(partition, wanted.span, wanted.warm_up) for partition in partitions]
         with ProcessRefitPool(settings.worker.refit_processes) as pool:
             pool.warm()

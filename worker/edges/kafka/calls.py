@@ -6,6 +6,7 @@ from collections.abc import Callable
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from worker.edges.kafka import client
+from worker.edges.kafka.asking import topic_metadata
 from worker.edges.kafka.client import Deadline, blame, error_of
 from worker.ports import SinkError
 
@@ -87,7 +88,7 @@ def failure(error: KafkaError, topic: str) -> Exception:
 
 def partition_count(producer: Producer, topic: str, deadline: Deadline) -> int:
     """Return how many partitions a topic has. Raises SinkError if it cannot be written."""
-    metadata = producer.list_topics(topic, timeout=deadline.left_s()).topics.get(topic)
+    metadata = topic_metadata(producer, topic, deadline)
     if metadata is None or metadata.error is not None or not metadata.partitions:
         why = metadata.error.str() if metadata is not None and metadata.error is not None else "not known"
         raise SinkError(f"topic {topic} cannot be written ({why}): run `modelvigil topics create`")

@@ -6,19 +6,18 @@ has no members. Without an id it would take it at any time, for the sake of clie
 would lose its position under its feet (both seen in tests).
 """
 
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
 
-from worker.edges.kafka.client import Deadline, ErrorWatch, KafkaConnection, blame, close_beside, error_of
+from worker.edges.kafka.asking import asked
+from worker.edges.kafka.client import ErrorWatch, KafkaConnection, close_beside, error_of
 from worker.edges.kafka.topics import BrokerUnreachableError
-from worker.ports import Position, SourceError
+from worker.ports import Position, UnavailableError
 
 _CALL_S = 5.0
-_PAUSE_S = 0.1
 _EXTRA_S = 1.0
 """Given to the client beyond the timeout of a request, so that its own error arrives before ours."""
 _Answer = TypeVar("_Answer")
@@ -95,20 +94,11 @@ class KafkaGroup:
 
     def _asked(self, what: str, ask: Callable[[], _Answer]) -> _Answer:
         """Ask until there is an answer, or time is over."""
-        deadline = Deadline(self._timeout_ms)
         what = f"{what} of group {self._group_id}"
-        while True:
-            try:
-                return ask()
-            except (KafkaException, TimeoutError) as exception:
-                error = error_of(exception) if isinstance(exception, KafkaException) else None
-            reason = blame(error, what) if error is not None else None
-            if reason is not None:
-                raise SourceError(reason)
-            if deadline.passed():
-                why = error.str() if error is not None else "no answer"
-                raise BrokerUnreachableError(
-                    f"Kafka at {self._servers} did not tell the {what} within {self._timeout_ms // 1000} s ({why}): "
-                    "check that it runs, then try again"
-                )
-            time.sleep(_PAUSE_S)
+        try:
+            return asked(what, ask, self._timeout_ms)
+        except UnavailableError as error:
+            raise BrokerUnreachableError(
+                f"Kafka at {self._servers} did not tell the {what} within {self._timeout_ms // 1000} s ({error}): "
+                "check that it runs, then try again"
+            ) from None

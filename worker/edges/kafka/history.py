@@ -3,12 +3,13 @@
 Rule 1: a reader has a consumer of its own, so a restore neither disturbs the data consumer nor waits behind it.
 Rule 2: `seek` begins with a new consumer. One that is sent elsewhere would for a moment still tell its old position,
 and that is what says whether the end is reached.
-Rule 3: nothing here waits for a broker, except `bounds`, and that not for long.
+Rule 3: nothing here waits for a broker, except `bounds` and `offset_at`, and these not for long.
 Rule 4: only `state` is read uncommitted: what a restore reads there is named by a committed pointer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import takewhile
+from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
@@ -27,6 +28,7 @@ from worker.edges.kafka.client import (
 from worker.edges.kafka.records import batch_of, take
 from worker.ports import Bounds, PositionGoneError, SourceError, UnavailableError
 
+_Answer = TypeVar("_Answer")
 _DEFAULTS = {
     # Answer as soon as there is a record.
     "fetch.min.bytes": 1,
@@ -46,7 +48,9 @@ class KafkaHistory:
         connection: the cluster.
         group_id: librdkafka wants one. It is only named, never joined; the worker's own group needs no further ACL.
         topics: the names of the topics that may be asked for.
-        bounds_timeout_ms: how long `bounds` waits before it says "ask again".
+        bounds_timeout_ms: how long `bounds` and `offset_at` wait before they say "ask again".
+        strict: a partition ends behind the transactions that are open, and a reader tells that its next offset is gone;
+            else it ends before them, and a reader goes on at the beginning.
     """
 
     def __init__(
@@ -56,14 +60,17 @@ class KafkaHistory:
         group_id: str,
         topics: Mapping[InputTopic, str],
         bounds_timeout_ms: int = 1_000,
+        strict: bool = True,
     ) -> None:
         self._connection = connection
-        self._group_id = group_id
+        reset = "error" if strict else "earliest"
+        self._forced = {"auto.offset.reset": reset, "check.crcs": True, "group.id": group_id}
         self._topics = dict(topics)
         self._bounds_timeout_ms = bounds_timeout_ms
         self._watch = ErrorWatch()
-        # Read committed, the end would be the first record of the oldest open transaction.
-        self._asking = connection.consumer(self._watch, _DEFAULTS, _forced(group_id), "read_uncommitted")
+        # Read committed, the end is the first record of the oldest open transaction.
+        isolation: Isolation = "read_uncommitted" if strict else "read_committed"
+        self._asking = connection.consumer(self._watch, _DEFAULTS, self._forced, isolation)
 
     def bounds(self, topic: InputTopic, partition: int) -> Bounds:
         """Return what a partition holds. Records of transactions still open count as well.
@@ -73,21 +80,17 @@ class KafkaHistory:
             SourceError: the partition does not exist, or this user may not see it.
         """
         place = TopicPartition(self._topics[topic], partition)
-        deadline = Deadline(self._bounds_timeout_ms)
-        try:
-            return Bounds(*self._asking.get_watermark_offsets(place, timeout=deadline.left_s()))
-        except KafkaException as exception:
-            error = error_of(exception)
-        # Serves `error_cb`, which alone knows of refused credentials.
-        self._asking.poll(0.0)
-        what = f"bounds of topic {place.topic}, partition {partition}"
-        if self._watch.refusal:
-            raise SourceError(f"{what}: {self._watch.refusal}: check the credentials")
-        reason = blame(error, what)
-        # While a broker is away, librdkafka calls its partitions unknown: only fresh metadata can tell.
-        if reason is None or (error.code() in TOPIC_GONE and self._may_exist(place, deadline)):
-            raise UnavailableError(f"{what}: {error.str()}")
-        raise SourceError(reason)
+        ask = self._asking.get_watermark_offsets
+        return Bounds(*self._answer("bounds", place, lambda timeout_s: ask(place, timeout=timeout_s)))
+
+    def offset_at(self, topic: InputTopic, partition: int, moment_ms: int) -> int | None:
+        """Return the offset of the first record whose timestamp is not older; None: there is none. Raises as `bounds`.
+
+        Records of transactions still open count as well.
+        """
+        place = TopicPartition(self._topics[topic], partition, moment_ms)
+        offset = self._answer("offsets", place, lambda timeout_s: self._offset_for(place, timeout_s))
+        return offset if offset >= 0 else None
 
     def open(self, topic: InputTopic, partition: int, offset: int, *, committed: bool = False) -> "KafkaReader":
         """Read a partition from an offset on: only what is committed, but of `state` everything, unless asked for.
@@ -97,7 +100,7 @@ class KafkaHistory:
         everything = topic is InputTopic.STATE and not committed
         return KafkaReader(
             self._connection,
-            self._group_id,
+            self._forced,
             topic,
             TopicPartition(self._topics[topic], partition, offset),
             "read_uncommitted" if everything else "read_committed",
@@ -106,6 +109,29 @@ class KafkaHistory:
     def close(self) -> None:
         """Ask nothing more. Readers are closed one by one."""
         close_beside(self._asking)
+
+    def _answer(self, what: str, place: TopicPartition, ask: Callable[[float], _Answer]) -> _Answer:
+        deadline = Deadline(self._bounds_timeout_ms)
+        try:
+            return ask(deadline.left_s())
+        except KafkaException as exception:
+            error = error_of(exception)
+        # Serves `error_cb`, which alone knows of refused credentials.
+        self._asking.poll(0.0)
+        what = f"{what} of topic {place.topic}, partition {place.partition}"
+        if self._watch.refusal:
+            raise SourceError(f"{what}: {self._watch.refusal}: check the credentials")
+        reason = blame(error, what)
+        # While a broker is away, librdkafka calls its partitions unknown: only fresh metadata can tell.
+        if reason is None or (error.code() in TOPIC_GONE and self._may_exist(place, deadline)):
+            raise UnavailableError(f"{what}: {error.str()}")
+        raise SourceError(reason)
+
+    def _offset_for(self, place: TopicPartition, timeout_s: float) -> int:
+        (found,) = self._asking.offsets_for_times([place], timeout=timeout_s)
+        if found.error is not None:
+            raise KafkaException(found.error)
+        return found.offset
 
     def _may_exist(self, place: TopicPartition, deadline: Deadline) -> bool:
         try:
@@ -123,13 +149,13 @@ class KafkaReader:
     def __init__(
         self,
         connection: KafkaConnection,
-        group_id: str,
+        forced: Mapping[str, object],
         topic: InputTopic,
         place: TopicPartition,
         isolation: Isolation,
     ) -> None:
         self._connection = connection
-        self._group_id = group_id
+        self._forced = forced
         self._topic = topic
         self._isolation = isolation
         self._what = f"topic {place.topic}, partition {place.partition}"
@@ -186,7 +212,7 @@ class KafkaReader:
 
     def _assigned(self) -> Consumer:
         assert self._place.offset >= 0, f"{self._what}: offset {self._place.offset}"
-        consumer = self._connection.consumer(self._watch, _DEFAULTS, _forced(self._group_id), self._isolation)
+        consumer = self._connection.consumer(self._watch, _DEFAULTS, self._forced, self._isolation)
         consumer.assign([self._place])
         return consumer
 
@@ -203,7 +229,3 @@ class KafkaReader:
             raise SourceError(reason)
         self._connection.warn(f"{self._what}: {error.str()}")
         return records
-
-
-def _forced(group_id: str) -> dict[str, object]:
-    return {"auto.offset.reset": "error", "check.crcs": True, "group.id": group_id}

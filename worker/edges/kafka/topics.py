@@ -5,7 +5,8 @@ Rule 1: nothing that exists is changed; what differs is reported.
 Rule 2: an error is what breaks a law (lost replay data, state in the wrong partition); the rest are warnings.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from confluent_kafka import KafkaException, TopicCollection, Uuid
@@ -18,7 +19,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented t
     TopicMetadata,
 )
 
-from worker.edges.kafka.client import FORBIDDEN, TOPIC_EXISTS, ErrorWatch, KafkaConnection, blame, error_of
+from worker.edges.kafka.asking import PAUSE_S, SETTLING_MS, is_there
+from worker.edges.kafka.client import FORBIDDEN, TOPIC_EXISTS, Deadline, ErrorWatch, KafkaConnection, blame, error_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -130,8 +132,7 @@ class TopicAdmin:
         Raises:
             BrokerUnreachableError: Kafka does not answer.
         """
-        cluster = self._cluster()
-        there = self._existing(cluster)
+        cluster, there = self._settled()
         configs, findings = self._configs(sorted(there))
         findings += self._missing(there)
         findings += _partition_findings(self._topics, {role: len(t.partitions) for role, t in there.items()})
@@ -150,13 +151,15 @@ class TopicAdmin:
         configs, _ = self._configs([role for role in (*INPUTS, INCIDENTS, STATE) if role in there])
         return [f"{finding.topic}: {finding.message}" for finding in _policy_findings(self._topics, configs)]
 
-    def partition_counts(self) -> dict[str, int]:
+    def partition_counts(self, needed: Collection[str] = REQUIRED) -> dict[str, int]:
         """Return how many partitions each topic has, by role, without those that do not exist.
+
+        Where a needed one is missing, which may just have been created, it looks again for a moment.
 
         Raises:
             BrokerUnreachableError: Kafka does not answer.
         """
-        return {role: len(topic.partitions) for role, topic in self._existing(self._cluster()).items()}
+        return {role: len(topic.partitions) for role, topic in self._settled(needed)[1].items()}
 
     def identify(self) -> ClusterIdentity:
         """Return what tells this cluster and the topics that a shard's state belongs to from others of the same names.
@@ -164,8 +167,7 @@ class TopicAdmin:
         Raises:
             BrokerUnreachableError: Kafka does not answer.
         """
-        cluster = self._cluster()
-        there = self._existing(cluster)
+        cluster, there = self._settled()
         roles = (*SHARDED, FEEDBACK)
         counts = {role: len(there[role].partitions) for role in roles if role in there}
         return ClusterIdentity(str(cluster), self._topic_ids([role for role in roles if role in self._topics]), counts)
@@ -183,6 +185,15 @@ class TopicAdmin:
         # A broker older than 2.8 gives nothing but zeros.
         return "" if topic_id == Uuid(0, 0) else str(topic_id)
 
+    def _settled(self, needed: Collection[str] = REQUIRED) -> tuple[ClusterMetadata, dict[str, TopicMetadata]]:
+        deadline = Deadline(SETTLING_MS)
+        while True:
+            cluster = self._cluster()
+            there = self._existing(cluster)
+            if deadline.passed() or there.keys() >= self._topics.keys() & set(needed):
+                return cluster, there
+            time.sleep(PAUSE_S)
+
     def _cluster(self) -> ClusterMetadata:
         try:
             return self._admin.list_topics(timeout=self._timeout_s)
@@ -197,7 +208,7 @@ class TopicAdmin:
 
     def _existing(self, cluster: ClusterMetadata) -> dict[str, TopicMetadata]:
         found = {role: cluster.topics.get(name) for role, name in self._topics.items()}
-        return {role: topic for role, topic in found.items() if topic is not None and topic.error is None}
+        return {role: topic for role, topic in found.items() if topic is not None and is_there(topic)}
 
     def _create(self, roles: Sequence[str], partitions: int, copies: int) -> Iterator[TopicReport]:
         if not roles:
