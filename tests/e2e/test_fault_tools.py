@@ -279,9 +279,13 @@ def tiny(proxied: ProxiedBroker) -> Tiny:
 
 
 @pytest.fixture(scope="module")
-def dying(tiny: Tiny) -> dict[str, subprocess.Popen[str]]:
-    """One process for each step."""
-    return {step: tiny.start(step, count, "SIGKILL") for step, (count, _) in STRIKES.items()}
+def dying(tiny: Tiny) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """One process for each step; none of them outlives the tests that this process was given."""
+    processes = {step: tiny.start(step, count, "SIGKILL") for step, (count, _) in STRIKES.items()}
+    yield processes
+    for process in processes.values():
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.parametrize("step", STRIKES)
