@@ -9,17 +9,21 @@ Rule 2: an offset that is gone stops the worker: to skip silently would break "e
 Rule 3: this is the hot path: no Python code runs per record, only C calls mapped over the batch. Feedback is seldom.
 Rule 4: all inputs wait in one queue, first in, first out, and librdkafka asks for them in turns: a flood on one of them
 delays the others by at most what that queue holds.
+Rule 5: a consumer that has stopped reading though there are records (`stalls.py`) is replaced by a new one, which goes
+on behind the last record that came.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import cast
 
-from confluent_kafka import Message, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 
 from worker.core.events import InputTopic, RawBatch
-from worker.edges.kafka.client import POSITION_GONE, ErrorWatch, KafkaConnection, blame
+from worker.edges.kafka.client import POSITION_GONE, ErrorWatch, KafkaConnection, blame, close_beside
+from worker.edges.kafka.history import KafkaReader
 from worker.edges.kafka.records import batch_of, take
+from worker.edges.kafka.stalls import QUESTION_MAX_S, Place, StallWatch
 from worker.ports import SourceError
 
 _DEFAULTS = {
@@ -44,9 +48,17 @@ class KafkaSource:
         connection: the cluster.
         group_id: librdkafka wants one. It is only named, never joined; the worker's own group needs no further ACL.
         topics: the names of the topics to read: `predictions`, `labels`, and `feedback`, if there is one.
+        silence_s: where nothing has come for so long, it is looked whether there is something.
     """
 
-    def __init__(self, connection: KafkaConnection, *, group_id: str, topics: Mapping[InputTopic, str]) -> None:
+    def __init__(
+        self,
+        connection: KafkaConnection,
+        *,
+        group_id: str,
+        topics: Mapping[InputTopic, str],
+        silence_s: float = 10.0,
+    ) -> None:
         self._names = (topics[InputTopic.PREDICTIONS], topics[InputTopic.LABELS])
         self._topics = {topics[topic]: topic for topic in (InputTopic.PREDICTIONS, InputTopic.LABELS)}
         self._feedback = topics.get(InputTopic.FEEDBACK)
@@ -57,8 +69,14 @@ class KafkaSource:
         self._connection = connection
         self._attached: set[int] = set()
         self._begins: dict[int, int] = {}
+        self._paused: set[Place] = set()
+        self._forced = {**_FORCED, "group.id": group_id}
+        self._stalls = StallWatch(self._end_of, self._probe, silence_s)
         self._watch = ErrorWatch()
-        self._consumer = connection.consumer(self._watch, _DEFAULTS, {**_FORCED, "group.id": group_id})
+        self._consumer = self._built()
+
+    def _built(self) -> Consumer:
+        return self._connection.consumer(self._watch, _DEFAULTS, self._forced)
 
     def attach(self, partition: int, offset: int, label_offset: int, feedback_offset: int) -> None:
         """Start reading for a partition at these offsets of its three inputs."""
@@ -66,8 +84,10 @@ class KafkaSource:
         assert offset >= 0, f"offset {offset} of partition {partition}"
         assert label_offset >= 0, f"label offset {label_offset} of partition {partition}"
         assert feedback_offset >= 0, f"feedback offset {feedback_offset} of partition {partition}"
-        offsets = zip(self._names, (offset, label_offset), strict=True)
-        self._consumer.incremental_assign([TopicPartition(name, partition, begin) for name, begin in offsets])
+        offsets = dict(zip(self._names, (offset, label_offset), strict=True))
+        self._consumer.incremental_assign([TopicPartition(name, partition, begin) for name, begin in offsets.items()])
+        for name, begin in offsets.items():
+            self._stalls.begin(Place(name, partition), begin)
         self._attached.add(partition)
         self._begins[partition] = offset
         if self._feedback is not None:
@@ -79,11 +99,15 @@ class KafkaSource:
         if self._feedback_at is None or offset < self._feedback_at:
             if self._feedback_at is not None:
                 self._forget_feedback()
-            self._consumer.incremental_assign([TopicPartition(str(self._feedback), 0, offset)])
+            place = Place(str(self._feedback), 0)
+            self._consumer.incremental_assign([TopicPartition(*place, offset)])
+            self._stalls.begin(place, offset)
             self._feedback_at = offset
 
     def _forget_feedback(self) -> None:
-        self._consumer.incremental_unassign([TopicPartition(str(self._feedback), 0)])
+        place = Place(str(self._feedback), 0)
+        self._consumer.incremental_unassign([TopicPartition(*place)])
+        self._stalls.forget([place])
         self._feedback_at = None
 
     def detach(self, partitions: Sequence[int]) -> None:
@@ -92,8 +116,10 @@ class KafkaSource:
         if gone:
             # librdkafka remembers a pause over an assignment: attached again, the labels would never come.
             self._consumer.resume([TopicPartition(self._names[1], partition) for partition in sorted(gone)])
-            places = [TopicPartition(name, partition) for name in self._names for partition in sorted(gone)]
-            self._consumer.incremental_unassign(places)
+            places = [Place(name, partition) for name in self._names for partition in sorted(gone)]
+            self._consumer.incremental_unassign([TopicPartition(*place) for place in places])
+            self._stalls.forget(places)
+            self._paused.difference_update(places)
             self._attached -= gone
             for partition in gone:
                 self._feedback_next.pop(partition, None)
@@ -113,11 +139,13 @@ class KafkaSource:
 
     def pause_labels(self, partition: int, *, paused: bool) -> None:
         """Stop or go on to fetch labels of a partition; librdkafka fetches again what it had read ahead of it."""
-        place = [TopicPartition(self._names[1], partition)]
+        place = Place(self._names[1], partition)
         if paused:
-            self._consumer.pause(place)
+            self._consumer.pause([TopicPartition(*place)])
+            self._paused.add(place)
         else:
-            self._consumer.resume(place)
+            self._consumer.resume([TopicPartition(*place)])
+            self._paused.discard(place)
 
     def fetch(self, records_max: int, wait_ms: int) -> list[RawBatch]:
         """Return what is there, at most one batch for each topic and shard, waiting at most `wait_ms` for a first.
@@ -131,11 +159,37 @@ class KafkaSource:
             raise SourceError(f"topics {', '.join(names)}: {self._watch.refusal}: check the credentials")
         if any(map(Message.error, messages)):
             messages = self._without_errors(messages)
-        return self._batches(messages)
+        batches = self._batches(messages)
+        stalled = self._stalls.stalled(self._paused)
+        if stalled is not None:
+            self._begin_anew(stalled)
+        return batches
+
+    def _begin_anew(self, stalled: Place) -> None:
+        """Go on with a new consumer, each place behind the last record that came. What was read ahead is read again."""
+        offsets = self._stalls.next_offsets()
+        self._connection.warn(
+            f"topic {stalled.topic}, partition {stalled.partition}: reading had stopped at offset {offsets[stalled]}, "
+            "though there are records: a new consumer goes on"
+        )
+        close_beside(self._consumer)
+        self._consumer = self._built()
+        self._consumer.incremental_assign([TopicPartition(*place, offset) for place, offset in offsets.items()])
+        self._consumer.pause([TopicPartition(*place) for place in self._paused])
+        for place, offset in offsets.items():
+            self._stalls.begin(place, offset)
+
+    def _end_of(self, place: Place) -> int:
+        return self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=QUESTION_MAX_S)[1]
+
+    def _probe(self, place: Place, offset: int) -> KafkaReader:
+        topic = self._topics.get(place.topic, InputTopic.FEEDBACK)
+        return KafkaReader(self._connection, self._forced, topic, TopicPartition(*place, offset), "read_committed")
 
     def close(self) -> None:
         """Stop reading."""
         self._attached.clear()
+        self._stalls.close()
         # It has joined no group and has nothing to commit: there is nothing that this could wait for.
         self._consumer.close()
 
@@ -149,7 +203,10 @@ class KafkaSource:
             for partition, run in groupby(of_topic, Message.partition):
                 if partition in self._attached:
                     by_place.setdefault((name, partition), []).extend(run)
-        batches = [batch_of(self._topics[name], partition, run) for (name, partition), run in by_place.items()]
+        batches = []
+        for (name, partition), records in by_place.items():
+            batches.append(batch_of(self._topics[name], partition, records))
+            self._stalls.heard(Place(name, partition), batches[-1].offsets[-1] + 1)
         return [*batches, *self._fan_out(feedback)] if feedback else batches
 
     def _fan_out(self, feedback: list[Message]) -> list[RawBatch]:
@@ -161,6 +218,7 @@ class KafkaSource:
                 batches.append(batch_of(InputTopic.FEEDBACK, partition, own))
                 self._feedback_next[partition] = batches[-1].offsets[-1] + 1
         self._feedback_at = max(self._feedback_at or 0, cast("int", feedback[-1].offset()) + 1)
+        self._stalls.heard(Place(str(self._feedback), 0), self._feedback_at)
         return batches
 
     def _without_errors(self, messages: list[Message]) -> list[Message]:
