@@ -107,3 +107,24 @@ def test_labels_that_wait_go_on_waiting_with_the_new_consumer(cluster: Cluster, 
     source.pause_labels(0, paused=False)
     rest = until(source, lambda got: had + len(of_place(got, InputTopic.LABELS, 0)) == 20)
     assert of_place([*early, *rest], InputTopic.LABELS, 0) == list(range(20))
+
+
+def test_who_waits_behind_others_has_not_stalled(
+    cluster: Cluster, source: KafkaSource, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All inputs wait in one queue: while a worker is busy with a flood of one, the other is late, and no more."""
+    cluster.fill({0: [b"%d" % n for n in range(2_000)]})
+    source.attach(0, 0, 0, 0)
+    source.attach(1, 0, 0, 0)
+    consumer, end_s = source._consumer, time.monotonic() + 6.0
+    first = source.fetch(1, 5000)
+    cluster.fill({1: [b"late"]})
+    with caplog.at_level(logging.WARNING, logger="tests.kafka"):
+        while time.monotonic() < end_s:
+            first += source.fetch(5, 50)
+            time.sleep(0.02)
+    assert of_place(first, InputTopic.PREDICTIONS, 1) == []
+    assert source._consumer is consumer
+    assert of_place(
+        until(source, lambda got: bool(of_place(got, InputTopic.PREDICTIONS, 1))), InputTopic.PREDICTIONS, 1
+    )

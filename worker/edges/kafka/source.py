@@ -154,13 +154,14 @@ class KafkaSource:
             SourceError: reading cannot go on; the message says what to do.
         """
         messages = take(self._consumer, records_max, wait_ms)
+        drained = len(messages) < records_max
         if self._watch.refusal:
             names = [*self._names, *([self._feedback] if self._feedback else [])]
             raise SourceError(f"topics {', '.join(names)}: {self._watch.refusal}: check the credentials")
         if any(map(Message.error, messages)):
             messages = self._without_errors(messages)
         batches = self._batches(messages)
-        stalled = self._stalls.stalled(self._paused)
+        stalled = self._stalls.stalled(self._paused, drained=drained)
         if stalled is not None:
             self._begin_anew(stalled)
         return batches

@@ -4,7 +4,7 @@ After a broker was away, a consumer now and then asks it for no more records, an
 #5153; seen in a soak here, after a broker had hung for 12 s). A new consumer reads on.
 
 Rule 1: silence proves nothing, and neither does an end that lies ahead: behind it may be the marker of a transaction
-        only. The proof is a record that another consumer finds where this one gets none.
+        only. The proof is a record that another consumer finds where this one, its queue emptied, gets none.
 Rule 2: whoever gets records is not looked at, and of the silent ones one a second at most.
 """
 
@@ -63,6 +63,10 @@ class StallWatch:
         self._without_records: dict[Place, int] = {}
         """The end up to which a probe has found none."""
         self._probe: _Probe | None = None
+        self._found = False
+        """The probe has found a record."""
+        self._drained = False
+        """Since then, there was a moment when nothing waited in the consumer's queue."""
 
     def begin(self, place: Place, offset: int) -> None:
         """Watch a place that is read from this offset on."""
@@ -89,8 +93,12 @@ class StallWatch:
         """Return where each place would have to be read on: behind the last record that came."""
         return dict(self._next)
 
-    def stalled(self, excused: Iterable[Place] = ()) -> Place | None:
-        """Look, if it is time to; return a place that is proven to have stalled. Those excused may be silent."""
+    def stalled(self, excused: Iterable[Place], *, drained: bool) -> Place | None:
+        """Look, if it is time to; return a place that is proven to have stalled.
+
+        Those excused may be silent. `drained`: the consumer has nothing more that it has read ahead.
+        """
+        self._drained |= drained and self._found
         now_s = time.monotonic()
         if now_s - self._looked_s < _LOOK_S:
             return None
@@ -125,19 +133,21 @@ class StallWatch:
         if self._next[probe.place] != probe.offset:
             self._end_probe()  # it reads after all
             return None
-        try:
-            found = bool(probe.reader.read(1, _READ_MS).offsets)
-        except PositionGoneError:
-            found, now_s = False, probe.until_s  # that is for the consumer itself to tell
-        if not found and now_s < probe.until_s:
-            return None
-        self._end_probe()
-        if found:
+        if self._found:
+            if not self._drained:
+                return None  # its records may wait behind those of others
+            self._end_probe()
             return probe.place
-        self._without_records[probe.place] = probe.end
+        try:
+            self._found = bool(probe.reader.read(1, _READ_MS).offsets)
+        except PositionGoneError:
+            now_s = probe.until_s  # that is for the consumer itself to tell
+        if not self._found and now_s >= probe.until_s:
+            self._end_probe()
+            self._without_records[probe.place] = probe.end
         return None
 
     def _end_probe(self) -> None:
         if self._probe is not None:
             self._probe.reader.close()
-            self._probe = None
+        self._probe, self._found, self._drained = None, False, False
