@@ -1,5 +1,7 @@
 """Every fault story on real Kafka, then simulated runs until the time is over: `python -m tests.soak --seconds 600`.
 
+With `--only broker` it tells those stories alone that have this in their names, again and again.
+
 Ends with a table of what happened and one line of JSON. The exit code is 1 if anything was lost, doubled or different.
 """
 
@@ -58,6 +60,17 @@ def stories(servers: str) -> Iterator[tuple[str, Callable[[], Result]]]:
         yield name, partial(broken, _prefix())
 
 
+def chosen(servers: str, only: str) -> Iterator[tuple[str, Callable[[], Result]]]:
+    """Yield every story once, or some of them without end."""
+    while True:
+        found = [(name, story) for name, story in stories(servers) if only in name]
+        if not found:
+            raise SystemExit(f"no story has {only!r} in its name: {', '.join([*PLAYS, *BROKER_PLAYS])}")
+        yield from found
+        if not only:
+            return
+
+
 def tell(name: str, story: Callable[[], Result]) -> Row:
     """Run one story."""
     begun = time.monotonic()
@@ -99,19 +112,25 @@ def main() -> int:
     """Run it all."""
     parser = argparse.ArgumentParser(description="Breaks everything on purpose, for a while.")
     parser.add_argument("--seconds", type=float, default=600.0)
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--only", default="", help="only stories with this in their names, and no simulation")
+    options = parser.parse_args()
+    seconds, only = options.seconds, options.only
     begun = time.monotonic()
     rows, untold = [], []
     with LocalBroker(properties=QUICK_FAILOVER, say=console.print) as broker:
-        for name, story in stories(broker.bootstrap_servers):
+        for name, story in chosen(broker.bootstrap_servers, only):
             if time.monotonic() - begun < seconds * _STORIES_SHARE:
                 console.print(f"{name} ...")
                 rows.append(tell(name, story))
+            elif only:
+                break
             else:
                 untold.append(name)
-    left = max(_SIMULATION_S_MIN, seconds - (time.monotonic() - begun))
-    total = simulate(random.randrange(2**31), left, console)
-    rows.append(simulated(total))
+    total = Total()
+    if not only:
+        left = max(_SIMULATION_S_MIN, seconds - (time.monotonic() - begun))
+        total = simulate(random.randrange(2**31), left, console)
+        rows.append(simulated(total))
     show(rows)
     if untold:
         console.print(f"not told, because the time was over: {', '.join(untold)}")
