@@ -262,7 +262,7 @@ class LocalBroker:
 
     @property
     def _ports(self) -> tuple[int, ...]:
-        """Where it listens; a tester may say otherwise."""
+        """Where clients connect, and where controllers do."""
         if self._reserved is None:
             message = "the broker has not been started"
             raise BrokerError(message)
