@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from worker.core.detectors.forest_fit import InlineRefits
-from worker.core.detectors.refit import RefitPool
 from worker.core.engine import Engine
 from worker.core.events import Output, RawBatch
+from worker.core.maintenance.challengers import ChallengerPool
 from worker.core.options import (
     DETECTORS,
     AlertOptions,
@@ -234,7 +234,7 @@ def cut(stream: Sequence[Record], cuts: Iterable[int], partition: int = 0) -> li
 
 
 def run(
-    batches: Iterable[RawBatch], options: EngineOptions = SMALL, refits: RefitPool | None = None
+    batches: Iterable[RawBatch], options: EngineOptions = SMALL, refits: ChallengerPool | None = None
 ) -> tuple[list[Output], Engine]:
     """Feed batches to a fresh engine; return all outputs and the engine."""
     engine = Engine(options, Topics(), refits or InlineRefits())

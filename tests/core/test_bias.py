@@ -19,7 +19,8 @@ from worker.core.options import (
 )
 from worker.core.performance import storing
 from worker.core.performance.bias import ALL_VALUES
-from worker.core.performance.monitoring import Arrived, PerformanceMonitor
+from worker.core.performance.following import Arrived
+from worker.core.performance.monitoring import PerformanceMonitor
 from worker.core.performance.telling import PerformanceOwner
 from worker.core.telling import Told
 

@@ -10,6 +10,7 @@ from worker.core.alerts.effects import DEMAND_MAX
 from worker.core.alerts.silences import KNOWN_FACTOR
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.events import AlertEvent, InputTopic, Output, OutputTopic, RawBatch
+from worker.core.maintenance.metering import NoMeter
 from worker.core.options import EngineOptions
 from worker.core.shard import Shard, Topics
 from worker.core.telling import Told
@@ -22,7 +23,7 @@ class Office:
 
     def __init__(self, partition: int = 0, of: EngineOptions | None = None) -> None:
         self.partition = partition
-        self.shard = Shard(partition, Topics(), of or options(), InlineRefits())
+        self.shard = Shard(partition, Topics(), of or options(), InlineRefits(), NoMeter())
         self._events = self._said = 0
         self.incident_id = ""
         self.event()
@@ -290,3 +291,21 @@ def test_a_slip_in_a_scope_silences_nothing() -> None:
     (letter,) = office.garbage(json.dumps(value).encode())
     assert letter.topic is OutputTopic.DEAD_LETTERS
     assert office.event(raised("age")) == ["opened age"]
+
+
+def test_verdicts_that_part_strong_from_weak_incidents_advise_a_least_strength() -> None:
+    """With the verdict that settles it, told beside the note on it."""
+    office = Office()
+    for number in range(60):
+        strength = 4.5 if number % 2 else 4.0
+        office.opens(f"f{number}", strength=strength)
+        notes = office.says("true_positive" if number % 2 else "false_positive")
+        advised = [each for each in notes if each["kind"] == "tuning_advised"]
+        if advised:
+            break
+    (note,) = advised
+    assert number + 1 >= 10
+    assert note["tuning"]["alert_kind"] == "quality.missing"
+    assert 4.0 < note["tuning"]["advised"] <= 4.5
+    assert note["tuning"]["precision_after"]["value"] == 1.0
+    assert note["summary"].startswith(f"{MODEL}: quality.missing should open from ")

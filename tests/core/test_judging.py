@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from worker.core import judging
 from worker.core.alerts.silences import SilenceBook
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.events import FeatureValue, Output, PredictionEvent
@@ -256,6 +257,18 @@ def test_scores_hold_every_event_with_its_parts() -> None:
     assert found["flagged"]
     flagged = sum(each["flagged"] for each in scores)
     assert flagged == len(told(run(events(900, plain), msgspec.structs.replace(OPTIONS, scores="flagged")), "scores"))
+
+
+def test_the_realised_rate_counts_verdicts_of_these_detectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the events judged of late, how many were flagged; detectors that begin anew count anew."""
+    monkeypatch.setattr(judging, "BLOCK_EVENTS", 1_024)
+    stream, places = events(2_300, plain), np.arange(2_300)
+    monitor = Monitor("m", Home(0, "predictions", "labels"), with_scores(), InlineRefits(), SilenceBook(10))
+    scores = told(monitor.process(stream, places, START_MS + 100 * places), "scores")
+    flagged = sum(each["flagged"] for each in scores if each["offset"] >= 1_024)
+    assert monitor._judge.realised == (OPTIONS.alert_rate, flagged, 2_300 - 1_024)
+    monitor._judge.accept_regime(monitor._step(2_299))
+    assert monitor._judge.realised == (OPTIONS.alert_rate, 0, 0)
 
 
 def test_without_the_option_no_scores_are_published() -> None:

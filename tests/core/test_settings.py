@@ -166,3 +166,42 @@ def test_no_secret_shows() -> None:
         assert "alice" in shown
     assert described["engine"]["alert_rate"] == 0.001
     assert described["worker"]["start_at"] == "earliest"
+
+
+def test_models_go_into_a_folder_or_wherever_is_said(tmp_path: Path) -> None:
+    """The address also from the environment; options of the file system as they are, their secrets masked."""
+    assert load_settings(None, {}, {}).artefacts.url == "modelvigil-artefacts"
+    text = """
+        [artefacts]
+        url = "s3://models/vigil"
+        [artefacts.options]
+        key = "hidden"
+        secret = "hidden"
+        endpoint_url = "http://minio:9000"
+        anon = false
+        config_kwargs = { connect_timeout = 5, proxy_token = "hidden" }
+    """
+    settings = _load(text, tmp_path)
+    options = settings.artefacts.options
+    assert (options["anon"], options["secret"]) == (False, "hidden")
+    assert options["config_kwargs"] == {"connect_timeout": 5, "proxy_token": "hidden"}
+    for shown in (repr(settings), repr(describe(settings))):
+        assert "hidden" not in shown
+        assert "http://minio:9000" in shown
+    environ = {"MODELVIGIL_ARTEFACTS_URL": ""}
+    assert _load(text, tmp_path, environ).artefacts.url == ""
+
+
+@pytest.mark.parametrize("name", ["url", "mlflow_tracking_uri"])
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("https://alice:hidden@host/", r"must not contain a user or a password"),
+        ("http://[bad/", r"is no address"),
+    ],
+)
+def test_no_password_stands_in_an_address(name: str, address: str, message: str, tmp_path: Path) -> None:
+    """It would be shown, logged and told."""
+    with pytest.raises(SettingsError, match=rf"artefacts\.{name} {message}") as caught:
+        _load(f'[artefacts]\n{name} = "{address}"', tmp_path)
+    assert "hidden" not in str(caught.value)

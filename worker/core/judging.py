@@ -17,15 +17,27 @@ from msgspec import Meta, Struct
 
 from worker.core.alert_rate import PACE_EVENTS, AlertRate, StoredAlertRate
 from worker.core.alerts.explanation import Explainer, explain
+from worker.core.alerts.grouping import groups
 from worker.core.alerts.incident import Step
-from worker.core.alerts.incident_desk import IncidentDesk, OpenIncident, Verdicts, detector_scores, number, resolved_at
+from worker.core.alerts.incident_desk import (
+    Describer,
+    IncidentDesk,
+    OpenIncident,
+    Verdicts,
+    detector_scores,
+    number,
+    resolved_at,
+)
+from worker.core.alerts.incident_rows import Kept
 from worker.core.alerts.records import KIND, Origin
 from worker.core.columns import ColumnTable
 from worker.core.detectors.ensemble import Ensemble
+from worker.core.detectors.realised_rate import BLOCK_EVENTS, Realised, RealisedRate, StoredRealised
 from worker.core.detectors.recent_rows import RecentRows
 from worker.core.detectors.refit import RefitPool
 from worker.core.detectors.univariate import Numbers
 from worker.core.events import FeatureEvidence, OutputTopic, ScoreEvent
+from worker.core.events.alerts import AnomalyGroup
 from worker.core.identity import derived_seed
 from worker.core.kernels.arrays import F64, Bool
 from worker.core.options import EngineOptions
@@ -51,18 +63,21 @@ class StoredJudge(Struct, frozen=True, forbid_unknown_fields=True):
     scores_checksum: Annotated[int, Meta(ge=0, lt=2**32)]
     incident: OpenIncident | None
     rate: StoredAlertRate
+    realised: StoredRealised
 
 
 class Judged(NamedTuple):
     """Verdicts (n, NaN = not enough data), those that calibration alone gives, and which events are flagged (n).
 
     `anew` lists the rows from which on other detectors judge, because a new regime was accepted; n: the next event.
+    `rows` are the events as detectors see them (n x d).
     """
 
     verdicts: F64
     raw: F64
     flagged: Bool
     anew: list[int]
+    rows: F64
 
 
 class Judge:
@@ -83,9 +98,11 @@ class Judge:
         self._recent: RecentRows | None = None
         self._numbers = Numbers(options.univariate)
         self._rate = AlertRate(options)
+        self._realised = RealisedRate()
         # To tell costs an explanation: no more often than it is passed on.
         update_ms = options.alerts.noise_of(owner.model_id, KIND).update_ms
         self._desk = IncidentDesk(options.incident, Origin(owner.model_id, owner.shard, owner.topic), update_ms)
+        self._describer = Describer(self._explain, self._group)
 
     def _new_ensemble(self, predecessor: Ensemble | None = None) -> Ensemble:
         owner = self._owner
@@ -106,6 +123,11 @@ class Judge:
         return self._desk.is_open
 
     @property
+    def realised(self) -> Realised:
+        """The share of events that these detectors have flagged of late, beside the wanted one."""
+        return self._realised.of(self._rate.rate)
+
+    @property
     def fitted_version(self) -> int:
         """Changes exactly when the fitted state does; 0 in the first warm-up."""
         return self._generation * _GENERATION + self._ensemble.fitted_version
@@ -123,19 +145,20 @@ class Judge:
         # What was learned of categories and columns stays: a known category is no news.
         self._ensemble = self._new_ensemble(self._ensemble)
         self._recent = None
+        self._realised = RealisedRate()
         self._numbers = Numbers(self._options.univariate)
         self._columns.frozen = False
         return [*told, self._owner.maintenance("detectors_reset", step.offset, events=sequence)]
 
     def _close(self, step: Step, before: int | None) -> list[Told]:
-        steps = self._desk.close(step, self._rate.rate, self._explain, before)
+        steps = self._desk.close(step, self._rate.rate, self._describer, before)
         return [self._owner.alert(record, offset) for offset, record in steps]
 
     def process(self, seen: Seen) -> tuple[Judged, list[Told]]:
         """Judge events (n) in stream order. In a warm-up they must not go beyond its end."""
         count = len(seen.events)
-        judged = Judged(np.full(count, np.nan), np.full(count, np.nan), np.zeros(count, dtype=np.bool), [])
         rows = self._rows(seen)
+        judged = Judged(np.full(count, np.nan), np.full(count, np.nan), np.zeros(count, dtype=np.bool), [], rows)
         told: list[Told] = []
         begin = 0
         while begin < count:
@@ -181,11 +204,14 @@ class Judge:
             verdicts=judgement.verdicts,
             disagreements=judgement.disagreements(rate),
             alert_rate=rate,
+            usual=self._ensemble.usual,
         )
         judged.verdicts[part] = judgement.verdicts
         judged.raw[part] = judgement.raw
         judged.flagged[part] = judgement.verdicts <= rate
-        told += [self._owner.alert(record, offset) for offset, record in self._desk.process(verdicts, self._explain)]
+        known = int(np.count_nonzero(~np.isnan(judgement.verdicts)))
+        self._realised.add(known, int(np.count_nonzero(judged.flagged[part])))
+        told += [self._owner.alert(record, offset) for offset, record in self._desk.process(verdicts, self._describer)]
         told += self._scores(verdicts)
         if self._recent is not None:
             self._recent.add(rows[part])
@@ -209,6 +235,8 @@ class Judge:
             told.append(self._owner.maintenance("detector_refitted", offset, note.detector, events=sequence, **facts))
         if sequence % PACE_EVENTS == 0:
             self._rate.tell_pace(int(seen.watermarks_ms[end - 1]))
+        if sequence % BLOCK_EVENTS == 0:
+            self._realised.end_block()
 
     def accept_regime(self, step: Step) -> list[Told]:
         """Take what has been for a while, up to the event of a step, for normal; nothing is told if it cannot be."""
@@ -225,6 +253,7 @@ class Judge:
         self.accepted_at = sequence
         self._ensemble = self._new_ensemble(self._ensemble)
         self._ensemble.begin_with(rows, self._rate.rate)
+        self._realised = RealisedRate()
         return [*told, self._owner.maintenance("regime_accepted", step.offset, events=sequence, rows=len(rows))]
 
     def _scores(self, seen: Verdicts) -> Iterator[Told]:
@@ -252,7 +281,7 @@ class Judge:
 
     def tick(self, now_ms: int, step: Step) -> list[Told]:
         """Resolve the incident of an idle input when it has been quiet for long enough by the journalled clock."""
-        steps = self._desk.tick(now_ms, step, self._rate.rate, self._explain)
+        steps = self._desk.tick(now_ms, step, self._rate.rate, self._describer)
         return [self._owner.alert(record, offset) for offset, record in steps]
 
     def _explain(self, cells: F64, row: F64, before: int | None) -> list[FeatureEvidence]:
@@ -261,6 +290,11 @@ class Judge:
         with nullcontext(ensemble.scorers()) if before is None else ensemble.before(before) as scorers:
             explainer = Explainer(self._numbers.columns(self._columns), ensemble.usual, scorers.by_name, scorers.fused)
             return explain(explainer, cells, row, self._generation, features_max)
+
+    def _group(self, kept: Kept) -> list[AnomalyGroup]:
+        """Group the unusual events of the open incident by what makes them unusual."""
+        columns = self._numbers.columns(self._columns)
+        return groups(kept, columns, self._ensemble.usual, self._options.incident.grouping, self._generation)
 
     # Storing and restoring.
 
@@ -278,6 +312,7 @@ class Judge:
             self._scores_checksum,
             self._desk.state(),
             self._rate.state(),
+            self._realised.state(),
         )
 
     def live(self) -> Arrays:
@@ -285,6 +320,7 @@ class Judge:
         recent = {} if self._recent is None else prefixed("recent", self._recent.live())
         return {
             **recent,
+            **prefixed("incident", self._desk.arrays()),
             **prefixed("numbers", self._numbers.live()),
             **prefixed("ensemble", self._ensemble.live()),
         }
@@ -307,7 +343,7 @@ class Judge:
         self.accepted_at, self._scores_checksum = plain.accepted_at, plain.scores_checksum
         self._ensemble = self._new_ensemble()
         self._columns.frozen = not warming_up
-        parts = by_part(_STORED, live, ("ensemble", "numbers", *([] if warming_up else ["recent"])))
+        parts = by_part(_STORED, live, ("ensemble", "numbers", "incident", *([] if warming_up else ["recent"])))
         self._numbers.restore(seen - plain.origin, self._columns, parts["numbers"])
         width, is_categorical = len(self._numbers.columns(self._columns)), ~self._columns.is_numeric[1:]
         self._ensemble.restore(seen - plain.origin, is_categorical, width, parts["ensemble"], fitted)
@@ -315,5 +351,5 @@ class Judge:
             self._recent = RecentRows(self._options.rebuild_events, width)
             self._recent.restore(parts["recent"])
         self._rate.restore(plain.rate)
-        if plain.incident is not None:
-            self._desk.restore(plain.incident, seen, width)
+        self._realised.restore(plain.realised)
+        self._desk.restore(plain.incident, parts["incident"], seen, width)

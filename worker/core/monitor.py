@@ -11,7 +11,7 @@ Rule 3: outputs leave in the order of the offsets that caused them.
 """
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Annotated, NamedTuple
 
@@ -24,8 +24,9 @@ from worker.core.alerts.incident import Step
 from worker.core.alerts.silences import SilenceBook
 from worker.core.codec import TIMESTAMP_MS_MAX, encode
 from worker.core.columns import ColumnTable, Matrix, StoredColumn
-from worker.core.detectors.refit import RefitPool
 from worker.core.events import (
+    AlertEvent,
+    AlertKind,
     IncidentFeedback,
     LabelEvent,
     Output,
@@ -36,10 +37,15 @@ from worker.core.events import (
 from worker.core.judging import Judge, StoredJudge
 from worker.core.kernels.arrays import I64
 from worker.core.kernels.event_time import BEHIND, BEHIND_EVENTS, NO_PANE, OLDEST, WATERMARK, assign_panes
+from worker.core.maintenance.challengers import ChallengerPool
+from worker.core.maintenance.maintainer import Maintainer, StoredMaintainer
+from worker.core.maintenance.metering import Meter, NoMeter
+from worker.core.maintenance.tuning import sentence, tuned
 from worker.core.options import EngineOptions
 from worker.core.pane_records import PaneOwner, pane_records
 from worker.core.performance import storing
-from worker.core.performance.monitoring import Arrived, PerformanceMonitor
+from worker.core.performance.following import Arrived
+from worker.core.performance.monitoring import PerformanceMonitor
 from worker.core.performance.telling import PerformanceOwner
 from worker.core.seen import EventRows
 from worker.core.silence import SilenceWatch, StoredSilence
@@ -79,6 +85,7 @@ class _Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pane_at_tick: int
     labels_at_tick: _Count
     performance: storing.StoredPerformance
+    maintenance: StoredMaintainer
 
 
 class _Fitted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,7 +112,13 @@ class Monitor:
     """Watches one model. `process` takes its events in stream order and returns the outputs they cause."""
 
     def __init__(
-        self, model_id: str, home: Home, options: EngineOptions, refits: RefitPool, silences: SilenceBook
+        self,
+        model_id: str,
+        home: Home,
+        options: EngineOptions,
+        refits: ChallengerPool,
+        silences: SilenceBook,
+        meter: Meter | None = None,
     ) -> None:
         shard = home.shard
         self._options = options = options.of_model(model_id)
@@ -128,6 +141,10 @@ class Monitor:
         self._silence = SilenceWatch(self._owner, options.alerts.stale, home.labels)
         self._desk = AlertDesk(self._owner, options, silences)
         self._performance = PerformanceMonitor(self._owner, options)
+        self._maintainer = Maintainer(
+            self._owner, home.labels, options, self._columns, self._performance.segments, refits, meter or NoMeter()
+        )
+        self._performance.follower = self._maintainer
         self._closed_pane = -1
         self._pane_at_tick = -1
         self._labels_at_tick = 0
@@ -146,6 +163,7 @@ class Monitor:
             if taken is not None:
                 step = self._step(int(offsets[stop - 1]))
                 self._told += self._judge.begin_anew(step) + self._watching.stop(step)
+                self._maintainer.take_version(self._versions.current)
             start = stop
         # A silence can only end with the first event.
         over = self._silence.predicted(rows.watermarks_ms, offsets)
@@ -208,8 +226,12 @@ class Monitor:
         self._seen += end - begin
         self._owner.model_version = self._model_version
         self._accept_drift(int(rows.offsets[end - 1]))
-        arrived = Arrived(seen.events, seen.offsets, seen.times_ms, seen.watermarks_ms)
+        cells = seen.cells[:, 1:] if was_frozen else None
+        arrived = Arrived(seen.events, seen.offsets, seen.times_ms, seen.watermarks_ms, cells)
         self._told += self._performance.predicted(arrived)
+        if was_frozen:
+            self._maintainer.inputs(judged.rows, self._columns.feature_names, seen)
+        self._told += self._maintainer.take_told()
 
     def _accept_drift(self, offset: int) -> None:
         """Let detectors begin anew when their inputs have drifted for long. Looked at now and then only."""
@@ -236,6 +258,8 @@ class Monitor:
         idle, self._seen_at_tick = self._seen == self._seen_at_tick, self._seen
         idle_labels, self._labels_at_tick = self._labels == self._labels_at_tick, self._labels
         self._told += self._silence.tick(now_ms, offset, int(self._clock[WATERMARK]))
+        self._maintainer.tick(offset)
+        self._told += self._maintainer.take_told()
         if idle:
             self._tick_idle(now_ms, offset, idle_labels=idle_labels)
         out = self._take_output()
@@ -262,6 +286,7 @@ class Monitor:
             or self._judge.is_open
             or self._performance.has_news
             or self._silence.wants_tick(now_ms)
+            or self._maintainer.wants_tick
             or self._desk.wants_tick(now_ms)
         )
 
@@ -271,7 +296,18 @@ class Monitor:
         self._labels_untold += len(events)
         self._told += self._silence.labelled(times_ms, offsets)
         self._told += self._performance.label(events, offsets, times_ms)
+        self._told += self._maintainer.take_told()
         return self._take_output()
+
+    def thin(self, level: int, offset: int) -> list[Output]:
+        """Use one in 2^level events for maintenance from now on."""
+        self._maintainer.thin(level, offset)
+        self._told += self._maintainer.take_told()
+        return self._take_output()
+
+    def artefacts_in_use(self) -> set[str]:
+        """Return where models lie that are in service, or may be taken."""
+        return self._maintainer.artefacts_in_use()
 
     # Feedback.
 
@@ -283,7 +319,16 @@ class Monitor:
             return self._encoded([audits.refused(event, why, self._shard, offset)])
         effect = effects.apply(event)
         told = audits.applied(effect, effects.demand(effect.like.kind), self._whose(offset))
-        return self._encoded([told, *self._desk.reconsider(offset)])
+        return self._encoded([told, *self._desk.reconsider(offset), *self._tuning(effect.like.kind, offset)])
+
+    def _tuning(self, kind: AlertKind, offset: int) -> Iterator[Told]:
+        """Advise another least strength of a kind, if that is due after another verdict and proven."""
+        report = tuned(self._desk.effects, kind, self._model_id, self._options, self._judge.realised)
+        if report is not None:
+            now_ms, text = int(self._clock[WATERMARK]), sentence(report, self._model_id)
+            yield self._owner.maintenance(
+                "tuning_advised", offset, events=self._seen, timestamp_ms=now_ms, summary=text, tuning=report
+            )
 
     def undo(self, event: UndoFeedback, offset: int) -> list[Output]:
         """Take an effect of feedback back that is in force here."""
@@ -341,12 +386,14 @@ class Monitor:
     def _encoded(self, told: Iterable[Told]) -> list[Output]:
         """Encode what is told, in the order of offsets; what one record caused stays in its order."""
         out = []
-        for topic, offset, key, record in sorted(told, key=_OFFSET):
+        for topic, offset, key, record, artefact in sorted(told, key=_OFFSET):
+            if isinstance(record, AlertEvent) and record.status == "opened":
+                self._maintainer.opened(record)
             value = None if record is None else encode(record)
             # Two steps, so that the value need not be copied.
             seen = zlib.crc32(f"{topic} {offset} ".encode(), self._outputs_checksum)
             self._outputs_checksum = zlib.crc32(value or b"", seen)
-            out.append(Output(topic, self._shard, offset, key.encode(), value))
+            out.append(Output(topic, self._shard, offset, key.encode(), value, artefact=artefact))
         return out
 
     # Storing and restoring.
@@ -386,10 +433,11 @@ class Monitor:
             pane_at_tick=self._pane_at_tick,
             labels_at_tick=self._labels_at_tick,
             performance=storing.plain_state(self._performance),
+            maintenance=self._maintainer.plain(),
         )
         arrays = prefixed("panes", self._slots.arrays) | prefixed("counts", self._counts.state())
         arrays |= prefixed("performance", storing.arrays_state(self._performance))
-        arrays |= prefixed("watching", self._watching.arrays())
+        arrays |= prefixed("watching", self._watching.arrays()) | prefixed("maintenance", self._maintainer.arrays())
         return State(msgspec.msgpack.encode(plain), arrays | prefixed("judge", self._judge.live()))
 
     def fitted_state(self) -> State:
@@ -405,7 +453,8 @@ class Monitor:
         fitted = self.fitted_state() if fitted is None else fitted
         plain, fitted_plain = decoded(live.plain, _Live), decoded(fitted.plain, _Fitted)
         self._check(plain, fitted_plain)
-        parts = by_part(_STORED, live.arrays, ("panes", "counts", "judge", "watching", "performance"))
+        names = ("panes", "counts", "judge", "watching", "performance", "maintenance")
+        parts = by_part(_STORED, live.arrays, names)
         self._columns.restore(plain.columns, frozen=False)
         self._slots.restore(len(self._columns), parts["panes"])
         self._counts.restore(plain.watermark_ms // self._options.pane_ms, parts["counts"])
@@ -416,6 +465,7 @@ class Monitor:
         self._desk.restore(plain.desk)
         refuse_if(_STORED, {"its fitted part is of another version": self.fitted_version != plain.fitted_version})
         storing.restore(self._performance, plain.performance, parts["performance"])
+        self._maintainer.restore(plain.maintenance, parts["maintenance"], self._performance.ledger)
         self._closed_pane, self._pane_at_tick = plain.closed_pane, plain.pane_at_tick
         self._labels_at_tick = plain.labels_at_tick
         self._owner.model_version = plain.model_version

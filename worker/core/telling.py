@@ -16,6 +16,7 @@ from worker.core.events import (
     PerformanceEvent,
     ScoreEvent,
 )
+from worker.core.events.topics import Artefact
 from worker.core.identity import derived_id
 from worker.core.state import COUNT_MAX
 
@@ -35,6 +36,8 @@ class Told(NamedTuple):
     key: str
     record: AlertEvent | MetricEvent | PerformanceEvent | MaintenanceEvent | ScoreEvent | AuditEvent | None
     """None is a tombstone."""
+    artefact: Artefact | None = None
+    """What must be stored before the record is visible."""
 
     def of_version(self, version: str | None) -> "Told":
         """Return the same as of a model's version."""

@@ -4,27 +4,41 @@ numba keeps what it compiled beside the modules; with a warm cache this takes a 
 a machine about ten.
 """
 
+from typing import Generic, TypeVar
+
 import numpy as np
 
+from worker.core.alerts.grouping import groups
+from worker.core.alerts.incident_rows import IncidentRows
 from worker.core.codec import encode
+from worker.core.columns import Column, Kind
 from worker.core.detectors.isolation_forest import ForestArrays
 from worker.core.detectors.refit import FittedModel, RefitRequest, SvmRequest
 from worker.core.detectors.svm_arrays import SvmArrays
 from worker.core.engine import Engine
 from worker.core.events import InputTopic, LabelEvent, PredictionEvent, RawBatch
+from worker.core.maintenance.boosted_arrays import BoostedArrays, without_trees
+from worker.core.maintenance.challengers import FitRequest
+from worker.core.maintenance.halving import HalvingOutcome, Trial
+from worker.core.maintenance.linear_arrays import LinearArrays
+from worker.core.maintenance.target import Target
 from worker.core.options import (
     DETECTORS,
     CalibrationOptions,
     DriftOptions,
     EngineOptions,
     ForestOptions,
+    GroupingOptions,
     HalfSpaceOptions,
+    MaintenanceOptions,
     NeighboursOptions,
     PerformanceOptions,
     QualityOptions,
     TailsOptions,
 )
+from worker.core.options.maintenance import RecalibrationOptions, RegimeOptions, ThresholdOptions
 from worker.core.shard import Topics
+from worker.core.statistics.bands import Usual
 
 _EVENTS = 512
 _SHIFT = 300
@@ -47,7 +61,24 @@ _OPTIONS = EngineOptions(
     performance=PerformanceOptions(
         pane_ms=1000, windows_ms=(2000,), block_labels=10, task_labels=4, reference_labels=20, support_min=10
     ),
+    maintenance=MaintenanceOptions(
+        begin_labels=20,
+        recent_rows=100,
+        sampled_rows=100,
+        fit_rows_min=50,
+        refit_labels=100,
+        refit_interval_ms=0,
+        drift_refit_labels=100,
+        takeover_labels=50,
+        takeover_ms=0,
+        search_labels=0,
+        recalibration=RecalibrationOptions(block_labels=20, rows_min=40, class_labels_min=2, blocks_min=2),
+        threshold=ThresholdOptions(every_labels=100, block_labels=10, positives_min=2),
+        regimes=RegimeOptions(start_rows=64, pane_rows=64),
+    ),
 )
+_PART = 128
+"""Events before their labels: the first labels are of events of which nothing was kept."""
 
 
 class _Fitted:
@@ -71,9 +102,40 @@ class _Fitted:
         )
 
 
+_Result = TypeVar("_Result")
+
+
+class _FittedChallenger(Generic[_Result]):
+    """As above."""
+
+    def __init__(self, request: FitRequest[_Result]) -> None:
+        self._request = request
+
+    def result(self) -> _Result:
+        """Return a model without trees or slopes, or options that stay as they are."""
+        labelled = self._request.labelled
+        target, features = Target(labelled.n_classes, tuple(range(labelled.n_classes))), labelled.rows.shape[1]
+        match self._request.kind:
+            case "halving":
+                return self._request.fitted_from(HalvingOutcome(0, (Trial(1, 0.0),), 1, 0.0, 0.0).to_bytes())
+            case "linear":
+                return self._request.fitted_from(_flat(features, target).to_bytes())
+            case _:
+                return self._request.fitted_from(without_trees(features, target).to_bytes())
+
+
+def _flat(features: int, target: Target) -> LinearArrays:
+    """Return a linear model that always says the same."""
+    slopes = np.zeros((target.n_raw, features))
+    return LinearArrays(target, np.zeros(features), np.ones(features), slopes, np.zeros(target.n_raw))
+
+
 class _Fits:
     def submit(self, request: RefitRequest) -> _Fitted:
         return _Fitted(request)
+
+    def fit_challenger(self, request: FitRequest[_Result]) -> _FittedChallenger[_Result]:
+        return _FittedChallenger(request)
 
 
 def compile_kernels() -> None:
@@ -82,17 +144,45 @@ def compile_kernels() -> None:
     engine.add_shard(0)
     times = [n * 100 for n in range(_EVENTS)]
     nothing = [None] * _EVENTS
-    for place, predictions in enumerate((_inputs(), _numbers(), _answers())):
-        offsets = range(place * _EVENTS, (place + 1) * _EVENTS)
+    for place, predictions in enumerate((_inputs(), _numbers(), _answers(), _choices())):
         values = [encode(event) for event in predictions]
-        engine.handle(RawBatch(0, offsets, times, values, nothing, nothing))
         labels = [
-            encode(LabelEvent(event.event_id, event.model_id, n % 2 == 0 if event.probabilities else n % 5 * 0.1))
-            for n, event in enumerate(predictions)
+            encode(LabelEvent(event.event_id, event.model_id, _truth(n, event))) for n, event in enumerate(predictions)
         ]
-        engine.handle(RawBatch(0, offsets, times, labels, nothing, nothing, InputTopic.LABELS))
+        for first in range(0, _EVENTS, _PART):
+            rows, offsets = slice(first, first + _PART), range(place * _EVENTS + first, place * _EVENTS + first + _PART)
+            engine.handle(RawBatch(0, offsets, times[rows], values[rows], nothing[rows], nothing[rows]))
+            batch = RawBatch(0, offsets, times[rows], labels[rows], nothing[rows], nothing[rows], InputTopic.LABELS)
+            engine.handle(batch)
     for _ in range(3):  # at the first tick the model is not idle yet
         engine.tick(0, times[-1] + 10 * _OPTIONS.pane_ms)
+    _score_challengers()
+    _group_rows()
+
+
+def _truth(n: int, event: PredictionEvent) -> bool | float | str:
+    """Return what came true of event number n."""
+    if event.model_id == "choices":
+        return "abc"[n % 3]
+    return n % 2 == 0 if event.probabilities else n % 5 * 0.1
+
+
+def _group_rows() -> None:
+    """Group the unusual events of an incident."""
+    rows = IncidentRows(2, 8, 0)
+    for number in range(6):
+        rows.add(np.eye(2)[number % 2], np.ones(2), number)
+    columns = [Column(name, Kind.NUMERIC, {}) for name in "ab"]
+    groups(rows.kept(), columns, Usual(np.zeros(2), np.zeros(2), np.zeros(2)), GroupingOptions(), 0)
+
+
+def _score_challengers() -> None:
+    """Let a challenger of each kind predict a number, one of two classes, one of three."""
+    for n_classes in (0, 2, 3):
+        target = Target(n_classes, tuple(range(n_classes)))
+        challengers: tuple[BoostedArrays | LinearArrays, ...] = (without_trees(1, target), _flat(1, target))
+        for challenger in challengers:
+            challenger.predict(np.zeros((1, 1), dtype=np.float32))
 
 
 def _inputs() -> list[PredictionEvent]:
@@ -116,6 +206,21 @@ def _numbers() -> list[PredictionEvent]:
 def _answers() -> list[PredictionEvent]:
     """Return answers of a classifier."""
     return [
-        PredictionEvent(f"e{n}", "answers", {}, n % 3 == 0, probabilities={"true": 0.4, "false": 0.6})
+        PredictionEvent(
+            f"e{n}",
+            "answers",
+            {"a": n * 0.618 % 1.0},
+            n % 3 == 0,
+            probabilities={"true": n % 7 * 0.1, "false": 1 - n % 7 * 0.1},
+        )
+        for n in range(_EVENTS)
+    ]
+
+
+def _choices() -> list[PredictionEvent]:
+    """Return answers of a classifier with three classes."""
+    shares = ({"a": 0.5, "b": 0.3, "c": 0.2}, {"a": 0.1, "b": 0.6, "c": 0.3})
+    return [
+        PredictionEvent(f"e{n}", "choices", {"a": n * 0.618 % 1.0}, "ab"[n % 2], probabilities=shares[n % 2])
         for n in range(_EVENTS)
     ]

@@ -10,7 +10,7 @@ doubling stronger. Something much stronger is still told.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
@@ -85,11 +85,19 @@ class Effect(Struct, frozen=True, forbid_unknown_fields=True):
         return {"true_positive": -STEP, "false_positive": STEP, "ignore_like_this": 0.0}[self.feedback]
 
 
+class Verdict(NamedTuple):
+    """What a person said of an incident, and how strong it was then."""
+
+    strength: float
+    is_right: bool
+
+
 class StoredEffects(Struct, frozen=True, forbid_unknown_fields=True):
     """What is stored."""
 
     effects: list[Effect]
     remembered: list[Likeness]
+    advised: dict[AlertKind, _Strength]
 
 
 class Effects:
@@ -106,6 +114,8 @@ class Effects:
         self._effects: dict[str, Effect] = {}
         self._remembered: dict[str, Likeness] = {}
         self._demands: dict[str, float] = {}
+        self.advised: dict[AlertKind, float] = {}
+        """The least strength of a kind that was last advised (`maintenance.tuning`)."""
 
     def remember(self, like: Likeness) -> None:
         """An incident has been told: the strongest it has been is what feedback is about."""
@@ -117,6 +127,15 @@ class Effects:
     def demand(self, kind: str) -> float:
         """Return what is asked of a kind, in doublings."""
         return self._demands.get(kind, 0.0)
+
+    def verdicts(self, kind: AlertKind) -> list[Verdict]:
+        """Return what is said of incidents of a kind, in the order in which it was said; the last word on each."""
+        said: dict[str, Verdict] = {}
+        for each in self._effects.values():
+            if each.like.kind == kind and each.shift != 0.0:
+                said.pop(each.like.incident_id, None)
+                said[each.like.incident_id] = Verdict(each.like.strength, each.shift < 0.0)
+        return list(said.values())
 
     def ignoring(self, like: Likeness) -> Effect | None:
         """Return the effect by which something is ignored."""
@@ -158,7 +177,7 @@ class Effects:
 
     def state(self) -> StoredEffects:
         """Return what is to be stored."""
-        return StoredEffects(list(self._effects.values()), list(self._remembered.values()))
+        return StoredEffects(list(self._effects.values()), list(self._remembered.values()), self.advised)
 
     def restore(self, stored: StoredEffects) -> None:
         """Take over what `state` gave; ValueError for what cannot be."""
@@ -171,4 +190,5 @@ class Effects:
                 "an incident is there twice": len(self._remembered) < len(stored.remembered),
             },
         )
+        self.advised = dict(stored.advised)
         self._count()

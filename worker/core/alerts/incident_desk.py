@@ -7,23 +7,38 @@ import numpy as np
 from msgspec import Struct
 
 from worker.core.alerts.incident import Flagged, Incident, IncidentLife, Step
+from worker.core.alerts.incident_rows import IncidentRows, Kept, unusual_parts
 from worker.core.alerts.records import Origin, Story, alert_record
 from worker.core.events import AlertEvent, DetectorScore, FeatureEvidence, PredictionEvent
+from worker.core.events.alerts import AnomalyGroup
+from worker.core.identity import derived_seed
 from worker.core.kernels.arrays import F64, I64, Bool
 from worker.core.options import IncidentOptions
 from worker.core.seen import Seen
-from worker.core.state import refuse_if
+from worker.core.state import Arrays, check_like, refuse_if
+from worker.core.statistics.bands import Usual
+
+_STORED = "stored incident"
 
 Explain = Callable[[F64, F64, int | None], list[FeatureEvidence]]
 """Explains an event (its d cells, and d values as detectors see them) by the detectors as they were before a row of
 the batch, or as they are now (None)."""
+Group = Callable[[Kept], list[AnomalyGroup]]
+"""Groups the unusual events of an incident."""
+
+
+class Describer(NamedTuple):
+    """Finds the words for an incident; asked only when a step is told."""
+
+    explain: Explain
+    group: Group
 
 
 class Verdicts(NamedTuple):
     """Consecutive events (n) of one monitor with their scores and p-values (k detectors x n) and verdicts (n).
 
     `first_sequence` is the place of row 0 in the monitor's count of events; `cells` and `rows` are n x d features.
-    Flagged are verdicts of at most `alert_rate`.
+    Flagged are verdicts of at most `alert_rate`. `usual` is the band of what is usual (d) in `rows`.
     """
 
     first_sequence: int
@@ -40,6 +55,7 @@ class Verdicts(NamedTuple):
     verdicts: F64
     disagreements: Bool
     alert_rate: float
+    usual: Usual
 
 
 class _Portrait(NamedTuple):
@@ -69,31 +85,50 @@ class IncidentDesk:
         self._origin = origin
         self._life = IncidentLife(options, update_ms)
         self._portrait: _Portrait | None = None
+        self._rows: IncidentRows | None = None
 
-    def process(self, seen: Verdicts, explain: Explain) -> Iterator[tuple[int, AlertEvent]]:
+    def process(self, seen: Verdicts, describer: Describer) -> Iterator[tuple[int, AlertEvent]]:
         """Yield the offsets and records of the steps in one segment."""
         self._life.follow_back(int(seen.watermarks_ms[0]))
-        for row in map(int, np.flatnonzero(seen.verdicts <= seen.alert_rate)):
-            yield from self._resolve_until(row, seen, explain)
+        rows = np.flatnonzero(seen.verdicts <= seen.alert_rate)
+        keeps = len(rows) > 0 and self._options.grouping.enabled
+        parts = unusual_parts(seen.rows[rows], seen.usual) if keeps else None
+        for place, row in enumerate(rows.tolist()):
+            yield from self._resolve_until(row, seen, describer)
             step, rarest = self._life.flag(_flagged(seen, row), seen.alert_rate)
             if rarest:
                 self._portrait = _portrait(seen, row)
+            if parts is not None:
+                self._keep(parts[place], seen.cells[row], int(seen.offsets[row]))
             if step is not None:
-                yield self._record(step, seen.alert_rate, explain, row)
-        yield from self._resolve_until(len(seen.events) - 1, seen, explain)
+                yield self._record(step, seen.alert_rate, describer, row)
+        yield from self._resolve_until(len(seen.events) - 1, seen, describer)
 
-    def tick(self, now_ms: int, step: Step, alert_rate: float, explain: Explain) -> Iterator[tuple[int, AlertEvent]]:
+    def _keep(self, parts: F64, cells: F64, offset: int) -> None:
+        """Keep an unusual event of the open incident, or not: a sample."""
+        if self._rows is None:
+            self._rows = self._new_rows(len(cells), offset)
+        self._rows.add(parts, cells, offset)
+
+    def _new_rows(self, features: int, first_offset: int) -> IncidentRows:
+        origin = self._origin
+        seed = derived_seed("incident rows", origin.model_id, origin.shard, first_offset)
+        return IncidentRows(features, self._options.grouping.rows_max, seed)
+
+    def tick(
+        self, now_ms: int, step: Step, alert_rate: float, describer: Describer
+    ) -> Iterator[tuple[int, AlertEvent]]:
         """Resolve the incident of an idle input when it has been quiet for `quiet_ms` by the journalled clock."""
         incident = self._life.open
         if incident is not None and now_ms >= incident.last.watermark_ms + self._options.quiet_ms:
-            yield self._resolve(step, alert_rate, explain, None)
+            yield self._resolve(step, alert_rate, describer, None)
 
     def close(
-        self, step: Step, alert_rate: float, explain: Explain, row: int | None
+        self, step: Step, alert_rate: float, describer: Describer, row: int | None
     ) -> Iterator[tuple[int, AlertEvent]]:
         """Resolve the incident, if one is open: what comes is judged by other detectors."""
         if self._life.open is not None:
-            yield self._resolve(step, alert_rate, explain, row)
+            yield self._resolve(step, alert_rate, describer, row)
 
     @property
     def is_open(self) -> bool:
@@ -109,11 +144,18 @@ class IncidentDesk:
             incident, portrait.cells.tolist(), portrait.row.tolist(), portrait.scores, portrait.disagreement
         )
 
-    def restore(self, stored: OpenIncident, seen: int, features: int) -> None:
-        """Take over an incident that was open after `seen` events; ValueError for what cannot be."""
+    def arrays(self) -> Arrays:
+        """Return the unusual events of the open incident that are kept, as live arrays; none without an incident."""
+        return {} if self._rows is None else self._rows.arrays()
+
+    def restore(self, stored: OpenIncident | None, arrays: Arrays, seen: int, features: int) -> None:
+        """Take over an incident that was open after `seen` events, or that none was; ValueError for what cannot be."""
+        if stored is None:
+            check_like(_STORED, arrays, {})
+            return
         cells, row = np.array(stored.cells), np.array(stored.row)
         refuse_if(
-            "stored incident",
+            _STORED,
             {
                 "its event has other features": not len(cells) == len(row) == features,
                 "its event holds an infinite value": np.isinf(cells).any() or np.isinf(row).any(),
@@ -121,28 +163,35 @@ class IncidentDesk:
         )
         self._life.restore(stored.incident, seen)
         self._portrait = _Portrait(cells, row, stored.scores, stored.disagreement)
+        if not self._options.grouping.enabled:
+            check_like(_STORED, arrays, {})
+            return
+        self._rows = self._new_rows(features, stored.incident.first.offset)
+        self._rows.restore(arrays, stored.incident.flagged)
 
-    def _resolve_until(self, last_row: int, seen: Verdicts, explain: Explain) -> Iterator[tuple[int, AlertEvent]]:
+    def _resolve_until(self, last_row: int, seen: Verdicts, describer: Describer) -> Iterator[tuple[int, AlertEvent]]:
         """Resolve the open incident if it is over at some row up to and including `last_row`."""
         if self._life.open is None:
             return
         sequence, watermark_ms = self._life.open.quiet_from(self._options)
         row = max(sequence - seen.first_sequence, int(np.searchsorted(seen.watermarks_ms, watermark_ms)))
         if row <= last_row:
-            yield self._resolve(resolved_at(seen, row), seen.alert_rate, explain, row)
+            yield self._resolve(resolved_at(seen, row), seen.alert_rate, describer, row)
 
-    def _resolve(self, step: Step, alert_rate: float, explain: Explain, row: int | None) -> tuple[int, AlertEvent]:
-        record = self._record(step, alert_rate, explain, row)
+    def _resolve(self, step: Step, alert_rate: float, describer: Describer, row: int | None) -> tuple[int, AlertEvent]:
+        record = self._record(step, alert_rate, describer, row)
         self._life.resolve()
-        self._portrait = None
+        self._portrait = self._rows = None
         return record
 
-    def _record(self, step: Step, alert_rate: float, explain: Explain, row: int | None) -> tuple[int, AlertEvent]:
+    def _record(self, step: Step, alert_rate: float, describer: Describer, row: int | None) -> tuple[int, AlertEvent]:
         incident, portrait = self._life.open, self._portrait
         if incident is None or portrait is None:
             raise AssertionError("a step is told of an incident that is not open")
-        features = explain(portrait.cells, portrait.row, row)
-        story = Story(portrait.scores, portrait.disagreement, features)
+        features = describer.explain(portrait.cells, portrait.row, row)
+        has_groups = self._rows is not None and self._rows.seen >= self._options.grouping.rows_min
+        groups = describer.group(self._rows.kept()) if self._rows is not None and has_groups else []
+        story = Story(portrait.scores, portrait.disagreement, features, groups)
         return step.offset, alert_record(step, incident, self._origin, alert_rate, story)
 
 

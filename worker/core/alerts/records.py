@@ -4,8 +4,11 @@ from typing import Literal, NamedTuple
 
 from worker.core.alerts.incident import Incident, Step
 from worker.core.events import AlertEvent, DetectorScore, EvidenceRow, FeatureEvidence
+from worker.core.events.alerts import AnomalyGroup
 from worker.core.identity import derived_id
 
+_GROUPS_MIN = 2
+_GROUPS_TOLD = 3
 KIND: Literal["anomaly.input"] = "anomaly.input"
 
 
@@ -18,11 +21,12 @@ class Origin(NamedTuple):
 
 
 class Story(NamedTuple):
-    """What is told of an incident beside its course: the rarest event's scores and features."""
+    """What is told of an incident beside its course: the rarest event's scores and features; all events in groups."""
 
     scores: list[DetectorScore]
     disagreement: bool
     features: list[FeatureEvidence]
+    groups: list[AnomalyGroup]
 
 
 def alert_record(step: Step, incident: Incident, origin: Origin, alert_rate: float, story: Story) -> AlertEvent:
@@ -36,7 +40,7 @@ def alert_record(step: Step, incident: Incident, origin: Origin, alert_rate: flo
         kind=KIND,
         status=step.status,
         severity=incident.severity,
-        summary=summary(step, incident, origin.model_id, story.features),
+        summary=summary(step, incident, origin.model_id, story),
         runbook=KIND,
         model_id=origin.model_id,
         model_version=step.model_version,
@@ -52,6 +56,7 @@ def alert_record(step: Step, incident: Incident, origin: Origin, alert_rate: flo
         scores=story.scores,
         disagreement=story.disagreement,
         features=story.features,
+        groups=story.groups,
         evidence=[
             EvidenceRow(origin.topic, origin.shard, row.offset, row.event_id, row.time_ms, row.p_value)
             for row in incident.evidence
@@ -59,18 +64,34 @@ def alert_record(step: Step, incident: Incident, origin: Origin, alert_rate: flo
     )
 
 
-def summary(step: Step, incident: Incident, model_id: str, features: list[FeatureEvidence]) -> str:
+def summary(step: Step, incident: Incident, model_id: str, story: Story) -> str:
     """One sentence for a person who is woken by it."""
+    in_groups = _in_groups(story.groups)
     if step.status == "resolved":
-        return f"{model_id}: no further unusual input, {_count(incident.flagged)} in all"
+        return f"{model_id}: no further unusual input, {_count(incident.flagged)} in all{in_groups}"
     text = f"{model_id}: {_count(incident.flagged)} (p = {incident.rarest.p_value:.2g})"
-    if not features:
-        return text
-    top = features[0]
-    text += f", most unusual: {top.name} = {_plain(top.observed)}"
-    if top.expected is None:
-        return text
-    return f"{text} (usually {_plain(top.expected_low)} to {_plain(top.expected_high)})"
+    if story.features:
+        top = story.features[0]
+        text += f", most unusual: {top.name} = {_plain(top.observed)}"
+        if top.expected is not None:
+            text += f" (usually {_plain(top.expected_low)} to {_plain(top.expected_high)})"
+    return text + in_groups
+
+
+def _in_groups(groups: list[AnomalyGroup]) -> str:
+    """Say what the causes may be, if there are several."""
+    if len(groups) < _GROUPS_MIN:
+        return ""
+    told = (f"{group.share:.0%} {_lead(group)}" for group in groups[:_GROUPS_TOLD])
+    more = ", ..." if len(groups) > _GROUPS_TOLD else ""
+    return f"; {len(groups)} groups: {', '.join(told)}{more}"
+
+
+def _lead(group: AnomalyGroup) -> str:
+    if not group.features:
+        return "no single feature"
+    first = group.features[0]
+    return f"{first.name} {first.direction}"
 
 
 def _count(flagged: int) -> str:

@@ -5,7 +5,7 @@ Nothing that scores events imports this or `svm_fit.py`: loading scikit-learn ta
 """
 
 import math
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from sklearn import config_context
@@ -19,7 +19,7 @@ from worker.core.detectors.isolation_forest import (
     ForestArrays,
     to_forest_rows,
 )
-from worker.core.detectors.refit import FittedModel, ForestRequest, RefitRequest, SvmRequest
+from worker.core.detectors.refit import FittedHere, FittedModel, FitTicket, ForestRequest, RefitRequest, SvmRequest
 from worker.core.detectors.svm_fit import fit_svm
 from worker.core.kernels.arrays import F32, F64, I64
 
@@ -27,25 +27,54 @@ _LEAF = -1
 _INT_MAX = np.iinfo(np.int32).max
 
 
-class ModelInHand:
-    """A ticket whose model is there already."""
+_Fitted = TypeVar("_Fitted")
 
-    __slots__ = ("_model",)
 
-    def __init__(self, model: FittedModel) -> None:
-        self._model = model
+class InHand(Generic[_Fitted]):
+    """A ticket of what is there already."""
 
-    def result(self) -> FittedModel:
-        """Return the model."""
-        return self._model
+    __slots__ = ("_fitted",)
+
+    def __init__(self, fitted: _Fitted) -> None:
+        self._fitted = fitted
+
+    def result(self) -> _Fitted:
+        """Return it."""
+        return self._fitted
+
+
+class _Refused(Generic[_Fitted]):
+    """A ticket of what cannot be."""
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: ValueError) -> None:
+        self._error = error
+
+    def result(self) -> _Fitted:
+        """Raise ValueError, with the reason."""
+        raise self._error
+
+
+class ModelInHand(InHand[FittedModel]):
+    """A ticket of a detector's model that is there already."""
+
+    __slots__ = ()
 
 
 class InlineRefits:
-    """A `RefitPool` that fits at once in the calling thread: for replay, tests and the oracle. Same bytes as any."""
+    """A pool that fits at once in the calling thread: for replay, tests and the oracle. Same bytes as any."""
 
     def submit(self, request: RefitRequest) -> ModelInHand:
         """Fit now."""
         return ModelInHand(fit_request(request))
+
+    def fit_challenger(self, request: FittedHere[_Fitted]) -> FitTicket[_Fitted]:
+        """Fit now; a request beyond the limits is refused by the ticket's `result`."""
+        try:
+            return InHand(request.fit())
+        except ValueError as error:
+            return _Refused(error)
 
 
 def fit_request(request: RefitRequest) -> FittedModel:

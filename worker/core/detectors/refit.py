@@ -5,7 +5,7 @@ are functions of the stream, so the moment when the fit happens to be done chang
 reaches N + K first waits for the result.
 """
 
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from worker.core.detectors.isolation_forest import ForestArrays
 from worker.core.detectors.svm_arrays import SvmArrays
@@ -33,11 +33,25 @@ RefitRequest: TypeAlias = ForestRequest | SvmRequest
 FittedModel: TypeAlias = ForestArrays | SvmArrays
 
 
-class RefitTicket(Protocol):
+_Fitted_co = TypeVar("_Fitted_co", covariant=True)
+
+
+class FitTicket(Protocol[_Fitted_co]):
     """A fit under way."""
 
-    def result(self) -> FittedModel:
-        """Return the fitted model, of the kind that was requested, waiting for it if need be."""
+    def result(self) -> _Fitted_co:
+        """Return what was fitted, of the kind that was requested, waiting for it if need be."""
+        ...
+
+
+RefitTicket: TypeAlias = FitTicket[FittedModel]
+
+
+class FittedHere(Protocol[_Fitted_co]):
+    """A request that can be answered in place: those of challengers, of which a detector knows nothing."""
+
+    def fit(self) -> _Fitted_co:
+        """Fit, here and now."""
         ...
 
 

@@ -7,14 +7,17 @@ All times are milliseconds since the epoch, in event time; "not enough data yet"
 from worker.core.events.alerts import (
     AlertEvent,
     AlertKind,
+    AnomalyGroup,
     DetectorScore,
     EvidenceRow,
     FeatureEvidence,
     GoodPane,
+    GroupFeature,
     Headline,
     Situation,
     StaleEvidence,
 )
+from worker.core.events.artefacts import ArtefactReport, InputFeature, Manifest, MetricChange, TrainingRange
 from worker.core.events.audit import AuditEvent
 from worker.core.events.changes import Changed, ChangeEvidence
 from worker.core.events.feedback import (
@@ -39,7 +42,18 @@ from worker.core.events.inputs import (
     RejectCode,
     Timestamp,
 )
-from worker.core.events.maintenance import MaintenanceEvent
+from worker.core.events.maintenance import (
+    CandidateLoss,
+    ChallengerReport,
+    MaintenanceEvent,
+    RecalibrationReport,
+    RetrainReason,
+    RetrainReport,
+    RollbackReport,
+    SegmentGain,
+    ThresholdReport,
+    TunedReport,
+)
 from worker.core.events.metrics import SCHEMA_VERSION, ColumnMetric, HistogramRecord, MetricEvent
 from worker.core.events.performance import (
     AccuracyEstimate,
@@ -54,8 +68,10 @@ from worker.core.events.performance import (
     ScoreHistogram,
     SegmentName,
 )
+from worker.core.events.regimes import RegimeChange, RegimeFeature
 from worker.core.events.scores import ScoreEvent
-from worker.core.events.topics import InputTopic, Output, OutputTopic, RawBatch
+from worker.core.events.topics import Artefact, InputTopic, Output, OutputTopic, RawBatch
+from worker.core.events.tuning import OptionAdvice, TuningReport
 
 __all__ = [
     "FEATURES_PER_EVENT_MAX",
@@ -64,8 +80,13 @@ __all__ = [
     "AccuracyEstimate",
     "AlertEvent",
     "AlertKind",
+    "AnomalyGroup",
+    "Artefact",
+    "ArtefactReport",
     "AuditEvent",
     "BucketCounts",
+    "CandidateLoss",
+    "ChallengerReport",
     "ChangeEvidence",
     "Changed",
     "ClassMetrics",
@@ -78,35 +99,51 @@ __all__ = [
     "FeatureValue",
     "FeedbackEvent",
     "GoodPane",
+    "GroupFeature",
     "Headline",
     "HistogramRecord",
     "Identifier",
     "IgnoreFeedback",
     "IncidentFeedback",
+    "InputFeature",
     "InputTopic",
     "LabelEvent",
     "LabelLag",
     "LimitEvidence",
     "MaintenanceEvent",
+    "Manifest",
+    "MetricChange",
     "MetricEvent",
     "MetricValue",
     "Name",
+    "OptionAdvice",
     "Output",
     "OutputTopic",
     "PerformanceEvent",
     "PredictionEvent",
     "PredictionValue",
     "RawBatch",
+    "RecalibrationReport",
+    "RegimeChange",
+    "RegimeFeature",
     "RegressionParts",
     "RejectCode",
+    "RetrainReason",
+    "RetrainReport",
+    "RollbackReport",
     "Scope",
     "ScoreEvent",
     "ScoreHistogram",
+    "SegmentGain",
     "SegmentName",
     "SilenceFeedback",
     "Situation",
     "StaleEvidence",
+    "ThresholdReport",
     "Timestamp",
+    "TrainingRange",
     "TruePositiveFeedback",
+    "TunedReport",
+    "TuningReport",
     "UndoFeedback",
 ]

@@ -125,6 +125,36 @@ class Situation(Struct, frozen=True, kw_only=True):
     cause_summary: str
 
 
+class GroupFeature(Struct, frozen=True):
+    """A feature that makes the rows of a group unusual."""
+
+    name: str
+    direction: Literal["above", "below", "rare"]
+    """Against the usual median; a category is rare."""
+    typical: float | bool | str | None
+    """Median of the rows of the group, or their most frequent category."""
+    usual: float | None
+    usual_low: float | None
+    usual_high: float | None
+    """The usual median and band (5 % to 95 %); null for a category."""
+    part: float
+    """Of what makes these rows unusual, on average."""
+
+
+class AnomalyGroup(Struct, frozen=True):
+    """Unusual events of one incident that the same features make unusual: a cause, as far as features tell."""
+
+    rows: int
+    """Of a random sample of the unusual events, at most `engine.incident.grouping.rows_max`."""
+    share: float
+    """Of that sample."""
+    features: list[GroupFeature]
+    """Largest part first; empty where no single feature stands out, only their combination."""
+    example_offsets: list[int]
+    """Earliest events of the group in the sample."""
+    text: str
+
+
 class AlertEvent(Struct, frozen=True, kw_only=True):
     """A step in the life of an incident: opened, updated (seldom), resolved."""
 
@@ -161,6 +191,9 @@ class AlertEvent(Struct, frozen=True, kw_only=True):
     which it was found; in stream order."""
     disagreement: bool = False
     """Whether the detectors contradict each other about that event."""
+    groups: list[AnomalyGroup] = []
+    """All unusual events so far by what makes them unusual, largest group first; empty for less than
+    `engine.incident.grouping.rows_min` of them."""
     performance: LimitEvidence | None = None
     """Of the kinds `performance.*`, `label.*` and `drift.concept`."""
     change: ChangeEvidence | None = None

@@ -47,6 +47,16 @@ class OutputTopic(StrEnum):
     DEAD_LETTERS = "dead-letters"
 
 
+class Artefact(NamedTuple):
+    """A model that an output record speaks of: it must be stored before the record is visible."""
+
+    path: str
+    """Where it lies in the store; it follows from the content (`maintenance.manifest.model_path`)."""
+    content: bytes
+    manifest: bytes
+    """A `maintenance.manifest.Manifest` as JSON."""
+
+
 class Output(NamedTuple):
     """One encoded output record, tagged with the shard and the input offset that caused it."""
 
@@ -56,3 +66,5 @@ class Output(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
+    artefact: Artefact | None = None
+    """No part of the record."""

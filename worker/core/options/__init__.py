@@ -9,6 +9,7 @@ from worker.core.options.alerts import (
     KindNoiseOptions,
     NoiseOptions,
     StaleOptions,
+    TuningOptions,
     WindowOptions,
 )
 from worker.core.options.change import (
@@ -25,6 +26,7 @@ from worker.core.options.change import (
 from worker.core.options.detection import (
     CalibrationOptions,
     ForestOptions,
+    GroupingOptions,
     HalfSpaceOptions,
     IncidentOptions,
     NeighboursOptions,
@@ -32,6 +34,7 @@ from worker.core.options.detection import (
     TailsOptions,
 )
 from worker.core.options.engine import DETECTORS, DetectorName, EngineOptions, ModelDetectionOptions, contradictions
+from worker.core.options.maintenance import MaintenanceOptions
 from worker.core.options.performance import (
     DEFAULT_LIMITS,
     ConceptDriftOptions,
@@ -56,10 +59,12 @@ __all__ = [
     "DriftReferenceOptions",
     "EngineOptions",
     "ForestOptions",
+    "GroupingOptions",
     "HalfSpaceOptions",
     "IncidentOptions",
     "KindNoiseOptions",
     "LimitOptions",
+    "MaintenanceOptions",
     "Milliseconds",
     "ModelDetectionOptions",
     "ModelPerformanceOptions",
@@ -75,6 +80,7 @@ __all__ = [
     "StandingAlertOptions",
     "SvmOptions",
     "TailsOptions",
+    "TuningOptions",
     "UnivariateOptions",
     "WindowOptions",
     "contradictions",

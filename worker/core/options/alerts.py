@@ -106,6 +106,24 @@ class StaleOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """A stream with fewer records has no usual pace."""
 
 
+class TuningOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """When another least strength of a kind of alert is advised, from what people said of its incidents."""
+
+    enabled: bool = True
+    verdicts_min: Annotated[int, Meta(ge=4, le=10_000)] = 10
+    """Judged incidents of a kind before anything is advised,"""
+    verdicts_step: Count = 5
+    """and between two looks."""
+    verdicts_max: Annotated[int, Meta(ge=10, le=10_000)] = 200
+    """The latest ones that count."""
+    all_false_min: Annotated[int, Meta(ge=4, le=10_000)] = 20
+    """Judged incidents, where none of them was right: then there is nothing to compare with."""
+    lost_share_max: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.1
+    """Share of the right alerts that may be lost."""
+    change_min: Annotated[float, Meta(gt=0.0, le=8.0)] = 0.25
+    """Doublings by which an advice must differ from what is configured, and from the one before."""
+
+
 class AlertOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """What becomes of raised conditions. It can be changed at any clean restart: state does not depend on it."""
 
@@ -125,6 +143,7 @@ class AlertOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """Resolved incidents of a model that feedback can still be about."""
     feedback_max: Annotated[int, Meta(ge=1, le=10_000)] = 500
     """Effects of feedback that are in force, of a model; and silences, of a shard."""
+    tuning: TuningOptions = TuningOptions()
 
     def noise_of(self, model: str, kind: str) -> NoiseOptions:
         """Return the options of a kind of one model."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from worker.core.options.units import Count
+from worker.core.options.units import Count, Share
 
 
 class HalfSpaceOptions(Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,6 +50,25 @@ class CalibrationOptions(Struct, frozen=True, forbid_unknown_fields=True):
     verdict_events_min: Count = 500
 
 
+class GroupingOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the unusual events of an incident are grouped by what makes them unusual.
+
+    While an incident is open, a model keeps a sample of them: rows_max x features x 12 bytes at most (60 kB for 10
+    features, 1.5 MB for 256); nothing otherwise.
+    """
+
+    enabled: bool = True
+    rows_max: Annotated[int, Meta(ge=1, le=2_000)] = 500
+    """Kept of one incident: a random sample of them when there are more."""
+    rows_min: Count = 30
+    """With fewer unusual events an alert has no groups."""
+    groups_max: Annotated[int, Meta(ge=2, le=16)] = 5
+    share_min: Share = 0.02
+    """Of the rows, in a group; at least 2 rows."""
+    told_features_max: Count = 3
+    examples_max: Count = 5
+
+
 class IncidentOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """When flagged events become one condition, what it shows, and when it is over (event time).
 
@@ -62,6 +81,7 @@ class IncidentOptions(Struct, frozen=True, forbid_unknown_fields=True):
     evidence_max: Annotated[int, Meta(ge=1, le=100)] = 10
     features_max: Annotated[int, Meta(ge=1, le=100)] = 5
     burst_flagged_min: Annotated[float, Meta(gt=1.0, lt=100.0)] = 5.0
+    grouping: GroupingOptions = GroupingOptions()
 
 
 class NeighboursOptions(Struct, frozen=True, forbid_unknown_fields=True):

@@ -28,6 +28,7 @@ from worker.core.options.detection import (
     SvmOptions,
     TailsOptions,
 )
+from worker.core.options.maintenance import MaintenanceOptions, maintenance_contradictions
 from worker.core.options.performance import PerformanceOptions, performance_contradictions
 from worker.core.options.units import Count, Milliseconds, Share
 
@@ -112,6 +113,7 @@ class EngineOptions(Struct, frozen=True, forbid_unknown_fields=True):
     quality: QualityOptions = QualityOptions()
     bias: BiasOptions = BiasOptions()
     univariate: UnivariateOptions = UnivariateOptions()
+    maintenance: MaintenanceOptions = MaintenanceOptions()
     alerts: AlertOptions = AlertOptions()
     scores: Literal["off", "flagged", "all"] = "off"
     """Which events' verdicts are published on the topic `scores`."""
@@ -160,4 +162,5 @@ def contradictions(options: EngineOptions) -> list[str]:
     found += alert_contradictions(options.alerts) + drift_contradictions(options.drift)
     found += quality_contradictions(options.quality)
     found += bias_contradictions(options.bias, options.performance.blocks_max * options.performance.block_labels)
+    found += maintenance_contradictions(options.maintenance)
     return found + performance_contradictions(options.performance, options.pane_ms)

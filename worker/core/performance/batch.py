@@ -36,6 +36,8 @@ class Labelled(NamedTuple):
     """For each series: the block that holds the contribution, NO_BLOCK for none yet."""
     causes: I64
     """Offsets of the records that labelled them."""
+    numbers: I64
+    """What the follower has given each prediction, -1 for none."""
 
     def part(self, rows: slice | I64) -> "Labelled":
         """Return some of the events, in order."""
@@ -74,6 +76,7 @@ def labelled(joined: Joined, columns: Columns, causes: I64) -> Labelled:
         segments=columns.segments[slots],
         blocks=columns.blocks[slots],
         causes=causes[joined.rows],
+        numbers=columns.number[slots],
     )
 
 

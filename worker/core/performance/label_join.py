@@ -27,8 +27,9 @@ _ROOM_MIN = 256
 _STORED = "stored join"
 NO_BLOCK = -1
 
-BYTES_PER_ROW = 16 + 8 + 1 + 8 + 1 + 8 + 8 + 8 + 8 + 1 + 2 + 4
-"""Key, its places in the index, alive; label, its kind and time; time, offset; prediction and its kind; lag, block.
+BYTES_PER_ROW = 16 + 8 + 1 + 8 + 1 + 8 + 8 + 8 + 8 + 8 + 1 + 2 + 4
+"""Key, its places in the index, alive; label, its kind and time; time, offset, the follower's number; prediction and
+its kind; lag, block.
 Eight more for each segment by which metrics are split."""
 
 
@@ -53,6 +54,7 @@ class Columns:
 
     def __init__(self, segments: int) -> None:
         self.offset: I64 = np.zeros(0, dtype=np.int64)
+        self.number: I64 = np.zeros(0, dtype=np.int64)
         self.prediction: F64 = np.zeros(0)
         self.prediction_kind: I8 = np.zeros(0, dtype=np.int8)
         self.lag_bucket: I16 = np.zeros(0, dtype=np.int16)
@@ -283,6 +285,7 @@ class LabelJoin:
                 "a kind of a prediction is unknown": outside(columns["prediction_kind"], 0, TEXT),
                 "a prediction is none of its kind": _misfit(columns["prediction"], columns["prediction_kind"]),
                 "a probability is out of range": _no_probabilities(columns["probabilities"]),
+                "a number of the follower is out of range": outside(columns["number"], -1, COUNT_MAX),
                 "a lag is out of range": outside(columns["lag_bucket"], 0, LAG_BUCKETS - 1),
                 "an early label is none": outside(self._early_known.kind[self._early.alive], 0, TEXT),
             },

@@ -20,6 +20,7 @@ from worker.core.options import EngineOptions
 from worker.core.performance.batch import Labelled, Pending, labelled
 from worker.core.performance.bias import BiasSetup
 from worker.core.performance.confidence import Confidences, confidence_bins
+from worker.core.performance.following import Arrived, Follower, NoFollower
 from worker.core.performance.label_join import NO_BLOCK, LabelJoin
 from worker.core.performance.ledger import Ledger
 from worker.core.performance.segments import OTHER, Evicted, Segments
@@ -28,15 +29,6 @@ from worker.core.performance.task import Pairs, Task, infer_task
 from worker.core.performance.telling import PerformanceOwner
 from worker.core.performance.values import NUMBER, Names, encode_probabilities, encode_values
 from worker.core.telling import Told
-
-
-class Arrived(NamedTuple):
-    """Predictions (n) as the monitor has them."""
-
-    events: Sequence[PredictionEvent]
-    offsets: I64
-    times_ms: I64
-    watermarks_ms: I64
 
 
 class Said(NamedTuple):
@@ -67,6 +59,7 @@ class PerformanceMonitor:
 
     def __init__(self, owner: PerformanceOwner, options: EngineOptions) -> None:
         self._owner = owner
+        self.follower: Follower = NoFollower()
         self.options = options.performance
         self._bias = BiasSetup.of(options)
         self._seed = options.seed
@@ -97,7 +90,7 @@ class PerformanceMonitor:
             end = begin + self.join.room(self._until_new(said, begin))
             end, more = self._assign_segments(arrived, begin, end)
             told += self._as_of_versions(more, arrived)
-            part = Arrived(events[begin:end], *(column[begin:end] for column in arrived[1:]))
+            part = arrived.part(begin, end)
             told += self._as_of_versions(self._predicted(part, said.part(begin, end), keys[begin:end]), part)
             begin = end
         return told
@@ -113,11 +106,14 @@ class PerformanceMonitor:
     def _until_new(self, said: Said, begin: int) -> int:
         """Return how many events there are up to the next one, after the first, that brings a new name.
 
-        Before the task is known, also no more than could make it known at the last of them.
+        No more than the follower takes at once.
+        Where labels can be among them, also no more than could make the task known at the last of them, or change what
+        the follower does.
         """
-        end = len(said.predictions)
-        if self.ledger is None and (said.has_labels or self.join.early):
-            end = min(end, begin + max(self.options.task_labels - len(self.pending), 1))
+        end = min(len(said.predictions), begin + self.follower.rows_max)
+        if said.has_labels or self.join.early:
+            room = self.follower.room if self.ledger else max(self.options.task_labels - len(self.pending), 1)
+            end = min(end, begin + room)
         if said.has_texts:
             pairs = zip(said.predictions[begin + 1 : end], said.labels[begin + 1 : end], strict=True)
             found = self.texts.first_new(each if isinstance(each, str) else None for pair in pairs for each in pair)
@@ -152,6 +148,7 @@ class PerformanceMonitor:
     def _farewell(self, leaving: Evicted, offset: int) -> Iterator[Told]:
         """Publish what is left of a value of a segment, resolve its alerts, and forget it."""
         key = leaving.place, leaving.value.id
+        self.follower.forget_segment(*key)
         self.early_predictions.pop(series_code(key, len(self._known.segments)), None)
         if self.ledger is not None:
             yield from self.ledger.drop_segment(key, offset, self.confidences, self.join.counters)
@@ -168,10 +165,11 @@ class PerformanceMonitor:
         joined, slots, due = self.join.predictions(keys, part.times_ms, part.watermarks_ms, labels, label_kinds, due_ms)
         used = slots >= 0
         self._fill_columns(slots, used, part, predictions, kinds, probabilities)
+        self.join.columns.number[slots[used]] = self.follower.predicted(part)[used]
         self._count_predictions(panes, used)
         self.confidences.predicted(panes[used], self._confidence_bins(predictions, kinds, probabilities)[used])
         told = [] if ledger is None else ledger.due(due, part.times_ms, part.offsets)
-        return told + self._pass_on(labelled(joined, self.join.columns, part.offsets))
+        return told + self._pass_on(labelled(joined, self.join.columns, part.offsets), inline=True)
 
     def _probabilities(self, said: Said) -> F64:
         if not said.has_probabilities:
@@ -244,7 +242,7 @@ class PerformanceMonitor:
             values, kinds = encode_values([event.label for event in events[part]], self.texts)
             self._learn_names()
             joined = self.join.labels(keys[part], values, kinds, times_ms[part])
-            told += self._pass_on(labelled(joined, self.join.columns, offsets[part]))
+            told += self._pass_on(labelled(joined, self.join.columns, offsets[part]), inline=False)
             begin = end
         return told
 
@@ -253,28 +251,32 @@ class PerformanceMonitor:
         if self.ledger is not None:
             self.ledger.learn(self.texts, self.columns)
 
-    def _pass_on(self, batch: Labelled) -> list[Told]:
+    def _pass_on(self, batch: Labelled, *, inline: bool) -> list[Told]:
         """Pass labelled events on, cut before a correction of an event that was labelled in the same batch."""
         told: list[Told] = []
         begin, met = 0, set[int]()
         for row, (slot, corrected) in enumerate(zip(batch.slots.tolist(), batch.corrected.tolist(), strict=True)):
             if corrected and slot in met:
-                told += self._labelled(batch.part(slice(begin, row)))
+                told += self._labelled(batch.part(slice(begin, row)), inline=inline)
                 begin, met = row, set()
             met.add(slot)
-        return told + (self._labelled(batch.part(slice(begin, batch.size))) if begin < batch.size else [])
+        rest = batch.part(slice(begin, batch.size))
+        return told + (self._labelled(rest, inline=inline) if rest.size else [])
 
-    def _labelled(self, batch: Labelled) -> list[Told]:
+    def _labelled(self, batch: Labelled, *, inline: bool) -> list[Told]:
         """Pass labelled events on, or keep them until there are enough to tell the task by."""
         if self.ledger is None:
             taken = self._pend(batch)
             if len(self.pending) < self.options.task_labels:
                 return []
             told = self._begin_ledger(int(batch.causes[taken - 1]))
-            return told + (self._labelled(batch.part(slice(taken, batch.size))) if taken < batch.size else [])
+            self.follower.begin()
+            rest = batch.part(slice(taken, batch.size))
+            return told + (self._labelled(rest, inline=inline) if rest.size else [])
         blocks = self.join.columns.blocks[batch.slots]
         told = self.ledger.labelled(batch._replace(blocks=blocks), self.columns, self.confidences)
         self.join.columns.blocks[batch.slots] = blocks
+        self.follower.labelled(batch, self.ledger, self.columns, inline=inline)
         return told
 
     def _pend(self, batch: Labelled) -> int:
@@ -366,6 +368,7 @@ class PerformanceMonitor:
             segments=np.array(segments, dtype=np.int32).reshape(count, len(self._known.segments)),
             blocks=np.full((count, 1 + len(self._known.segments)), NO_BLOCK, dtype=np.int32),
             causes=np.full(count, offset, dtype=np.int64),
+            numbers=np.full(count, -1, dtype=np.int64),
         )
 
     # Time.
