@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV ?= uv
 BIN := .venv/bin
 # Checked when they are there: the code and everything that runs it.
-CODE := worker tests $(wildcard benchmarks)
+CODE := worker tests $(wildcard benchmarks examples)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test demo quality bench soak lint schemas lock clean
@@ -51,11 +51,12 @@ soak: setup ## Break everything on purpose for SOAK_SECONDS (600); the last line
 schemas: setup ## Write the JSON Schemas of all topics into schemas/.
 	@$(BIN)/modelvigil schemas --directory schemas
 
+# Every extra but mlflow, which no check needs.
 lock: ## Renew requirements.lock (the only target that needs uv).
 	@$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --python-version 3.11 --all-extras --custom-compile-command "make lock" \
+	  --python-version 3.11 --extra local --extra s3 --extra examples --extra dev --custom-compile-command "make lock" \
 	  --output-file requirements.lock pyproject.toml
 
 clean: ## Remove all that make has made, .venv included.
 	@rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	@find worker tests $(wildcard benchmarks) -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

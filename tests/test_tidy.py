@@ -76,7 +76,7 @@ def test_sizes_and_names(path: Path) -> None:
     assert not (names - _STANDARD_NAMES_ALLOWED) & sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("path", _python_files("worker", "tests", "benchmarks"), ids=_id)
+@pytest.mark.parametrize("path", _python_files("worker", "tests", "benchmarks", "examples"), ids=_id)
 def test_suppressions_have_reasons(path: Path) -> None:
     """Each `noqa` and each ignored type error says why, in words after it."""
     assert list(_suppressions_without_reason(path.read_text(encoding="utf-8"))) == []

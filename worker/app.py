@@ -8,10 +8,15 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 import structlog
 
+from worker.artefact_publishing import ArtefactOptions
+from worker.budget import BudgetOptions
 from worker.cluster import (
     ClusterIdentity,
     connect,
@@ -24,23 +29,26 @@ from worker.core.engine import Engine
 from worker.core.events import InputTopic, OutputTopic
 from worker.core.shard import Topics
 from worker.core.warm_up import compile_kernels
-from worker.edges.clock import SystemClock
+from worker.edges.clock import SystemClock, WorkEffort, WorkMeter
 from worker.edges.kafka import KafkaConnection, KafkaHistory, KafkaMembership, KafkaSink, KafkaSource
 from worker.edges.kafka.client import FencedMemberError
 from worker.edges.refit_pool import ProcessRefitPool, RefitFailedError
+from worker.edges.registration import BackgroundRegistration
 from worker.edges.telemetry import Stage, Telemetry, configure_logging
 from worker.edges.watchdog import Watchdog
 from worker.loop import CommitFailedError, FencedError, Loop, LoopOptions, Ports, StateRefusedError
 from worker.observer import Observer
-from worker.ports import SinkError, SourceError
+from worker.ports import ArtefactStore, ArtefactStoreError, ModelRegistry, SinkError, SourceError
 from worker.recovery.restore_job import RestoreOptions
 from worker.recovery.restores import RestoresOptions
 from worker.recovery.snapshots import SnapshotOptions
 from worker.reporting import Reporting
-from worker.settings import Settings
+from worker.settings import ARTEFACTS_FOLDER, Settings, SettingsError
 from worker.state_identity import state_identity
 
 _SECOND_SIGNAL_EXIT = 130
+_MODEL_LIBRARIES = ("modelvigil", "numpy", "river", "scikit-learn")
+"""What makes models."""
 
 
 class WorkerFencedError(Exception):
@@ -53,6 +61,13 @@ class TemporaryError(Exception):
 
 class StateError(Exception):
     """Stored state cannot be used, and nobody said to begin anew; the message says why and what to do."""
+
+
+class _Models(NamedTuple):
+    """Where models go."""
+
+    store: ArtefactStore | None
+    registry: ModelRegistry | None
 
 
 def run_worker(settings: Settings, connection: KafkaConnection | None = None) -> int:
@@ -72,6 +87,8 @@ def run_worker(settings: Settings, connection: KafkaConnection | None = None) ->
     try:
         with ExitStack() as stack:
             stop = stack.enter_context(_stop_on_signals())
+            store = _artefact_store(settings, log)
+            registry = None if store is None else _model_registry(settings, stack, log)
             telemetry = Telemetry(log)
             refit_wait = partial(telemetry.spend, Stage.REFIT_WAIT)
             pool = stack.enter_context(ProcessRefitPool(settings.worker.refit_processes, refit_wait))
@@ -79,11 +96,14 @@ def run_worker(settings: Settings, connection: KafkaConnection | None = None) ->
             _compile_kernels(log)
             watchdog = stack.enter_context(Watchdog(settings.worker.watchdog_ms / 1000))
             observer = Reporting(telemetry, log, watchdog.beat)
-            loop = _build_loop(settings, connection or connect(settings), cluster, pool, observer)
+            kafka = connection or connect(settings)
+            loop = _build_loop(settings, kafka, cluster, pool, _Models(store, registry), observer)
             log.info("started", group=settings.kafka.group_id, topic=settings.topics.predictions, process=os.getpid())
             loop.run(lambda: bool(stop))
             telemetry.report_at_end()
             log.info("stopped")
+    except ArtefactStoreError as error:
+        raise SettingsError(f"artefacts.url: {error}") from error
     except StateRefusedError as error:
         raise StateError(str(error)) from error
     except FencedMemberError as error:
@@ -100,14 +120,18 @@ def _build_loop(
     connection: KafkaConnection,
     cluster: ClusterIdentity,
     pool: ProcessRefitPool,
+    models: _Models,
     observer: Observer,
 ) -> Loop:
     topics = settings.topics
-    engine = Engine(settings.engine, Topics(topics.predictions, topics.labels, topics.feedback), pool)
+    meter = WorkMeter()
+    engine = Engine(settings.engine, Topics(topics.predictions, topics.labels, topics.feedback), pool, meter)
     pinned = min(cluster.partitions["labels"], cluster.partitions["state"])
     identity = state_identity(settings, cluster)
     has_feedback = "feedback" in cluster.partitions
+    effort = WorkEffort(meter, lambda: pool.challenger_children_cpu_s)
     ports = _ports(settings, connection, has_feedback=has_feedback)
+    ports = ports._replace(effort=effort, artefacts=models.store, registry=models.registry)
     return Loop(engine, ports, identity, _loop_options(settings, pinned, has_feedback=has_feedback), observer)
 
 
@@ -178,7 +202,32 @@ def _loop_options(settings: Settings, partitions: int, *, has_feedback: bool) ->
             commit_bytes_max=worker.snapshot_commit_bytes_max,
             time_share=worker.snapshot_time_share,
         ),
+        budget=BudgetOptions(share_max=worker.maintenance_cpu_share_max),
+        artefacts=ArtefactOptions(artefacts_max=settings.artefacts.artefacts_max, libraries=_versions()),
     )
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _MODEL_LIBRARIES}
+
+
+def _artefact_store(settings: Settings, log: structlog.stdlib.BoundLogger) -> ArtefactStore | None:
+    """Open the store of models, if there will be any. Where nothing is configured, nothing must fail for it."""
+    url = settings.artefacts.url
+    maintenance = settings.engine.maintenance
+    if not url or not (maintenance.enabled or any(own.enabled for own in maintenance.models)):
+        return None
+    folder = Path(url)
+    if url == ARTEFACTS_FOLDER and not os.access(folder if folder.exists() else folder.parent, os.W_OK):
+        log.warning(
+            "models of challengers are not kept: the working directory is read-only; set [artefacts] url to a folder "
+            "or a bucket, or to nothing if they are not needed"
+        )
+        return None
+    # fsspec takes 0.1 s to load, and only a worker with maintenance needs it.
+    from worker.edges.artefacts import ArtefactStore as Store  # noqa: PLC0415 - see above
+
+    return Store(url, settings.artefacts.options)
 
 
 def _compile_kernels(log: structlog.stdlib.BoundLogger) -> None:
@@ -187,6 +236,22 @@ def _compile_kernels(log: structlog.stdlib.BoundLogger) -> None:
     log.info("loading kernels; the first start on a machine compiles them, which takes some 10 s")
     compile_kernels()
     log.info("kernels ready", seconds=round(time.monotonic() - begun, 2))
+
+
+def _model_registry(
+    settings: Settings, stack: ExitStack, log: structlog.stdlib.BoundLogger
+) -> BackgroundRegistration | None:
+    """Connect to the registry of models, if there is one; it ends with the stack."""
+    uri = settings.artefacts.mlflow_tracking_uri
+    if not uri:
+        return None
+    from worker.edges.model_registry import MlflowRegistry, RegistryError  # noqa: PLC0415 - seldom needed
+
+    try:
+        registry = MlflowRegistry(uri)
+    except RegistryError as error:
+        raise SettingsError(f"artefacts.mlflow_tracking_uri: {error}") from error
+    return stack.enter_context(BackgroundRegistration(registry.register, log.warning))
 
 
 @contextmanager

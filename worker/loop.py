@@ -2,7 +2,7 @@
 
 Rule 1: the group is polled only between commits, so a hand-over never falls into a transaction.
 Rule 2: outputs wait in memory until their transaction; it holds them, the positions they belong to, and parts of
-        snapshots, so either all of it is visible or nothing is.
+        snapshots, so either all of it is visible or nothing is. A model that an output speaks of is stored before.
 Rule 3: state is never rolled back. Bytes of an aborted transaction are sent again, unless their partition has gone:
         then they are dropped with the partition's state, and the new owner makes them anew.
 Rule 4: state of a revoked partition is dropped before the callback returns; of a lost one nothing is committed.
@@ -14,15 +14,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from worker.alignment import Alignment
+from worker.artefact_publishing import ArtefactOptions, ArtefactPublisher
+from worker.budget import BudgetOptions, MaintenanceBudget
 from worker.core.engine import Engine
 from worker.core.events import InputTopic, Output, RawBatch
 from worker.lagging import Lag, marked
 from worker.observer import Observer, Shards
 from worker.ports import (
+    ArtefactStore,
     Clock,
     CommitOutcome,
+    Effort,
     History,
     Membership,
+    ModelRegistry,
+    NoEffort,
     Position,
     PositionUnstableError,
     Sink,
@@ -50,6 +56,8 @@ class LoopOptions(NamedTuple):
     restore_wait_ms: int = 5
     """For records of live shards, while restores wait for Kafka."""
     retry_pause_ms: int = 100
+    store_pause_ms_max: int = 5_000
+    """The store of models gets longer and longer pauses, up to this one."""
     wait_ms: int = 50
     label_hold_ms: int = 0
     """How long labels wait for predictions that may not come; 0: they do not wait (`Alignment`)."""
@@ -58,16 +66,21 @@ class LoopOptions(NamedTuple):
     """Results that come so much later than Kafka's timestamp of their record are marked."""
     restores: RestoresOptions = RestoresOptions()
     snapshots: SnapshotOptions = SnapshotOptions()
+    budget: BudgetOptions = BudgetOptions()
+    artefacts: ArtefactOptions = ArtefactOptions()
 
 
 class Ports(NamedTuple):
-    """The outside world."""
+    """The outside world. Without an effort nothing is thinned; without a store of models they are not kept."""
 
     membership: Membership
     source: Source
     history: History
     sink: Sink
     clock: Clock
+    effort: Effort | None = None
+    artefacts: ArtefactStore | None = None
+    registry: ModelRegistry | None = None
 
 
 class FencedError(Exception):
@@ -75,7 +88,7 @@ class FencedError(Exception):
 
 
 class CommitFailedError(Exception):
-    """A transaction could not be committed within its attempts."""
+    """A transaction, or a model that it speaks of, could not be written within its attempts."""
 
 
 class StateRefusedError(Exception):
@@ -108,9 +121,12 @@ class Loop:
         self, engine: Engine, ports: Ports, identity: Identity, options: LoopOptions, observer: Observer | None = None
     ) -> None:
         self._engine = engine
-        self._membership, self._source, history, self._sink, self._clock = ports
+        self._membership, self._source, history, self._sink, self._clock, effort, artefacts, registry = ports
         self._options = options
         self._observer = observer or Observer()
+        self._effort = effort or NoEffort()
+        self._budget = MaintenanceBudget(options.budget, self._clock.monotonic_ms(), self._effort.spent())
+        self._artefacts = ArtefactPublisher(artefacts, registry, options.artefacts, self._clock, self._observer)
         self._tracks: dict[int, Track] = {}
         self._ticked_ms: dict[int, int] = {}
         self._pending = _Pending()
@@ -150,6 +166,7 @@ class Loop:
                 break
             self._work(min(left_ms, self._restore()))
         self._tick_idle()
+        self._keep_budget()
         self._snapshots.begin_due(self._tracks.values())
         self._add_state()
         self._commit()
@@ -162,6 +179,7 @@ class Loop:
         live, busy = self._restores.work(self._options.restore_slice_ms)
         for track in live:
             self._tracks[track.partition] = track
+            self._budget.joined(self._engine.thinning(track.partition))
             self._ticked_ms[track.partition] = self._clock.monotonic_ms()
             self._snapshots.add(track)
             self._alignment.begin(track.partition, self._clock.monotonic_ms())
@@ -208,7 +226,9 @@ class Loop:
 
     def _handle(self, batch: RawBatch) -> None:
         started_ms = self._clock.monotonic_ms()
+        self._effort.begin()
         handled = self._engine.handle(batch)
+        self._effort.end()
         self._tracks[batch.partition].taken(batch.topic, batch.offsets[-1] + 1)
         lag_ms = self._lag.taken(batch, self._clock.epoch_ms())
         self._pending.outputs.extend(handled.outputs if lag_ms is None else marked(handled.outputs, lag_ms))
@@ -224,9 +244,25 @@ class Loop:
             self._ticked_ms[partition] = now_ms
             epoch_ms = self._clock.epoch_ms()
             if self._engine.wants_tick(partition, epoch_ms) and not track.full:
+                self._effort.begin()
                 self._pending.outputs.extend(self._engine.tick(partition, epoch_ms))
+                self._effort.end()
                 self._pending.moved.add(partition)
                 track.ticked(epoch_ms)
+
+    def _keep_budget(self) -> None:
+        """Look now and then at what maintenance costs; tell the shards which part of the events they may use for it."""
+        now_ms = self._clock.monotonic_ms()
+        if self._restores.waiting:
+            self._budget.restart(now_ms, self._effort.spent())
+        elif self._budget.is_due(now_ms):
+            self._observer.maintained(self._budget.judge(now_ms, self._effort.spent()))
+        level = self._budget.level
+        for partition, track in self._tracks.items():
+            if self._engine.thinning(partition) != level and not track.full:
+                self._pending.outputs.extend(self._engine.thin(partition, level))
+                self._pending.moved.add(partition)
+                track.thinned(level)
 
     # The commit.
 
@@ -240,8 +276,10 @@ class Loop:
 
     def _commit(self) -> None:
         """Make everything pending visible, in one transaction, or raise."""
-        if not self._commit_within(self._options.commit_attempts_max):
-            raise CommitFailedError(f"no transaction went through in {self._options.commit_attempts_max} attempts")
+        attempts = self._options.commit_attempts_max
+        if not self._commit_within(attempts):
+            why = self._artefacts.problem or "no transaction went through"
+            raise CommitFailedError(f"{why} ({attempts} attempts)")
 
     def _commit_within(self, attempts: int) -> bool:
         """Return whether everything pending became visible within so many attempts."""
@@ -249,14 +287,19 @@ class Loop:
             if self._pending.empty:
                 return True
             if attempt:
-                self._clock.pause(self._options.retry_pause_ms)
-            if self._try_commit():
+                self._clock.pause(self._pause_ms(attempt))
+            if self._artefacts.put(self._pending.outputs) and self._try_commit():
                 return True
             self._observer.alive()
             # Learn whether the partitions are still ours, and refresh the generation. A revocation may come in here:
             # no transaction is open, so it commits as always, and what is pending afterwards is the rest.
             self._membership.poll(self)
         return self._pending.empty
+
+    def _pause_ms(self, attempt: int) -> int:
+        """Return how long to wait before an attempt: a store of models may be away for longer than a transaction."""
+        pause_ms = self._options.retry_pause_ms
+        return min(pause_ms << attempt, self._options.store_pause_ms_max) if self._artefacts.problem else pause_ms
 
     def _try_commit(self) -> bool:
         """Send the pending bytes once; an unknown outcome is looked up in the committed positions."""
@@ -282,6 +325,7 @@ class Loop:
             self._tracks[partition].has_position = True
         self._observer.committed(pending.outputs, (self._clock.monotonic_ms() - started_ms) / 1000)
         self._settle(pending.state, state_offsets)
+        self._artefacts.tidy(self._engine.artefacts_in_use)
         return True
 
     def _settle(self, state: Sequence[StateRecord], offsets: Sequence[int]) -> None:
@@ -397,6 +441,7 @@ class Loop:
                 seconds_left=restores.seconds_left,
                 oldest_cut_seconds=self._snapshots.oldest_seconds(self._tracks.values()),
                 lag_seconds=self._lag.seconds,
+                thinning=max(map(self._engine.thinning, self._tracks), default=0),
             )
         )
         problems = restores.refused.values()

@@ -21,11 +21,26 @@ class Shards(NamedTuple):
     """Age of the oldest snapshot among the live shards that have changed since."""
     lag_seconds: float = 0.0
     """How long after Kafka's timestamp the latest record was taken."""
+    thinning: int = 0
+    """The highest level among the live shards at which maintenance is thinned: one event in 2^level is used for it."""
 
     @property
     def ready(self) -> bool:
         """Whether all owned shards are live."""
         return self.live > 0 and not (self.restoring or self.refused)
+
+
+class MaintenanceCost(NamedTuple):
+    """What maintenance has cost in one window of some seconds."""
+
+    share: float | None
+    """Of what the engine has cost, with the fits; None where that was next to nothing."""
+    process_s: float
+    """Spent for it in this process."""
+    children_s: float
+    """CPU spent for fits of challengers in other processes."""
+    level: int
+    """At which maintenance is thinned from here on."""
 
 
 class Observer:
@@ -63,6 +78,15 @@ class Observer:
 
     def noted(self, partition: int, message: str) -> None:
         """Something was wrong with a shard's state, and has been dealt with."""
+
+    def maintained(self, cost: MaintenanceCost) -> None:
+        """A window has been judged."""
+
+    def artefact_stored(self, path: str, size: int, seconds: float) -> None:
+        """A model is in the store: its bytes, and how long that took."""
+
+    def artefact_failed(self, message: str) -> None:
+        """A model could not be stored, which is tried again, or old ones not removed."""
 
     def abandoned(self, partitions: Sequence[int]) -> None:
         """Partitions were given up without a last commit: the new owner does that work again."""

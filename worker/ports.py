@@ -10,21 +10,32 @@ Rule 4: one number, one shard: partition p of `predictions`, of `labels` and of 
         `predictions` is managed by the group. Every shard reads the one partition of `feedback`, each at its own pace.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
 from worker.core.detectors.refit import RefitPool, RefitRequest, RefitTicket
-from worker.core.events import InputTopic, Output, RawBatch
+from worker.core.events import InputTopic, Manifest, Output, RawBatch
+from worker.core.maintenance.challengers import ChallengerPool, ChallengerRequest, ChallengerTicket
+from worker.core.maintenance.metering import Meter
 
 __all__ = [
+    "ArtefactStore",
+    "ArtefactStoreError",
     "Bounds",
+    "ChallengerPool",
+    "ChallengerRequest",
+    "ChallengerTicket",
     "Clock",
     "Commit",
     "CommitOutcome",
+    "Effort",
     "GroupListener",
     "History",
     "Membership",
+    "Meter",
+    "ModelRegistry",
+    "NoEffort",
     "Position",
     "PositionGoneError",
     "PositionUnstableError",
@@ -36,7 +47,9 @@ __all__ = [
     "SinkError",
     "Source",
     "SourceError",
+    "Spent",
     "StateRecord",
+    "StoredModel",
     "UnavailableError",
 ]
 
@@ -109,6 +122,10 @@ class SourceError(Exception):
 
 class SinkError(Exception):
     """The sink cannot be brought back within its bounds; the message says what to do."""
+
+
+class ArtefactStoreError(Exception):
+    """A model could not be stored or removed; the message says which, where and why."""
 
 
 class GroupListener(Protocol):
@@ -244,6 +261,71 @@ class Sink(Protocol):
     def close(self) -> None:
         """Close the producer; an open transaction is aborted."""
         ...
+
+
+class StoredModel(Protocol):
+    """A model in the store."""
+
+    @property
+    def uri(self) -> str:
+        """Where it lies."""
+        ...
+
+
+class ArtefactStore(Protocol):
+    """Keeps the models that output records speak of. Every worker of the group has its own connection to the same one.
+
+    Its methods raise ArtefactStoreError.
+    """
+
+    def put(self, model: bytes, manifest: Manifest) -> StoredModel:
+        """Store a model, whose checksum gives its place; it is there to stay on return. The same again does no harm."""
+        ...
+
+    def retain(self, artefacts_max: int, keep: Collection[str] = ()) -> int:
+        """Remove the oldest artefacts beyond so many of each model of which `keep` names one, but not those."""
+        ...
+
+
+class ModelRegistry(Protocol):
+    """Is told of stored models, and lists them for people and programs."""
+
+    def register(self, manifest: Manifest, uri: str) -> None:
+        """Register a model as soon as may be, if it is not there; never waits, never fails."""
+        ...
+
+
+class Spent(NamedTuple):
+    """Seconds, all since the start of the process."""
+
+    engine_s: float
+    """In this process, between `begin` and `end`."""
+    maintenance_s: float
+    """The part of it for maintenance, as the core's meter tells. Restores count here, but not above."""
+    children_s: float
+    """Of CPU in other processes: fits of challengers."""
+
+
+class Effort(Meter, Protocol):
+    """Measures what work costs. The loop tells when the engine works for live shards."""
+
+    def spent(self) -> Spent:
+        """Return what was spent so far."""
+        ...
+
+
+class NoEffort:
+    """Measures nothing, so that maintenance never costs too much."""
+
+    def begin(self) -> None:
+        """Work begins."""
+
+    def end(self) -> None:
+        """The work that began last has ended."""
+
+    def spent(self) -> Spent:
+        """Return nothing."""
+        return Spent(0.0, 0.0, 0.0)
 
 
 class Clock(Protocol):

@@ -8,7 +8,7 @@ from worker.core.engine import Handled
 from worker.core.events import Output, RawBatch
 from worker.edges.telemetry import OUTPUT_COUNTS, Count, Gauge, Stage, Telemetry
 from worker.lagging import is_marked
-from worker.observer import Observer, Shards
+from worker.observer import MaintenanceCost, Observer, Shards
 from worker.ports import CommitOutcome
 from worker.recovery.problems import ProblemKind
 
@@ -26,6 +26,7 @@ class Reporting(Observer):
         self._telemetry = telemetry
         self._log = log
         self._beat = beat
+        self._thinning = 0
 
     def alive(self) -> None:
         self._beat()
@@ -76,6 +77,28 @@ class Reporting(Observer):
     def noted(self, partition: int, message: str) -> None:
         self._log.warning(message, partition=partition)
 
+    def maintained(self, cost: MaintenanceCost) -> None:
+        self._telemetry.spend(Stage.MAINTENANCE, cost.process_s)
+        self._telemetry.spend(Stage.CHALLENGER_FITS, cost.children_s)
+        self._telemetry.set_gauge(Gauge.MAINTENANCE_SHARE, cost.share)
+        if cost.level > self._thinning:
+            self._log.warning(
+                "model maintenance takes too much of the CPU: it uses fewer events from here on",
+                share=None if cost.share is None else round(cost.share, 3),
+                one_event_in=2**cost.level,
+            )
+        elif cost.level < self._thinning:
+            self._log.info("model maintenance uses more events again", one_event_in=2**cost.level)
+        self._thinning = cost.level
+
+    def artefact_stored(self, path: str, size: int, seconds: float) -> None:
+        self._telemetry.add(Count.ARTEFACTS_STORED)
+        self._log.info("model stored", artefact=path, bytes=size, seconds=round(seconds, 3))
+
+    def artefact_failed(self, message: str) -> None:
+        self._telemetry.add(Count.ARTEFACTS_FAILED)
+        self._log.warning(message)
+
     def abandoned(self, partitions: Sequence[int]) -> None:
         self._log.warning("given up without a last commit: the new owner does it again", partitions=list(partitions))
 
@@ -102,4 +125,5 @@ class Reporting(Observer):
             telemetry.set_gauge(Gauge.RESTORE_SECONDS_LEFT, round(shards.seconds_left, 1))
         telemetry.set_gauge(Gauge.STATE_AGE_SECONDS, round(shards.oldest_cut_seconds, 1))
         telemetry.set_gauge(Gauge.LAG_SECONDS, round(shards.lag_seconds, 1))
+        telemetry.set_gauge(Gauge.MAINTENANCE_THINNING, shards.thinning)
         telemetry.report_if_due()

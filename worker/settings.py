@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -26,6 +27,7 @@ from worker.notify_settings import (
 )
 
 __all__ = [
+    "ArtefactSettings",
     "KafkaSettings",
     "NotifySettings",
     "Settings",
@@ -42,6 +44,7 @@ _PREFIX = "MODELVIGIL_"
 _ENVIRONMENT = {
     "MODELVIGIL_BOOTSTRAP_SERVERS": ("kafka", "bootstrap_servers"),
     "MODELVIGIL_GROUP_ID": ("kafka", "group_id"),
+    "MODELVIGIL_ARTEFACTS_URL": ("artefacts", "url"),
 }
 _ENVIRONMENT_KAFKA = "MODELVIGIL_KAFKA_"
 _ENVIRONMENT_FILE = "_FILE"
@@ -88,6 +91,9 @@ _REFUSED_PROPERTIES = {
     "transactional.id": "it follows [kafka] group_id",
 }
 
+ARTEFACTS_FOLDER = "modelvigil-artefacts"
+
+StorageOption = str | int | float | bool
 TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
 
@@ -161,8 +167,32 @@ class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """A loop that is silent for so long hangs: the process ends with 75, and whoever supervises it starts it again."""
     transaction_timeout_ms: Annotated[int, Meta(ge=5_000, le=900_000)] = 15_000
     refit_processes: Annotated[int, Meta(ge=1, le=64)] = 1
+    maintenance_cpu_share_max: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.2
+    """Of the CPU that the engine takes, fits of challengers included; beyond it maintenance uses fewer events."""
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class ArtefactSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the models of challengers are kept.
+
+    Credentials come from where the file system's library finds them (for S3: the environment, or the instance's role),
+    or from `options`.
+    """
+
+    url: str = ARTEFACTS_FOLDER
+    """A folder, made when the first model is stored, or a URL that fsspec knows: s3://bucket/path. All workers must see
+    the same. Empty: models are not kept."""
+    artefacts_max: Annotated[int, Meta(ge=1, le=10_000)] = 50
+    """Older ones are removed, but none that is deployed, offered, or that a rollback would go back to."""
+    options: dict[str, StorageOption | dict[str, StorageOption]] = {}
+    """For the file system, as they are (fsspec's storage options)."""
+    mlflow_tracking_uri: str = ""
+    """An MLflow server where they are registered, too; needs `modelvigil[mlflow]`."""
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in _masked(msgspec.structs.asdict(self)).items())
+        return f"ArtefactSettings({fields})"
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -173,6 +203,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     worker: WorkerSettings = WorkerSettings()
     engine: EngineOptions = EngineOptions()
     notify: NotifySettings = NotifySettings()
+    artefacts: ArtefactSettings = ArtefactSettings()
 
 
 def load_settings(config: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Settings:
@@ -372,6 +403,7 @@ def _in_plain_words(message: str) -> str:
 
 def _refuse_contradictions(settings: Settings) -> None:
     found = [*contradictions(settings.engine), *notify_contradictions(settings.notify)]
+    found += _artefact_problems(settings.artefacts)
     worker = settings.worker
     if worker.static_membership and not worker.instance_id:
         found.append("worker.static_membership needs a worker.instance_id, another one for each worker")
@@ -387,6 +419,19 @@ def _refuse_contradictions(settings: Settings) -> None:
         by_name[topic] = field
     if found:
         raise SettingsError("; ".join(found))
+
+
+def _artefact_problems(artefacts: ArtefactSettings) -> list[str]:
+    """Refuse passwords in addresses: these are shown, logged and told."""
+    found = []
+    for name in ("url", "mlflow_tracking_uri"):
+        try:
+            parts = urlsplit(getattr(artefacts, name))
+            if parts.username is not None or parts.password is not None:
+                found.append(f"artefacts.{name} must not contain a user or a password: put them into the environment")
+        except ValueError:
+            found.append(f"artefacts.{name} is no address")
+    return found
 
 
 def _masked(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from worker.core.events import InputTopic
 from worker.core.journal import (
     JOURNAL_CHARS_MAX,
+    THINNING_MAX,
     Base,
     Entry,
     EntryKind,
@@ -22,7 +23,9 @@ from worker.edges.kafka.sink import METADATA_BYTES_MAX
 from worker.recovery.stored import Manifest
 from worker.recovery.track import Identity, Track
 
-ENTRIES = st.lists(st.builds(Entry, st.sampled_from(EntryKind), st.integers(0, 2**61)))
+_LEVELS = st.builds(Entry, st.just(EntryKind.THINNING), st.integers(0, THINNING_MAX))
+_OTHERS = sorted(set(EntryKind) - {EntryKind.THINNING})
+ENTRIES = st.lists(_LEVELS | st.builds(Entry, st.sampled_from(_OTHERS), st.integers(0, 2**61)))
 _ORIGIN = Origin("c" * 22, "p" * 22, "l" * 22, "s" * 22, "f" * 22)
 IDENTITY = Identity("group", _ORIGIN, "f" * 16, "e" * 16, writer="w" * 12, policy="a" * 16)
 
@@ -38,15 +41,24 @@ def test_a_journal_knows_its_length(entries: list[Entry]) -> None:
     """`chars` is the length of the text, without encoding it."""
     journal = Journal(entries)
     assert journal.chars == len(encode_entries(journal.entries))
-    assert journal.records == sum(entry.amount for entry in entries if entry.kind is not EntryKind.TICK)
+    ranges = (EntryKind.PREDICTIONS, EntryKind.LABELS, EntryKind.FEEDBACK)
+    assert journal.records == sum(entry.amount for entry in entries if entry.kind in ranges)
 
 
 def test_neighbouring_ranges_are_one() -> None:
-    """How a range was cut into batches is not state, so it is not noted."""
+    """How a range was cut into batches is not state, so it is not noted; ticks and levels of thinning are no ranges."""
     journal = Journal()
-    for kind in (EntryKind.PREDICTIONS, EntryKind.PREDICTIONS, EntryKind.LABELS, EntryKind.TICK, EntryKind.TICK):
+    for kind in EntryKind:
         journal.add(kind, 7)
-    assert journal.entries == [(0, 14), (1, 7), (2, 7), (2, 7)]
+        journal.add(kind, 7)
+    assert journal.entries == [(0, 14), (1, 14), (2, 7), (2, 7), (3, 14), (4, 7), (4, 7)]
+
+
+@pytest.mark.parametrize("entry", [Entry(EntryKind.THINNING, THINNING_MAX + 1), (5, 1), (7, 0)])
+def test_what_no_worker_writes_is_refused(entry: Entry) -> None:
+    """A level beyond the last one, and kinds that there are not."""
+    with pytest.raises(JournalError, match="cannot be read"):
+        decode_entries(encode_entries([Entry(*entry)]))
 
 
 @given(st.text() | st.binary().map(lambda data: data.decode("latin-1")))
@@ -85,6 +97,7 @@ def test_a_full_journal_fits_into_the_metadata() -> None:
         track.taken(InputTopic.LABELS, track.label_offset + 1)
         track.taken(InputTopic.FEEDBACK, track.feedback_offset + 1)
         track.ticked(2**43)
+        track.thinned(THINNING_MAX)
     position = track.position("0" * 16)
     assert track.chars >= JOURNAL_CHARS_MAX
     assert len(position.metadata.encode()) <= METADATA_BYTES_MAX

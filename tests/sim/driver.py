@@ -203,6 +203,8 @@ class Driver:
                 return False
             if any(engine.wants_tick(partition, self._epoch_ms) for partition in engine.partitions):
                 return False
+            if any(map(engine.thinning, engine.partitions)):
+                return False
             owned += engine.partitions
         return sorted(owned) == list(range(self._plan.partitions))
 
@@ -233,6 +235,8 @@ class Driver:
     def _check_rest(self) -> None:
         """Hold the state of each shard against the oracle's, once everything is at rest."""
         self._findings.problems += self._follower.problems()
+        if self._plan.maintained:
+            self._findings.problems += self._world.models.missing(self._broker)
         digests = {partition: digest for noted in self._noted.values() for partition, digest in noted.items()}
         for oracle in self._oracles:
             oracle.compare_state(digests[oracle.partition], "its owner")

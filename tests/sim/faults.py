@@ -35,6 +35,7 @@ class Site(StrEnum):
     ABORT = "sink.abort"
     REPLACE = "sink.replace"
     PAUSE = "clock.pause"
+    PUT = "artefacts.put"
 
 
 class Fault(StrEnum):
@@ -76,6 +77,8 @@ class Fault(StrEnum):
     """A read comes back empty, though there is something."""
     SOURCE_DOWN = "source_down"
     """The source cannot go on."""
+    STORE_DOWN = "store_down"
+    """The store of models does not answer."""
     STOP = "stop"
     """SIGTERM; another worker starts later."""
     JOIN = "join"
@@ -94,7 +97,8 @@ class Fault(StrEnum):
     """A bit of the newest snapshot flips."""
 
 
-ANYWHERE = tuple(Site)
+# Right behind a model lies a transaction: whoever dies there has stored a model in vain. And not every run has models.
+ANYWHERE = tuple(site for site in Site if site is not Site.PUT)
 PLACES: Mapping[Fault, Sequence[Site]] = {
     Fault.CRASH: ANYWHERE,
     Fault.FREEZE: ANYWHERE,
@@ -114,6 +118,7 @@ PLACES: Mapping[Fault, Sequence[Site]] = {
     Fault.UNAVAILABLE: [Site.BOUNDS],
     Fault.NOTHING_READ: [Site.FETCH, Site.READ],
     Fault.SOURCE_DOWN: [Site.FETCH, Site.READ, Site.BOUNDS],
+    Fault.STORE_DOWN: [Site.PUT],
 }
 """Where the faults of single calls strike; the others happen to the cluster or to whole processes, at any time."""
 

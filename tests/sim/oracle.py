@@ -17,12 +17,12 @@ from tests.sim.refits import RememberedRefits
 from tests.sim.scenario import ENGINE
 from worker.core.engine import Engine
 from worker.core.events import InputTopic, Output, OutputTopic
-from worker.core.journal import Base, EntryKind, Pointer, decode_entries, decode_pointer
+from worker.core.journal import RANGES, Base, EntryKind, Pointer, decode_entries, decode_pointer
 from worker.core.shard import Topics
 from worker.lagging import LAG_HEADER
 
 Step = tuple[EntryKind, int]
-"""One offset taken from a topic (the number is 0), or one tick at a time."""
+"""One offset taken from a topic (the number is 0), one tick at a time, or one level of thinning."""
 _TOPICS = {
     EntryKind.PREDICTIONS: InputTopic.PREDICTIONS,
     EntryKind.LABELS: InputTopic.LABELS,
@@ -122,12 +122,12 @@ class ShardOracle:
         return None
 
     def _places(self, wanted: dict[InputTopic, int]) -> Iterator[int]:
-        """Give the places in the known steps at which the shard is at these offsets (ticks do not move it)."""
+        """Give the places in the known steps at which the shard is at these offsets (only ranges move it)."""
         at = dict(self._start)
         for place in range(len(self.known) + 1):
             if at == wanted:
                 yield place
-            if place < len(self.known) and self.known[place][0] is not EntryKind.TICK:
+            if place < len(self.known) and self.known[place][0] in RANGES:
                 at[_TOPICS[self.known[place][0]]] += 1
 
     def _take(self, added: Sequence[Step], transaction: int) -> None:
@@ -136,9 +136,11 @@ class ShardOracle:
                 self._expected[output.topic].append((transaction, *_content(output.key, output.value, output.headers)))
 
     def _fold_step(self, step: Step, count: int) -> list[Output]:
-        kind, now_ms = step
+        kind, amount = step
         if kind is EntryKind.TICK:
-            return [output for _ in range(count) for output in self.engine.tick(self.partition, now_ms)]
+            return [output for _ in range(count) for output in self.engine.tick(self.partition, amount)]
+        if kind is EntryKind.THINNING:
+            return [output for _ in range(count) for output in self.engine.thin(self.partition, amount)]
         topic = _TOPICS[kind]
         begin = self._next[topic]
         self._next[topic] = end = begin + count
@@ -157,11 +159,11 @@ def _offsets(base: Base) -> dict[InputTopic, int]:
 
 def _steps(pointer: Pointer) -> Iterator[Step]:
     for kind, amount in decode_entries(pointer.journal):
-        if kind is EntryKind.TICK:
-            yield kind, amount
-        else:
+        if kind in RANGES:
             for _ in range(amount):
                 yield kind, 0
+        else:
+            yield kind, amount
 
 
 def _shown(record: StoredRecord) -> tuple[object, ...]:

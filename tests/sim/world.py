@@ -4,8 +4,10 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from tests.offering import OfferingEngine
 from tests.sim.broker import SimBroker
 from tests.sim.faults import Fault, Faults, SimCrash, Site
+from tests.sim.maintenance import Models, SimEffort, SimStore
 from tests.sim.membership import SimMembership
 from tests.sim.reading import SimClock, SimHistory, SimSource
 from tests.sim.refits import RememberedRefits
@@ -16,7 +18,7 @@ from tests.streams import START_MS
 from worker.core.engine import Engine
 from worker.core.shard import Topics
 from worker.loop import CommitFailedError, FencedError, Loop, Ports, StateRefusedError
-from worker.observer import Observer, Shards
+from worker.observer import MaintenanceCost, Observer, Shards
 from worker.ports import CommitOutcome, SinkError, SourceError
 
 STEPS_MAX = 60_000
@@ -37,6 +39,7 @@ class World:
         self.faults = Faults(self.rng, scenario.kinds, scenario.calls_between, scenario.faults_max)
         self.scheduler = Scheduler(self.rng, self.tick, STEPS_MAX)
         self.processes: list[Process] = []
+        self.models = Models()
         self.ends: Counter[str] = Counter()
         self.refused = False
         """Whether a worker has rightly refused to go on: the run is over then."""
@@ -93,7 +96,8 @@ class Process:
         self.live_shards = 0
         """As the loop last told: restored, and worked on."""
         self.membership: SimMembership | None = None
-        self.engine = Engine(ENGINE, Topics(), RememberedRefits())
+        engine = OfferingEngine if world.scenario.maintained else Engine
+        self.engine = engine(ENGINE, Topics(), RememberedRefits())
         self.task: Task | None = None
         self._frozen_until_ms = 0
         self._cut_off_until_ms = 0
@@ -123,7 +127,10 @@ class Process:
         plan = self.world.scenario
         self.membership = SimMembership(self, plan.poll_interval_ms_max)
         sink = SimSink(self, self.name, self.membership.group_metadata, plan.transaction_timeout_ms)
-        return Ports(self.membership, SimSource(self), SimHistory(self), sink, SimClock(self))
+        ports = Ports(self.membership, SimSource(self), SimHistory(self), sink, SimClock(self))
+        if not plan.maintained:
+            return ports
+        return ports._replace(effort=SimEffort(self, plan.chaos_ms), artefacts=SimStore(self, self.world.models))
 
     def enter(self, site: Site) -> Fault | None:
         """Pass a site."""
@@ -215,6 +222,13 @@ class Witness(Observer):
 
     def noted(self, partition: int, message: str) -> None:
         self._note(self._name, f"noted {partition}: {message}")
+
+    def maintained(self, cost: MaintenanceCost) -> None:
+        if cost.level:
+            self._note(self._name, f"maintenance at level {cost.level}")
+
+    def artefact_failed(self, message: str) -> None:
+        self._note(self._name, message)
 
     def abandoned(self, partitions: Sequence[int]) -> None:
         self._note(self._name, f"abandoned {list(partitions)}")

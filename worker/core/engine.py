@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from worker.core.codec import Reject
 from worker.core.cut import Captured
-from worker.core.detectors.refit import RefitPool
 from worker.core.events import InputTopic, Output, RawBatch
+from worker.core.maintenance.challengers import ChallengerPool
+from worker.core.maintenance.metering import Meter, NoMeter
 from worker.core.options import EngineOptions
 from worker.core.shard import Shard, Topics
 
@@ -21,12 +22,22 @@ class Handled(NamedTuple):
 
 
 class Engine:
-    """Owns the shards of this process. Calls for a partition that is not owned are a bug of the caller."""
+    """Owns the shards of this process. Calls for a partition that is not owned are a bug of the caller.
 
-    def __init__(self, options: EngineOptions, topics: Topics, refits: RefitPool) -> None:
+    Args:
+        options: of everything in it.
+        topics: as evidence tells their names.
+        refits: fits models.
+        meter: is told what is done for maintenance.
+    """
+
+    def __init__(
+        self, options: EngineOptions, topics: Topics, refits: ChallengerPool, meter: Meter | None = None
+    ) -> None:
         self._options = options
         self._topics = topics
         self._refits = refits
+        self._meter = meter or NoMeter()
         self._shards: dict[int, Shard] = {}
 
     @property
@@ -43,7 +54,7 @@ class Engine:
         """Begin a partition with empty state."""
         if partition in self._shards:
             raise AssertionError(f"shard {partition} exists already")
-        self._shards[partition] = Shard(partition, self._topics, self._options, self._refits)
+        self._shards[partition] = Shard(partition, self._topics, self._options, self._refits, self._meter)
 
     def drop_shard(self, partition: int) -> None:
         """Forget a partition's state."""
@@ -64,6 +75,18 @@ class Engine:
     def tick(self, partition: int, now_ms: int) -> list[Output]:
         """Tell a shard that its partition has been idle and what the time is; the caller journals it."""
         return self._shards[partition].tick(now_ms)
+
+    def thinning(self, partition: int) -> int:
+        """Return the level of thinning of a shard: one event in 2^level is used for maintenance."""
+        return self._shards[partition].thinning
+
+    def thin(self, partition: int, level: int) -> list[Output]:
+        """Use one event in 2^level for maintenance from here on; the caller journals it."""
+        return self._shards[partition].thin(level)
+
+    def artefacts_in_use(self) -> set[str]:
+        """Return the paths of stored models that may be asked for again: what is deployed, offered, or gone back to."""
+        return {path for shard in self._shards.values() for path in shard.artefacts_in_use()}
 
     # Storing and restoring.
 

@@ -2,8 +2,9 @@
 
 Kafka orders the records of one partition, not those of `predictions[p]`, `labels[p]` and `feedback` between each other,
 and it knows nothing of the clock. So a shard's state is a function of its *journal*: the ranges of records in the order
-in which they were taken, and the ticks between them. The pointer travels in the metadata of the committed offset of
-`predictions[p]`, so it is atomic with the outputs, and it fits into the 4,095 bytes that a broker takes there.
+in which they were taken, and between them the ticks, and the levels to which maintenance was thinned because it took
+too much of the CPU. The pointer travels in the metadata of the committed offset of `predictions[p]`, so it is atomic
+with the outputs, and it fits into the 4,095 bytes that a broker takes there.
 """
 
 import base64
@@ -20,6 +21,7 @@ JOURNAL_CHARS_MAX = 2_600
 """Of an encoded journal; the rest of a pointer takes some 1,000 at most."""
 _ENTRY_BYTES_MAX = 10
 _AMOUNT_MAX = 2**61
+_KIND_BITS = 3
 _MORE = 0x80
 """Set in each byte of a varint that is not the last."""
 
@@ -31,13 +33,29 @@ class EntryKind(IntEnum):
     LABELS = 1
     TICK = 2
     FEEDBACK = 3
+    THINNING = 4
+
+
+RANGES = frozenset({EntryKind.PREDICTIONS, EntryKind.LABELS, EntryKind.FEEDBACK})
+"""What moves an offset on."""
+
+THINNING_MAX = 16
+"""Level of thinning: one event in 2^level is used for maintenance."""
 
 
 class Entry(NamedTuple):
-    """One step: the offset of a topic moved on by `amount`, or a tick at `amount` ms since 1970 (TICK)."""
+    """One step: the offset of a topic moved on by `amount`.
+
+    Or a tick at `amount` ms since 1970 (TICK), or maintenance has been thinned to level `amount` (THINNING).
+    """
 
     kind: EntryKind
     amount: int
+
+    @property
+    def records(self) -> int:
+        """How far an offset moved."""
+        return self.amount if self.kind in RANGES else 0
 
 
 class JournalError(ValueError):
@@ -59,7 +77,7 @@ class Journal:
     @property
     def records(self) -> int:
         """How far the offsets moved, all in all."""
-        return sum(entry.amount for entry in self.entries if entry.kind is not EntryKind.TICK)
+        return sum(entry.records for entry in self.entries)
 
     @property
     def chars(self) -> int:
@@ -71,7 +89,7 @@ class Journal:
         """Note a step."""
         if self.entries:
             last = self.entries[-1]
-            if last.kind is kind and kind is not EntryKind.TICK:
+            if last.kind is kind and kind in RANGES:
                 self.entries[-1] = Entry(kind, last.amount + amount)
                 return
             self._bytes_before_last += len(_varint(last))
@@ -79,7 +97,7 @@ class Journal:
 
 
 def encode_entries(entries: Iterable[Entry]) -> str:
-    """Return entries as text: varints of amount x 4 + kind, in base64."""
+    """Return entries as text: varints of amount x 8 + kind, in base64."""
     return base64.b64encode(b"".join(map(_varint, entries))).decode()
 
 
@@ -96,7 +114,7 @@ def decode_entries(text: str) -> list[Entry]:
 
 
 def _varint(entry: Entry) -> bytes:
-    left = entry.amount << 2 | entry.kind
+    left = entry.amount << _KIND_BITS | entry.kind
     out = bytearray()
     while left >= _MORE:
         out.append(left & (_MORE - 1) | _MORE)
@@ -114,9 +132,10 @@ def _entries(data: bytes) -> Iterator[Entry]:
             if shift >= 7 * _ENTRY_BYTES_MAX:
                 raise ValueError("an entry is too long")
             continue
-        if value >> 2 > _AMOUNT_MAX:
+        kind, amount = EntryKind(value & (1 << _KIND_BITS) - 1), value >> _KIND_BITS
+        if amount > (THINNING_MAX if kind is EntryKind.THINNING else _AMOUNT_MAX):
             raise ValueError("an entry is too large")
-        yield Entry(EntryKind(value & 3), value >> 2)
+        yield Entry(kind, amount)
         value = shift = 0
     if shift:
         raise ValueError("the last entry is cut short")

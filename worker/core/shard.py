@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
@@ -27,7 +27,6 @@ from worker.core.codec import (
     encode,
 )
 from worker.core.cut import Captured, Cut
-from worker.core.detectors.refit import RefitPool
 from worker.core.events import (
     FeedbackEvent,
     InputTopic,
@@ -37,6 +36,9 @@ from worker.core.events import (
     SilenceFeedback,
     UndoFeedback,
 )
+from worker.core.journal import THINNING_MAX
+from worker.core.maintenance.challengers import ChallengerPool
+from worker.core.maintenance.metering import Meter
 from worker.core.monitor import Home, Monitor
 from worker.core.options import EngineOptions
 from worker.core.snapshot import SnapshotError, unpack
@@ -61,19 +63,24 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     last_offset: int
     rejects_trace: int
     silences: StoredSilences
+    thinning: Annotated[int, msgspec.Meta(ge=0, le=THINNING_MAX)]
 
 
 class Shard:
     """The monitors of one partition."""
 
-    def __init__(self, partition: int, topics: Topics, options: EngineOptions, refits: RefitPool) -> None:
+    def __init__(
+        self, partition: int, topics: Topics, options: EngineOptions, refits: ChallengerPool, meter: Meter
+    ) -> None:
         self._partition = partition
         self._topics = topics
         self._options = options
         self._refits = refits
+        self._meter = meter
         self._monitors: dict[str, Monitor] = {}
         self._silences = SilenceBook(options.alerts.feedback_max)
         self._last_offset = -1
+        self._thinning = 0
         self._rejects_trace = 0
         self._traces: dict[str, int] = {}
         self._trace = 0
@@ -209,7 +216,10 @@ class Shard:
 
     def _new_monitor(self, model_id: str) -> Monitor:
         home = Home(self._partition, self._topics.predictions, self._topics.labels)
-        return Monitor(model_id, home, self._options, self._refits, self._silences)
+        monitor = Monitor(model_id, home, self._options, self._refits, self._silences, self._meter)
+        if self._thinning:
+            monitor.thin(self._thinning, 0)  # it has no labels, so it tells nothing
+        return monitor
 
     def _to_change(self, model_id: str) -> Monitor:
         """Return a monitor that something is about to happen to."""
@@ -229,6 +239,23 @@ class Shard:
         wanting = [model_id for model_id, monitor in self._monitors.items() if monitor.wants_tick(now_ms)]
         return [output for model_id in wanting for output in self._to_change(model_id).tick(now_ms, self._last_offset)]
 
+    @property
+    def thinning(self) -> int:
+        """The level of thinning: one event in 2^level is used for maintenance."""
+        return self._thinning
+
+    def thin(self, level: int) -> list[Output]:
+        """Use one event in 2^level for maintenance from here on, with all models, also those that appear later."""
+        self._thinning = level
+        self._rejects_trace += _hash(f"thinning {level} {self._last_offset}")
+        return [
+            output for model_id in self._monitors for output in self._to_change(model_id).thin(level, self._last_offset)
+        ]
+
+    def artefacts_in_use(self) -> set[str]:
+        """Return the paths of stored models that may be asked for again."""
+        return {path for monitor in self._monitors.values() for path in monitor.artefacts_in_use()}
+
     # Storing and restoring.
 
     def begin_cut(self, stored: Mapping[str, int]) -> bytes:
@@ -238,7 +265,8 @@ class Shard:
         due = [model_id for model_id in self._monitors if model_id in self._changed or model_id not in stored]
         self._cut = Cut(due, stored)
         self._changed = {}
-        header = _Header(self._last_offset, self._rejects_trace & _TRACE_MASK, self._silences.state())
+        trace = self._rejects_trace & _TRACE_MASK
+        header = _Header(self._last_offset, trace, self._silences.state(), self._thinning)
         return msgspec.msgpack.encode(header)
 
     def take_captured(self, bytes_max: int) -> list[Captured]:
@@ -260,6 +288,7 @@ class Shard:
         if self._monitors.keys() != set(model_ids):
             raise SnapshotError("some models of the shard are not stored")
         self._last_offset, self._rejects_trace = known.last_offset, known.rejects_trace
+        self._thinning = known.thinning
         # Ticks go from model to model in the order in which they appeared.
         self._monitors = {model_id: self._monitors[model_id] for model_id in model_ids}
 
@@ -286,7 +315,7 @@ class Shard:
     def digest(self) -> str:
         """Return a checksum of all state: equal digests, equal futures. It walks everything; not for every batch."""
         total = blake2b(digest_size=16)
-        total.update(f"{self._last_offset} {self._rejects_trace & _TRACE_MASK}".encode())
+        total.update(f"{self._last_offset} {self._rejects_trace & _TRACE_MASK} {self._thinning}".encode())
         total.update(msgspec.msgpack.encode(self._silences.state()))
         for model_id, monitor in self._monitors.items():
             total.update(model_id.encode())

@@ -63,6 +63,10 @@ class Count(StrEnum):
     """Shards whose state is missing or foreign; a human decides."""
     DIGEST_MISMATCHES = "digest_mismatches"
     """Restores that did not lead to the state that was recorded."""
+    ARTEFACTS_STORED = "artefacts_stored"
+    """Models put into the artefact store."""
+    ARTEFACTS_FAILED = "artefacts_failed"
+    """Attempts to put one there, or to remove old ones, that failed."""
 
 
 class Stage(StrEnum):
@@ -74,6 +78,10 @@ class Stage(StrEnum):
     """Decoding, statistics, detectors, decisions, encoding."""
     REFIT_WAIT = "refit_wait"
     """The part of `handle` in which events waited for a fit to be taken over."""
+    MAINTENANCE = "maintenance"
+    """The part of `handle` for model maintenance."""
+    CHALLENGER_FITS = "challenger_fits"
+    """Fits of challengers, of the CPU in other processes."""
     COMMIT = "commit"
     """Producing, committing."""
     SNAPSHOT = "snapshot"
@@ -99,6 +107,10 @@ class Gauge(StrEnum):
     """Age of the oldest snapshot among the live shards."""
     LAG_SECONDS = "lag_seconds"
     """How long after Kafka's timestamp records are taken: the latest one of the last turn that took any."""
+    MAINTENANCE_SHARE = "maintenance_share"
+    """Of the time of `handle` and fits, that for model maintenance, in the last few seconds; null: next to no work."""
+    MAINTENANCE_THINNING = "maintenance_thinning"
+    """Level of the shard that is thinned most: one event in 2^level is used for model maintenance."""
 
 
 OUTPUT_COUNTS: Mapping[OutputTopic, Count] = {
@@ -164,7 +176,7 @@ class Telemetry:
 
     def _state(self) -> dict[Gauge, float | None]:
         """All gauges but those that change by themselves: they are no reason for a line."""
-        changing = (Gauge.STATE_AGE_SECONDS, Gauge.LAG_SECONDS)
+        changing = (Gauge.STATE_AGE_SECONDS, Gauge.LAG_SECONDS, Gauge.MAINTENANCE_SHARE)
         return {gauge: value for gauge, value in self._gauges.items() if gauge not in changing}
 
     def _report(self, message: str, **more: float) -> None:

@@ -346,27 +346,33 @@ class RestoreJob:
 
     def _replay(self, anchor: Anchor, entries: Iterable[Entry]) -> Steps[None]:
         entries = list(entries)
-        self.records_left = sum(entry.amount for entry in entries if entry.kind is not EntryKind.TICK)
+        self.records_left = sum(entry.records for entry in entries)
         starts = {
             InputTopic.PREDICTIONS: anchor.offset,
             InputTopic.LABELS: anchor.label_offset,
             InputTopic.FEEDBACK: anchor.feedback_offset,
         }
         for entry in entries:
-            if entry.kind is EntryKind.TICK:
-                self._engine.tick(self.partition, entry.amount)
-                continue
-            topic = _TOPICS[entry.kind]
-            if topic not in self._tapes:
-                tape = Tape(self._history, topic, self.partition, starts[topic], self._options.records_max)
-                self._tapes[topic] = tape
-            tape = self._tapes[topic]
-            try:
-                yield from tape.play(tape.offset + entry.amount, self._handle_again)
-            except VanishedError as error:
-                raise self._problem(
-                    ProblemKind.INPUT_GONE, f"a record that must be read again has vanished: {error}: {_FRESH}"
-                ) from None
+            match entry.kind:
+                case EntryKind.TICK:
+                    self._engine.tick(self.partition, entry.amount)
+                case EntryKind.THINNING:
+                    self._engine.thin(self.partition, entry.amount)
+                case _:
+                    topic = _TOPICS[entry.kind]
+                    yield from self._replay_range(topic, starts[topic], entry.amount)
+
+    def _replay_range(self, topic: InputTopic, start: int, amount: int) -> Steps[None]:
+        """Take the next `amount` offsets of a topic again; `start` is where its first range began."""
+        if topic not in self._tapes:
+            self._tapes[topic] = Tape(self._history, topic, self.partition, start, self._options.records_max)
+        tape = self._tapes[topic]
+        try:
+            yield from tape.play(tape.offset + amount, self._handle_again)
+        except VanishedError as error:
+            raise self._problem(
+                ProblemKind.INPUT_GONE, f"a record that must be read again has vanished: {error}: {_FRESH}"
+            ) from None
 
     def _handle_again(self, batch: RawBatch) -> None:
         self._engine.handle(batch)
@@ -397,6 +403,8 @@ def _follow_entries(track: Track, entries: Iterable[Entry]) -> None:
         match kind:
             case EntryKind.TICK:
                 track.ticked(amount)
+            case EntryKind.THINNING:
+                track.thinned(amount)
             case EntryKind.LABELS:
                 track.taken(InputTopic.LABELS, track.label_offset + amount)
             case EntryKind.FEEDBACK:

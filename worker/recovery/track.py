@@ -136,6 +136,10 @@ class Track:
         """A tick has been given to the shard."""
         self._after.add(EntryKind.TICK, now_ms)
 
+    def thinned(self, level: int) -> None:
+        """The shard has been told to use one event in 2^level for maintenance."""
+        self._after.add(EntryKind.THINNING, level)
+
     def position(self, trace: str) -> Position:
         """Return what to commit now. Every call gives another one, so that outcomes in doubt can be told apart."""
         self.generation += 1

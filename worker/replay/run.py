@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import NamedTuple, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from worker.core.engine import Engine
-from worker.core.options import EngineOptions
+from worker.core.options import EngineOptions, MaintenanceOptions
 from worker.core.shard import Topics
 from worker.core.warm_up import compile_kernels
 from worker.edges.refit_pool import ProcessRefitPool
@@ -119,6 +120,10 @@ def run_replay(settings: Settings, wanted: Wanted, progress: Progress) -> Report
     )
 
 
+_NO_MAINTENANCE = MaintenanceOptions(enabled=False)
+"""It raises no alert, and takes long; what thinned it is not known either."""
+
+
 class _Player:
     """Plays shard after shard, each with an engine that has nothing else."""
 
@@ -134,6 +139,7 @@ class _Player:
     def play(self, plans: Sequence[ShardPlan], span: Span, options: EngineOptions) -> tuple[list[Incident], Counted]:
         """Return the incidents of all shards, and what was played."""
         topics = self._settings.topics
+        options = msgspec.structs.replace(options, maintenance=_NO_MAINTENANCE)
         incidents: list[Incident] = []
         counted = Counted()
         for plan in plans:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from worker import __version__
-from worker.core.journal import EntryKind, JournalError, Ref, decode_entries
+from worker.core.journal import JournalError, Ref, decode_entries
 from worker.core.snapshot import SnapshotError
 from worker.ports import Position
 from worker.recovery.parts import StoredPart, parts_as_stored, read_parts
@@ -64,7 +64,7 @@ def _look(session: Session, partition: int, position: Position | None) -> _Found
         partition=partition,
         pointer=position.metadata,
         offset=position.offset,
-        records_after=sum(entry.amount for entry in entries if entry.kind is not EntryKind.TICK),
+        records_after=sum(entry.records for entry in entries),
         manifest_size=len(payload),
         parts=[PartEntry(part.model_id, part.part, part.ref.size) for part in parts_as_stored(manifest)],
     )

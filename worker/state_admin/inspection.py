@@ -74,6 +74,8 @@ class JournalSize(Struct, frozen=True):
     labels: int
     feedback: int
     ticks: int
+    thinnings: int
+    """So often the share of events was changed that are used for maintenance."""
     chars: int
 
 
@@ -337,6 +339,7 @@ class _Look:
             labels=labels,
             feedback=feedback,
             ticks=sum(entry.kind is EntryKind.TICK for entry in entries),
+            thinnings=sum(entry.kind is EntryKind.THINNING for entry in entries),
             chars=len(pointer.journal),
         )
 

@@ -11,7 +11,7 @@ from tests.e2e.stories.commits import CommittedPosition
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.engine import Engine
 from worker.core.events import InputTopic, Output, OutputTopic, RawBatch
-from worker.core.journal import Entry, EntryKind, Journal, Pointer, decode_entries, decode_pointer
+from worker.core.journal import RANGES, Entry, EntryKind, Journal, Pointer, decode_entries, decode_pointer
 from worker.core.options import EngineOptions
 from worker.core.shard import Topics
 from worker.recovery.reading import rows
@@ -96,6 +96,9 @@ class ShardFold:
         if entry.kind is EntryKind.TICK:
             self.outputs += self.engine.tick(self._partition, entry.amount)
             return
+        if entry.kind is EntryKind.THINNING:
+            self.outputs += self.engine.thin(self._partition, entry.amount)
+            return
         topic = _KINDS[entry.kind]
         begin = self._next[topic]
         self._next[topic] = end = begin + entry.amount
@@ -142,7 +145,7 @@ def _minus(entries: Sequence[Entry], prefix: Sequence[Entry]) -> list[Entry] | N
     after = list(entries[len(prefix) :])
     if grown == last:
         return after
-    if grown.kind is last.kind and grown.kind is not EntryKind.TICK and grown.amount > last.amount:
+    if grown.kind is last.kind and grown.kind in RANGES and grown.amount > last.amount:
         return [Entry(grown.kind, grown.amount - last.amount), *after]
     return None
 
@@ -153,7 +156,7 @@ def _rests(then: Sequence[Entry], before: Pointer, pointer: Pointer) -> list[lis
     goal = {EntryKind.PREDICTIONS: pointer.base.offset, EntryKind.LABELS: pointer.base.label_offset}
     rests = [list(then)] if at == goal else []
     for place, entry in enumerate(then):
-        if entry.kind is not EntryKind.TICK:
+        if entry.kind in RANGES:
             over = at[entry.kind] + entry.amount - goal[entry.kind]
             at[entry.kind] += entry.amount
             if over > 0:
