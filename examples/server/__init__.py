@@ -1,0 +1,1 @@
+"""A model server that publishes its predictions, and takes what modelvigil advises."""
