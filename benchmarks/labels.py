@@ -28,8 +28,9 @@ from benchmarks.events import EVENTS_PER_SECOND, MODELS, PARTITIONS, START_MS, g
 from worker.cluster import create_topics
 from worker.core.events import PredictionEvent
 from worker.core.options import EngineOptions, ModelPerformanceOptions, PerformanceOptions
+from worker.core.performance.following import Arrived
 from worker.core.performance.label_join import BYTES_PER_ROW
-from worker.core.performance.monitoring import Arrived, PerformanceMonitor
+from worker.core.performance.monitoring import PerformanceMonitor
 from worker.core.performance.telling import PerformanceOwner
 from worker.edges.broker import LocalBroker
 from worker.settings import load_settings

@@ -30,8 +30,9 @@ from worker.core.events import AlertEvent, LabelEvent, PredictionEvent, Predicti
 from worker.core.kernels.arrays import F64, I64, Bool
 from worker.core.metric_names import LESS_IS_BETTER
 from worker.core.options import DEFAULT_LIMITS, EngineOptions, LimitOptions, PerformanceOptions
+from worker.core.performance.following import Arrived
 from worker.core.performance.intervals import wilson
-from worker.core.performance.monitoring import Arrived, PerformanceMonitor
+from worker.core.performance.monitoring import PerformanceMonitor
 from worker.core.performance.records import Z95
 from worker.core.performance.telling import PerformanceOwner
 from worker.core.telling import Told

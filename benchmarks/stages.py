@@ -12,7 +12,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
@@ -20,12 +20,12 @@ from benchmarks.events import PARTITIONS, START_MS, generate
 from worker.core import monitor, shard
 from worker.core.columns import ColumnTable
 from worker.core.detectors.calibration import Calibration
-from worker.core.detectors.forest_fit import ModelInHand, fit_request
+from worker.core.detectors.forest_fit import InHand, ModelInHand, fit_request
 from worker.core.detectors.half_space_log import LogHalfSpaceTrees
 from worker.core.detectors.knn import NearestNeighbours
 from worker.core.detectors.moments import MomentsDistance
 from worker.core.detectors.one_class_svm import OneClassSvm
-from worker.core.detectors.refit import FittedModel, RefitRequest
+from worker.core.detectors.refit import FittedHere, FittedModel, RefitRequest
 from worker.core.detectors.refitted_forest import RefittedForest
 from worker.core.detectors.tails import TailSurprise
 from worker.core.drift.watch import DriftWatch
@@ -59,6 +59,9 @@ STAGES: list[tuple[str, Any, str]] = [
 ]
 
 
+_Fitted = TypeVar("_Fitted")
+
+
 class RememberedRefits:
     """Fits each request once; the second pass finds its models here."""
 
@@ -71,6 +74,10 @@ class RememberedRefits:
         if key not in self._models:
             self._models[key] = fit_request(request)
         return ModelInHand(self._models[key])
+
+    def fit_challenger(self, request: FittedHere[_Fitted]) -> InHand[_Fitted]:
+        """Fit now."""
+        return InHand(request.fit())
 
 
 def batches(count: int) -> list[RawBatch]:
