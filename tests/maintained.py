@@ -47,6 +47,7 @@ MAINTENANCE = MaintenanceOptions(
     takeover_labels=50,
     takeover_ms=100,
     search_labels=300,
+    search_interval_ms=0,
     recent=BoostedOptions(iterations=3, leaves_max=4, leaf_rows_min=5),
     all=BoostedOptions(iterations=3, leaves_max=4, leaf_rows_min=5, learning_rate=0.02),
     recalibration=RecalibrationOptions(

@@ -283,7 +283,10 @@ class ArtefactStore(Protocol):
         ...
 
     def retain(self, artefacts_max: int, keep: Collection[str] = ()) -> int:
-        """Remove the oldest artefacts beyond so many of each model of which `keep` names one, but not those."""
+        """Remove the oldest artefacts beyond so many of each model of which `keep` names one, but not those.
+
+        Nor of partitions that none of those was fitted on: another worker knows which of them it needs.
+        """
         ...
 
 

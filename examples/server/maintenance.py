@@ -177,6 +177,8 @@ class Maintenance:
     def _advise(self, event: Mapping[str, Any]) -> None:
         candidate = event["challenger"]["candidate"]
         is_own = candidate in {CHAMPION, RECALIBRATED}
+        if not is_own and event["challenger"]["artefact"] is None:
+            candidate, is_own = CHAMPION, True  # one that learns online, and cannot be had
         advised = Advised(candidate, None if is_own else self._load(_artefact(event)))
         self.now = self.now._replace(advised=advised)
 

@@ -103,6 +103,7 @@ def test_enormous_and_tiny_parts_are_directions_all_the_same() -> None:
     assert not rows[:, 1:].any()
 
 
+@settings(deadline=None)
 @given(far=st.floats(0.0, 1e9), column=st.integers(0, 2))
 def test_a_value_is_as_unusual_as_it_lies_beyond_its_band(far: float, column: int) -> None:
     """In widths of the band, on a log scale, on either side; nothing within it and for what is missing."""
@@ -141,6 +142,7 @@ def test_the_sample_is_even() -> None:
     np.testing.assert_array_equal(kept.cells[:, 0], kept.offsets)
 
 
+@settings(deadline=None)
 @given(rows_max=st.integers(1, 100), count=st.integers(0, 100))
 def test_all_events_are_kept_while_there_is_room(rows_max: int, count: int) -> None:
     """And memory is taken for these alone."""

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.budget import BudgetOptions, MaintenanceBudget, levels_up
@@ -132,6 +132,7 @@ def test_a_shard_that_was_thinned_elsewhere_brings_its_level() -> None:
     assert worker.budget.level == 3
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 0.99), st.floats(0.01, 0.99))
 def test_so_many_levels_up_are_enough_and_no_more(share_max: float, share: float) -> None:
     """Halving work beside other work so often brings it within the share; once less would not."""

@@ -225,3 +225,9 @@ def test_what_does_not_fit_is_refused() -> None:
         gate.take(losses(0, [0.0, 0.0], 10), no_places(10), 0)
     with pytest.raises(ValueError, match="cannot be"):
         PromotionGate(0, 2, 1.0, GateOptions())
+
+
+def test_ten_segments_of_a_thousand_values_have_places() -> None:
+    """Performance monitoring follows them, so the pool of such a model must begin."""
+    gate = PromotionGate(2, 10 * 1_001, 1.0, GateOptions())
+    assert gate.segment_findings(0) == []

@@ -16,7 +16,7 @@ from worker.core.maintenance.recalibration_figures import applied, compared, pub
 from worker.core.metric_names import BINARY_METRICS
 from worker.core.options.maintenance import RecalibrationOptions
 
-OPTIONS = RecalibrationOptions()
+OPTIONS = RecalibrationOptions(block_labels=100, fade=0.95, blocks_min=5, blocks_max=200)
 DELAY = 300
 
 

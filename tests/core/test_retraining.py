@@ -130,7 +130,7 @@ def test_concept_drift_is_told_once() -> None:
     told = []
     for kind in ("drift.input", "drift.concept"):
         retraining.opened(alert(kind))
-        told.append(retraining.has_drifted)
+        told.append(retraining.is_drifted)
     assert told == [False, True]
     assert (retraining.take_drifted(), retraining.take_drifted()) == (True, False)
     assert not retraining.is_due(10**12, NOTHING)
@@ -163,7 +163,7 @@ def test_a_restored_one_goes_on_as_before() -> None:
     twin.restore(stored)
     assert twin.state() == retraining.state()
     assert twin.refused == 1
-    assert twin.has_drifted
+    assert twin.is_drifted
     for now_ms in (11_500, 12_099, 12_100):
         assert twin.due(now_ms, 9, marks(1, 2)) == retraining.due(now_ms, 9, marks(1, 2))
     with pytest.raises(ValueError, match="too many reasons"):

@@ -184,7 +184,7 @@ def test_verdicts_that_have_nothing_to_do_with_strength_give_no_advice() -> None
     assert told(0.5, 2.0) >= 95
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     said=st.lists(st.tuples(st.floats(0.0, 8.0), st.booleans()), max_size=40), share=st.sampled_from([0.0, 0.1, 0.4])
 )
@@ -209,6 +209,7 @@ def test_the_best_strength_is_that_of_all_that_are_tried(said: list[tuple[float,
     assert best_strength(given_verdicts, share) == max(fitting, key=worth)
 
 
+@settings(deadline=None)
 @given(trials=st.integers(1, 200), data=st.data())
 def test_tails_are_those_of_scipy(trials: int, data: st.DataObject) -> None:
     """Of the binomial and of the hypergeometric distribution."""

@@ -171,6 +171,35 @@ def test_the_oldest_decisions_go_first(root: str) -> None:
     assert {path for path, _ in store.listed()} == {paths[1], other}
 
 
+def test_models_of_partitions_of_another_worker_stay(root: str) -> None:
+    """Of a model that is spread over partitions only their worker knows which ones are needed."""
+    store, paths = ArtefactStore(root), dict[int, str]()
+    for at, partition in enumerate((3, 3, 5, 5)):
+        manifest = _manifest(str(at).encode(), decided_ms=at)
+        ranges = [msgspec.structs.replace(manifest.trained_on[0], partition=partition)]
+        paths[at] = store.put(str(at).encode(), msgspec.structs.replace(manifest, trained_on=ranges)).path
+    assert store.retain(1, keep={paths[3]}) == 2
+    assert [path for path, _ in store.listed()] == [paths[0], paths[1], paths[3]]
+
+
+def test_a_manifest_is_read_once(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old models are looked at with each commit that stores another one: that must not take longer and longer."""
+    store, read = ArtefactStore(root), list[str]()
+    really = store._read
+
+    def note(path: str, bytes_max: int) -> bytes:
+        read.append(path)
+        return really(path, bytes_max)
+
+    first = store.put(b"first", _manifest(b"first")).path
+    store.put(b"churn", _manifest(b"churn", model_id="churn"))
+    store.retain(5, keep={first})
+    second = store.put(b"second", _manifest(b"second")).path
+    monkeypatch.setattr(store, "_read", note)
+    assert store.retain(5, keep={first}) == 0
+    assert read == [second.replace(".onnx", ".json")]
+
+
 def test_left_overs_go_when_they_are_old_and_others_never(tmp_path: Path) -> None:
     """A file without its manifest may be under way in another worker: it goes after an hour. Strange files stay."""
     store = ArtefactStore(str(tmp_path))
@@ -195,6 +224,7 @@ def test_a_store_that_does_not_answer_is_no_damage(root: str, monkeypatch: pytes
     store = ArtefactStore(root)
     store.put(b"model", _manifest(b"model"))
 
+    other = model_path("fraud", "0" * 64)
     given, really = [], store._files.open
 
     def fail_to_read(path: str, mode: str = "rb", **more: Any) -> Any:  # noqa: ANN401 - stands for fsspec's
@@ -204,7 +234,7 @@ def test_a_store_that_does_not_answer_is_no_damage(root: str, monkeypatch: pytes
         return really(path, mode, **more)
 
     monkeypatch.setattr(store._files, "open", fail_to_read)
-    for attempt in (lambda: store.put(b"model", _manifest(b"model")), lambda: store.retain(0, keep={"fraud/x"})):
+    for attempt in (lambda: store.put(b"model", _manifest(b"model")), lambda: store.retain(0, keep={other})):
         with pytest.raises(ArtefactStoreError, match="no route to host") as raised:
             attempt()
         assert not isinstance(raised.value, DamagedArtefactError)

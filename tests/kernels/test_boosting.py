@@ -123,6 +123,7 @@ def test_a_chain_of_leaves_is_walked_to_its_end() -> None:
     np.testing.assert_array_equal(flat([node], 1, 1, np.zeros(1)).raw(rows)[:, 0], np.ceil(rows[:, 0]))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-800.0, 800.0), min_size=1, max_size=40))
 def test_logistic_is_the_formula(raw: list[float]) -> None:
     """Both probabilities are right to 1e-14, in [0, 1], and add up to one."""

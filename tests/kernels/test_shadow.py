@@ -63,6 +63,7 @@ def test_losses_of_classes_are_those_of_the_definition(seed: int, loss: int, wid
         assert not losses[row, candidate] > 1.0
 
 
+@settings(deadline=None)
 @given(
     output=st.floats(-1e30, 1e30) | st.just(NAN),
     target=st.floats(-1e30, 1e30),
@@ -109,6 +110,7 @@ def test_kept_rows_are_those_of_algorithm_r(seed: int, size: int, cuts: list[int
 # ------------------------------------------------------------------------------------------------------------ thinning
 
 
+@settings(deadline=None)
 @given(first=st.integers(0, 2**53), level=st.integers(0, 16), cut=st.integers(0, 40))
 def test_thinning_depends_on_the_number_of_an_event_alone(first: int, level: int, cut: int) -> None:
     """However events are cut; and who is used at a level is used at each lower one."""
@@ -236,3 +238,14 @@ def test_figures_are_sums_over_labels_that_both_have(
         shadow.add_figures(is_number, outputs[part], targets[part], losses[part], 0.4, 5.0, sums)
     expected = naive_figures(outputs, targets, losses, 0.4, 5.0, is_number=is_number)
     np.testing.assert_allclose(sums, expected, rtol=1e-12, atol=1e-12)
+
+
+@settings(deadline=None)
+@given(first=st.integers(0, 2**40), level=st.integers(0, 6), wanted=st.integers(1, 20), rows_max=st.integers(1, 300))
+def test_rows_up_to_the_wanted_one_hold_so_many_used_events(first: int, level: int, wanted: int, rows_max: int) -> None:
+    """The last of them is used and no fewer hold as many; or there are all of them, because they hold fewer."""
+    used = np.empty(rows_max, dtype=np.bool_)
+    shadow.used_by_thinning(first, level, used)
+    places = np.flatnonzero(used)
+    expected = places[wanted - 1] + 1 if len(places) >= wanted else rows_max
+    assert shadow.rows_until_used(first, level, wanted, rows_max) == expected

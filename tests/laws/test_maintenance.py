@@ -1,6 +1,7 @@
 """Laws 2, 3, 4 and 6 for model maintenance: any cut gives the same bytes, and all of it survives a restore."""
 
 import itertools
+import json
 import math
 import random
 from collections import Counter
@@ -17,9 +18,9 @@ from hypothesis import strategies as st
 from tests.maintained import MAINTAINED, MODELS, Item, Model, Shard, grouped, items, reached
 from tests.streams import FAR_MS
 from worker.core.cut import FITTED, LIVE
-from worker.core.events import Output
+from worker.core.events import Manifest, Output
 from worker.core.kernels.shadow import MISSED
-from worker.core.maintenance import after_promotion, challenger_fits, maintainer, presence, shadowing, waiting
+from worker.core.maintenance import after_promotion, challenger_fits, maintainer, presence, said, shadowing, waiting
 from worker.core.snapshot import SnapshotError, pack, unpack
 from worker.core.state import AnyArray, State
 
@@ -33,6 +34,8 @@ def _small_memories(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "_WINDOW_MIN", 64)
     monkeypatch.setattr(waiting, "PART_ROWS_MAX", 16)
     monkeypatch.setattr(maintainer, "PART_ROWS_MAX", 16)
+    monkeypatch.setattr(said, "PART_ROWS_MAX", 16)
+    monkeypatch.setattr(shadowing, "GRID_LABELS", 100)
     monkeypatch.setattr(challenger_fits, "SEARCH_TAKEOVER_MS", 1_000)
     monkeypatch.setattr(shadowing, "_PROMISE_LABELS_MIN", 200)
     monkeypatch.setattr(presence, "SETTLE", 2)
@@ -112,6 +115,55 @@ def test_nothing_is_told_where_it_is_not_wanted() -> None:
         assert not reached(outputs) & (KINDS - {"segment_evicted"})
         assert not any(output.artefact for output in outputs)
         assert len(own_arrays(captured(shard).live("two"))) == 2
+
+
+def test_a_pool_that_begins_anew_takes_back_what_the_one_before_told() -> None:
+    """New classes leave nothing in force that was said of the old ones: the version is the same."""
+    told = [json.loads(output.value) for output in uncut("three")[0] if output.topic == "maintenance" and output.value]
+    classes, advised, method, ready, begun = 0, "champion", "identity", set[str](), 0
+    for event in told:
+        if event.get("recalibration"):
+            known = len(event["recalibration"]["classes"])
+            before, method = method, event["recalibration"]["method"]
+            if classes and known > classes and before != "identity":
+                assert (advised, method, ready) == ("champion", "identity", set())
+                begun += 1
+            classes = known
+        elif event["kind"] == "advice_changed":
+            advised = event["challenger"]["candidate"]
+        elif event["kind"] == "challenger_ready":
+            ready.add(event["challenger"]["candidate"])
+        elif event["kind"] == "challenger_withdrawn":
+            ready.discard(event["challenger"]["candidate"])
+    assert begun
+
+
+def test_no_two_events_have_one_id() -> None:
+    """Whoever takes an event for one that came twice would miss another one."""
+    for model in MODELS:
+        events = [json.loads(output.value) for output in uncut(model)[0] if output.value]
+        ids = Counter(event["maintenance_id"] for event in events if "maintenance_id" in event)
+        assert max(ids.values()) == 1
+
+
+def test_levels_told_at_one_record_are_told_apart() -> None:
+    """A shard without traffic stays where it is while others make the worker thin, and thin less, again and again."""
+    shard = Shard()
+    shard.take(stream("two")[:300])
+    told = [json.loads(output.value or b"") for output in shard.take([Item("thin", level) for level in (2, 1, 2, 2)])]
+    assert [event["thinning"] for event in told] == [2, 1, 2]
+    assert len({event["maintenance_id"] for event in told}) == 3
+    assert {event["model_version"] for event in told} != {None}
+
+
+def test_a_manifest_tells_the_seed_of_its_fit() -> None:
+    """Of boosted trees; there is no chance in a linear model."""
+    artefacts = [output.artefact for output in uncut("two")[0] if output.artefact]
+    told = [msgspec.json.decode(each.manifest, type=Manifest) for each in artefacts]
+    assert {each.candidate for each in told} >= {"recent", "all"}
+    assert all((each.seed == 0) == (each.candidate == "linear") for each in told)
+    fits = {each.version.rpartition("-")[0] for each in told if each.seed}
+    assert len({each.seed for each in told if each.seed}) == len(fits)
 
 
 def test_memory_is_bounded() -> None:
@@ -281,6 +333,18 @@ def test_arrays_of_another_type_or_shape_are_refused(model: Model, moment: str) 
             assert found is not None, (name, other)
     more = State(live.plain, {**live.arrays, "maintenance.more": np.zeros(1)})
     assert refusal(model, stored.with_live(model, more), offsets) is not None
+
+
+@pytest.mark.parametrize("part", ["trained", "wanted"])
+def test_categories_of_other_features_are_refused(part: str) -> None:
+    """An artefact would describe other columns than its model has."""
+    stored, offsets = snapshots("two")["a pool, fits under way"]
+    live = stored.live("two")
+    plain = msgspec.msgpack.decode(live.plain, strict=False)
+    next(iter(plain["maintenance"]["shadow"]["fits"][part].values()))["codes"].append(1)
+    found = refusal("two", stored.with_live("two", State(msgspec.msgpack.encode(plain), live.arrays)), offsets)
+    assert found is not None
+    assert "categories" in found
 
 
 @settings(max_examples=25, deadline=None)

@@ -14,7 +14,7 @@ again changes nothing. Aborted, or another worker has taken over: the file is an
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -53,8 +53,15 @@ class Stored(NamedTuple):
     uri: str
 
 
+class _Decision(NamedTuple):
+    """What says whether a model may be removed: event time of its decision, partitions it was fitted on."""
+
+    decided_ms: int
+    partitions: frozenset[int]
+
+
 class ArtefactStore:
-    """Models below one root, of one worker among several that may share it. Holds nothing but the connection.
+    """Models below one root, of one worker among several that may share it. Holds the connection, and what it has read.
 
     Raises ArtefactError from everything.
     """
@@ -71,6 +78,8 @@ class ArtefactStore:
         """
         self._clock = clock
         self._root_given = root
+        self._decisions: dict[str, _Decision] = {}
+        """Of the models that were there when it was looked last."""
         deadlines = _S3_DEADLINES if root.startswith(("s3://", "s3a://")) else {}
         with _told(f"open the store of models {root}"):
             self._files, self._root = url_to_fs(root, **{**deadlines, **(options or {})})
@@ -118,7 +127,7 @@ class ArtefactStore:
         Reads each manifest.
         """
         found = []
-        for path in self._paths():
+        for path in _models(self._names()):
             with suppress(DamagedArtefactError):
                 found.append((path, self.manifest(path)))
         return sorted(found, key=lambda pair: (pair[1].decided_ms, pair[0]))
@@ -129,20 +138,31 @@ class ArtefactStore:
         What crashes left over goes with them.
 
         Those in `keep` stay and count: what is deployed, and what a rollback would go back to. Of a model that it names
-        nothing of, another worker may know more.
+        nothing of, another worker may know more; so may it of partitions that nothing in `keep` was fitted on.
         """
-        whole = [path for path, _ in self.listed()]
+        names, folders = self._names(), {_folder(path) for path in keep}
+        self._decisions = self._decided([path for path in _models(names) if _folder(path) in folders])
+        whole = self._decisions
+        ours = {each for path in keep if path in whole for each in whole[path].partitions}
         surplus: list[str] = []
-        for folder in {path.partition("/")[0] for path in keep}:
-            own = [path for path in whole if path.partition("/")[0] == folder]
+        for folder in folders:
+            own = [path for path, each in whole.items() if _folder(path) == folder and each.partitions <= ours]
             surplus += [path for path in own if path not in keep][: max(len(own) - artefacts_max, 0)]
         # The manifest goes first: what has none is no model any more, wherever this is interrupted.
         gone = [name for path in surplus for name in (manifest_path(path), path)]
-        gone += self._left_over({*whole, *keep})
+        gone += self._left_over([name for name in names if _folder(name) in folders], {*whole, *keep})
         for name in gone:
             with _told(f"remove {self.uri(name)}"), suppress(FileNotFoundError):
                 self._files.rm_file(self._full(name))
         return len(gone)
+
+    def _decided(self, paths: Sequence[str]) -> dict[str, _Decision]:
+        """Return what is to be known of these models, the oldest first. A manifest is read once: it never changes."""
+        found = {}
+        for path in paths:
+            with suppress(DamagedArtefactError):
+                found[path] = self._decisions.get(path) or _decision(self.manifest(path))
+        return dict(sorted(found.items(), key=lambda pair: (pair[1].decided_ms, pair[0])))
 
     def uri(self, path: str) -> str:
         """Return the whole address of a path below the root."""
@@ -196,11 +216,6 @@ class ArtefactStore:
         finally:
             os.close(folder)
 
-    def _paths(self) -> list[str]:
-        """Return the models that have a manifest."""
-        names = [name.removesuffix(".json") + ".onnx" for name in self._names() if name.endswith(".json")]
-        return [path for path in names if _is_path(path)]
-
     def _names(self) -> list[str]:
         """Return all files below the root; none while there is no root."""
         with _told(f"list {self._root_given}"):
@@ -208,10 +223,10 @@ class ArtefactStore:
             found = self._files.find(self._root) if self._files.exists(self._root) else []
         return [name[len(self._root.rstrip("/")) + 1 :] for name in found]
 
-    def _left_over(self, kept: Collection[str]) -> list[str]:
-        """Return files of ours that belong to none of these models and have not been touched for a while."""
+    def _left_over(self, names: Sequence[str], kept: Collection[str]) -> list[str]:
+        """Return those of these files that belong to none of the models and have not been touched for a while."""
         found = []
-        for name in self._names():
+        for name in names:
             finished, is_part, _ = name.partition(_PART)
             path = finished.removesuffix(".json").removesuffix(".onnx") + ".onnx"
             if _is_path(path) and (is_part or path not in kept) and self._age_s(name) > _UNFINISHED_S:
@@ -238,6 +253,20 @@ def _told(doing: str) -> Iterator[None]:
         raise ArtefactError(f"cannot {doing}: {error}; for S3: pip install 'modelvigil[s3]'") from error
     except Exception as error:
         raise ArtefactError(f"cannot {doing}: {type(error).__name__}: {error}") from error
+
+
+def _decision(manifest: Manifest) -> _Decision:
+    return _Decision(manifest.decided_ms, frozenset(each.partition for each in manifest.trained_on))
+
+
+def _folder(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def _models(names: Sequence[str]) -> list[str]:
+    """Return the models that have a manifest among these files."""
+    found = [name.removesuffix(".json") + ".onnx" for name in names if name.endswith(".json")]
+    return [path for path in found if _is_path(path)]
 
 
 def _is_path(path: str) -> bool:

@@ -1,7 +1,8 @@
 """Registers published models in MLflow, beside the store: the extra `modelvigil[mlflow]`.
 
-A registration is no part of the exactly-once chain: it follows a commit, is repeated after a crash, and finds what it
-has already registered by its checksum. The model stays in the store; MLflow holds its address, manifest and version.
+A registration is no part of the exactly-once chain: it follows a put into the store, may be repeated after a crash, and
+finds what it has already registered by its checksum. The model stays in the store; MLflow holds its address, manifest
+and version.
 """
 
 from typing import Any

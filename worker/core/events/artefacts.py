@@ -16,7 +16,8 @@ class InputFeature(Struct, frozen=True):
     """One column of `rows`, and how a server fills it. A value that is absent or null is NaN, whatever the kind.
 
     numeric: the number. boolean: 0 or 1. text: the number of characters. categorical: 1 for the first of `categories`,
-    2 for the second, ..., and 0 for any other value.
+    2 for the second, ..., and 0 for any other value. Where categories would be more than 200 kB, an event leaves them
+    out of all features, and only the stored manifest has them.
     """
 
     name: str

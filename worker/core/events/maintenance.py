@@ -12,7 +12,7 @@ from worker.core.events.tuning import TuningReport
 
 
 class RecalibrationReport(Struct, frozen=True, kw_only=True):
-    """Coefficients that put the model's outputs right; README has the three lines of a server for each method."""
+    """Coefficients that put the model's outputs right; deploy/maintenance.md has a server's lines for each method."""
 
     method: Literal["identity", "platt", "temperature", "beta", "isotonic", "vector", "linear", "segment_bias"]
     """`identity`: take back what was advised before."""
@@ -186,4 +186,4 @@ class MaintenanceEvent(Struct, frozen=True, kw_only=True):
     tuned: TunedReport | None = None
     tuning: TuningReport | None = None
     thinning: int | None = None
-    """Of `maintenance_thinned`: every 2^thinning-th event is used for maintenance from now on."""
+    """Of `maintenance_thinned`: one in 2^thinning events is used for maintenance from now on."""

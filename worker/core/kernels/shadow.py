@@ -90,6 +90,22 @@ def used_by_thinning(first: int, level: int, used: Bool) -> None:
         used[row] = ((z ^ (z >> np.uint64(31))) & mask) == np.uint64(0)
 
 
+@numba.njit(cache=True, nogil=True)
+def rows_until_used(first: int, level: int, wanted: int, rows_max: int) -> int:
+    """Return the least number of events, from sequence number `first` on, of which `wanted` are used. O(rows_max).
+
+    At most `rows_max`, if fewer of those are used.
+    """
+    used = np.empty(1, dtype=np.bool_)
+    found = 0
+    for row in range(rows_max):
+        used_by_thinning(first + row, level, used)
+        found += used[0]
+        if found == wanted:
+            return row + 1
+    return rows_max
+
+
 NEWEST, OLDEST, WINDOW, MISSED = 0, 1, 2, 3
 """Places in the clock of waiting rows: rows so far, the oldest one kept, how many are kept, labels that came late."""
 

@@ -42,6 +42,8 @@ from worker.core.performance.intervals import Estimate
 from worker.core.telling import Owner, Told
 
 _Z95 = 1.959963984540054
+MANIFEST_BYTES_MAX = 200_000
+"""A longer one is told without the categories of its features; the stored one has them."""
 
 
 class Moment(NamedTuple):
@@ -61,6 +63,7 @@ class Ready(NamedTuple):
     trained: Trained
     columns: Sequence[Column]
     """Of features, in the order of the model's."""
+    seed: int
 
 
 class Adviser:
@@ -171,7 +174,7 @@ class Adviser:
         recalibration = pool.recalibration
         if recalibration is None:
             raise AssertionError("a pool without outputs has no recalibration")
-        found, values = published(recalibration), places.first_values()
+        found, values = published(recalibration), places.first_values(recalibration.segments_max)
         of_segments = found.method == "segment_bias" and bool(values)
         report = RecalibrationReport(
             method=found.method,  # type: ignore[arg-type]  # one of those names: a key of METHODS
@@ -190,7 +193,8 @@ class Adviser:
         )
         said = "no recalibration is better than none" if found.method == "identity" else f"`{found.method}` is advised"
         summary = f"outputs of {self._owner.model_id}: {said}"
-        return self._told("recalibration_ready", moment, summary=summary, recalibration=report)
+        # With the label that shows new classes one can be told and taken back.
+        return self._told("recalibration_ready", moment, found.method, summary=summary, recalibration=report)
 
     def rollback(self, regression: Regression, moment: Moment) -> Told:
         """Tell that a version does not keep what it was taken for."""
@@ -258,10 +262,10 @@ class Adviser:
         summary = f"{self._owner.model_id} should be trained again: {kinds}; {report.labels_since} labels since"
         return self._told("retrain_requested", moment, summary=summary, retrain=report)
 
-    def thinned(self, level: int, moment: Moment) -> Told:
-        """Tell that fewer or more events are used."""
+    def thinned(self, level: int, times: int, moment: Moment) -> Told:
+        """Tell that fewer or more events are used, for so many times: an idle shard stays at its offset."""
         summary = f"one in {2**level} events is used for maintenance: the budget of CPU time says so"
-        return self._told("maintenance_thinned", moment, str(level), summary=summary, thinning=level)
+        return self._told("maintenance_thinned", moment, str(times), summary=summary, thinning=level)
 
     # Artefacts.
 
@@ -280,14 +284,15 @@ class Adviser:
             classes=published_classes(ready.model.target, list(subject.classes)),
             trained_on=[TrainingRange(owner.topic, owner.shard, trained.first, trained.last, trained.rows)],
             metrics=pool.figures.changes(pool.names.index(ready.name), is_number=subject.task == "regression"),
-            seed=0,
+            seed=ready.seed,
             decided_ms=moment.time_ms,
             sha256=digest,
             bytes=len(content),
             libraries={},
         )
-        path = model_path(owner.model_id, digest)
-        return Stored(ArtefactReport(path, manifest), Artefact(path, content, msgspec.json.encode(manifest)))
+        path, encoded = model_path(owner.model_id, digest), msgspec.json.encode(manifest)
+        told = manifest if len(encoded) <= MANIFEST_BYTES_MAX else _without_categories(manifest)
+        return Stored(ArtefactReport(path, told), Artefact(path, content, encoded))
 
 
 class Stored(NamedTuple):
@@ -322,6 +327,12 @@ def _number(value: float | None) -> str:
 
 def _options(options: BoostedOptions) -> dict[str, float]:
     return {name: float(value) for name, value in msgspec.structs.asdict(options).items()}
+
+
+def _without_categories(manifest: Manifest) -> Manifest:
+    """Return what fits into a record, whatever the categories: 256 features can have 2 MB of them."""
+    features = [InputFeature(each.name, each.kind) for each in manifest.features]
+    return msgspec.structs.replace(manifest, features=features)
 
 
 def _feature(column: Column, largest: int) -> InputFeature:

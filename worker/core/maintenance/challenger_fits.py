@@ -31,7 +31,7 @@ from worker.core.maintenance.linear_arrays import LinearArrays
 from worker.core.options.maintenance import BoostedOptions, MaintenanceOptions
 from worker.core.state import COUNT_MAX, AnyArray, Arrays, blank, by_part, check_like, outside, refuse_if
 
-GRID_LABELS = 100
+GRID_LABELS = 200
 """Labels after which it is looked at what is due."""
 SEARCH_CLASSES_MAX = 2
 SEARCH_TAKEOVER_MS = 60_000
@@ -67,6 +67,7 @@ class StoredFits(Struct, frozen=True, forbid_unknown_fields=True):
     requested_at: _Count = 0
     requested_ms: _Count = 0
     searched_at: _Count = 0
+    searched_ms: _Count = 0
     searched_fits: _Count = 0
     """Fits by the latest search: at many labels a minute it must not take every turn."""
     is_drifted: bool = False
@@ -110,6 +111,10 @@ class ChallengerFits:
         """Fits requested so far."""
         return self._stored.fits
 
+    def seed(self, name: str, fit: int) -> int:
+        """Return the seed of a fit, by its number; 0 where there is no chance in it."""
+        return 0 if name == "linear" else derived_seed("challenger", self._seed, name, fit)
+
     def drifted(self) -> None:
         """Concept drift was told: the next fit is due soon."""
         self._stored = msgspec.structs.replace(self._stored, is_drifted=True)
@@ -142,17 +147,19 @@ class ChallengerFits:
         is_back = now_ms < stored.requested_ms
         rested = is_back or now_ms - stored.requested_ms >= options.refit_interval_ms
         if stored.fits == 0 or (labels >= stored.requested_at + wait and rested):
-            if self._is_search_due(labels, buffer):
+            if self._is_search_due(labels, now_ms, buffer):
                 self._begin_search(labels, now_ms, buffer)
             else:
                 self._begin_fits(labels, now_ms, buffer)
 
-    def _is_search_due(self, labels: int, buffer: LabelledBuffer) -> bool:
+    def _is_search_due(self, labels: int, now_ms: int, buffer: LabelledBuffer) -> bool:
         wait, stored = self._options.search_labels, self._stored
         enough = buffer.seen >= max(ROWS_MIN, self._options.fit_rows_min) and stored.fits > stored.searched_fits
         # A tree for each class and step: with five classes a search takes 18 s instead of 3 s.
         enough = enough and self._n_classes <= SEARCH_CLASSES_MAX
-        return wait > 0 and enough and bool(self._tunable) and labels >= stored.searched_at + wait
+        is_back = now_ms < stored.searched_ms
+        rested = is_back or now_ms - stored.searched_ms >= self._options.search_interval_ms or stored.searches == 0
+        return wait > 0 and enough and rested and bool(self._tunable) and labels >= stored.searched_at + wait
 
     @property
     def _tunable(self) -> tuple[Literal["recent", "all"], ...]:
@@ -190,7 +197,7 @@ class ChallengerFits:
             if name == "linear":
                 self._tickets[name] = self._pool.fit_challenger(LinearRequest(own, self._options.linear))
             else:
-                seed = derived_seed("challenger", self._seed, name, self._stored.fits)
+                seed = self.seed(name, self._stored.fits)
                 self._tickets[name] = self._pool.fit_challenger(BoostedRequest(own, self._stored.options[name], seed))
 
     def _take_over(self) -> list[FittedName]:
@@ -222,6 +229,7 @@ class ChallengerFits:
             self._stored,
             searches=searches,
             searched_at=labels,
+            searched_ms=now_ms,
             searched_fits=self._stored.fits,
             requested_at=labels,
             requested_ms=now_ms,
@@ -298,6 +306,10 @@ class ChallengerFits:
         self._stored = plain
         self.models = {name: self._model(name, array.tobytes(), features) for name, array in parts["model"].items()}
         rows = {name: self._labelled(parts["rows"][name], parts["targets"][name], features) for name in parts["rows"]}
+        widths = [(trained, self.models[name].n_features) for name, trained in plain.trained.items()]
+        widths += [(wanted, rows[self._sources[name]].rows.shape[1]) for name, wanted in plain.wanted.items()]
+        are_others = any(len(trained.codes) != width for trained, width in widths)
+        refuse_if(_STORED, {"the categories of a model are those of other features": are_others})
         if plain.under_way == "fits":
             self._submit(rows)
         elif plain.under_way == "search":

@@ -60,7 +60,8 @@ from worker.core.state import COUNT_MAX, Arrays, check_like, fill, outside, refu
 
 _STORED = "stored promotion gate"
 CHALLENGERS_MAX = 64
-PLACES_MAX = 4096
+PLACES_MAX = 65_536
+"""Some 65 segments of 1,000 values each: what performance monitoring may follow must not end the worker here."""
 WEIGHT_MAX = 100.0
 """Limit of a sum that fades by 0.99."""
 TIGHT_LABELS = 2_000

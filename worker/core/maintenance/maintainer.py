@@ -29,7 +29,7 @@ from worker.core.maintenance.offers import Offer, Offers
 from worker.core.maintenance.regime_follower import RegimeFollower
 from worker.core.maintenance.regimes import StoredRegimes
 from worker.core.maintenance.retraining import Retraining, StoredRetraining
-from worker.core.maintenance.said import Kept, Sayings
+from worker.core.maintenance.said import Sayings
 from worker.core.maintenance.segment_places import SegmentPlaces, StoredPlaces
 from worker.core.maintenance.shadowing import Setting, Shadow, StoredShadow
 from worker.core.maintenance.targets import check_subject
@@ -49,8 +49,8 @@ _ENDLESS = 2**31
 _Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
 
 
-class StoredMaintainer(Struct, frozen=True, forbid_unknown_fields=True):
-    """The plain part of the state."""
+class StoredMaintainer(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The plain part of the state. What came later has a default, and is left out while it has that."""
 
     is_active: bool
     active_from: _Count
@@ -67,6 +67,8 @@ class StoredMaintainer(Struct, frozen=True, forbid_unknown_fields=True):
     regimes: StoredRegimes | None
     regime_names: list[str]
     shadow: StoredShadow | None
+    thinnings: _Count = 0
+    """How often the level of thinning has changed."""
 
 
 class Maintainer:
@@ -97,6 +99,7 @@ class Maintainer:
         self._regimes = RegimeFollower(own.regimes, seed)
         self._is_active = False
         self._active_from, self._watermark_ms = 0, 0
+        self._thinnings = 0
         self._told: list[Told] = []
 
     def take_told(self) -> list[Told]:
@@ -113,10 +116,10 @@ class Maintainer:
 
     @property
     def room(self) -> int:
-        """Labels up to the next one at which anything may change for predictions."""
+        """Predictions, each of which brings its label, up to the first after which anything may change."""
         if not self._is_active:
             return _ENDLESS
-        return self._beginning.room if self._shadow is None else self._shadow.room
+        return self._beginning.room if self._shadow is None else self._sayings.rows_until(self._shadow.room)
 
     def begin(self) -> None:
         """There are labels: from the next prediction on features are remembered."""
@@ -144,43 +147,51 @@ class Maintainer:
         if not self._is_active:
             return
         self._meter.begin()
+        begin = self._look(batch, ledger, columns) if self._shadow is None else 0
+        if self._shadow is not None:
+            self._take(self._shadow, batch.part(slice(begin, batch.size)), ledger, columns, inline=inline)
+        self._meter.end()
+
+    def _take(self, shadow: Shadow, batch: Labelled, ledger: Ledger, columns: Names, *, inline: bool) -> None:
+        """Hand labelled events to the shadow, cut where anything may change: behind the label that fills its room."""
         rows, kept = self._sayings.of(batch.numbers, batch.causes, inline=inline)
         batch = batch.part(rows)
         fresh, begin = batch.corrected == 0, 0
         while begin < batch.size:
-            # Cut where anything may change: behind the label that fills the room.
-            if kept.outputs.shape[1] != self._sayings.outputs:
-                kept = kept.void(self._sayings.outputs)  # the pool has begun, or begun anew, within this batch
             counted = np.cumsum(fresh[begin:])
-            end = begin + int(np.searchsorted(counted, self.room)) + 1
+            end = begin + int(np.searchsorted(counted, shadow.room)) + 1
             part = slice(begin, min(end, batch.size))
-            self._take(batch.part(part), kept.part(part), ledger, columns)
-            begin = part.stop
-        self._meter.end()
-
-    def _take(self, batch: Labelled, kept: Kept, ledger: Ledger, columns: Names) -> None:
-        shadow = self._shadow
-        if shadow is None:
-            self._begin_shadow(batch.part(np.flatnonzero(batch.corrected == 0)), ledger, columns)
-            return
-        self._told += shadow.take(batch, kept, self._sayings.epoch, self._watermark_ms, ledger, columns)
-        if shadow.is_at_grid:
-            self._learn_version()
-            if shadow.has_new_classes(ledger):
+            epoch, now_ms = self._sayings.epoch, self._watermark_ms
+            self._told += shadow.take(batch.part(part), kept.part(part), epoch, now_ms, ledger, columns)
+            if shadow.is_at_grid:
+                self._learn_version()
+            if shadow.has_begun_anew:
                 self._sayings.reshape(shadow.outputs)
+                kept = kept.void(shadow.outputs)
+            begin = part.stop
+
+    def _look(self, batch: Labelled, ledger: Ledger, columns: Names) -> int:
+        """Look at the first labels, with the last of which the shadow begins; return how many were looked at.
+
+        All labels count, also of events whose features were not remembered yet: labels that come late do not make the
+        beginning later still.
+        """
+        fresh, begin = np.flatnonzero(batch.corrected == 0), 0
+        while begin < len(fresh) and self._sayings.features_known:
+            part = fresh[begin : begin + self._beginning.room]
+            subject = self._beginning.take(batch.part(part), ledger, columns)
+            if subject is not None:
+                self._shadow = Shadow(self._setting, subject, self._sayings.features)
+                self._sayings.reshape(self._shadow.outputs)
+                self._learn_version()
+                return int(part[-1]) + 1
+            begin += len(part)
+        return batch.size
 
     def _learn_version(self) -> None:
         """Take the first version that was told for the one in service."""
         if self._sayings.version is None:
             self._sayings.version = self._adviser.version = self._sayings.first_version
-
-    def _begin_shadow(self, batch: Labelled, ledger: Ledger, columns: Names) -> None:
-        """Look at the first labels; with the last of them the pool begins."""
-        subject = self._beginning.take(batch, ledger, columns)
-        if subject is not None:
-            self._shadow = Shadow(self._setting, subject, self._sayings.features)
-            self._sayings.reshape(self._shadow.outputs)
-            self._learn_version()
 
     # From the monitor.
 
@@ -214,6 +225,7 @@ class Maintainer:
         shadow = self._shadow
         if not self._is_active:
             return
+        self._learn_version()
         if shadow is not None and self._retraining.take_drifted():
             shadow.drifted()
         report = self._retraining.due(self._watermark_ms, 0 if shadow is None else shadow.labels, self._marks)
@@ -227,8 +239,10 @@ class Maintainer:
         """Use one in 2^level events from now on."""
         if level != self._sayings.level:
             self._sayings.thin(level)
+            self._thinnings += 1
             if self._is_active:
-                self._told.append(self._adviser.thinned(level, self._moment(offset)))
+                self._learn_version()
+                self._told.append(self._adviser.thinned(level, self._thinnings, self._moment(offset)))
 
     def artefacts_in_use(self) -> set[str]:
         """Return where the models lie that are in service or may be taken: they must stay."""
@@ -240,7 +254,8 @@ class Maintainer:
         if not self._is_active or not self._options.regimes.enabled or begin >= len(rows):
             return
         self._meter.begin()
-        for change, offset, time_ms in self._regimes.take(rows, names, seen, begin):
+        chosen = begin + np.flatnonzero(self._sayings.used(seen.first_sequence + begin, len(rows) - begin))
+        for change, offset, time_ms in self._regimes.take(rows, names, seen, chosen):
             # How many labels there are by then depends on how batches are cut: it is not told.
             told = self._adviser.regime(change, Moment(offset, time_ms, None))
             self._told.append(told.of_version(seen.version_at(offset)))
@@ -265,6 +280,7 @@ class Maintainer:
             regimes=self._regimes.plain(),
             regime_names=list(self._regimes.names),
             shadow=None if self._shadow is None else self._shadow.plain(),
+            thinnings=self._thinnings,
         )
 
     def arrays(self) -> dict[str, AnyArray]:
@@ -290,7 +306,7 @@ class Maintainer:
             },
         )
         self._is_active, self._active_from = plain.is_active, plain.active_from
-        self._watermark_ms = plain.watermark_ms
+        self._watermark_ms, self._thinnings = plain.watermark_ms, plain.thinnings
         self._adviser.version, self._adviser.former_version = plain.version, plain.former_version
         self._beginning.restore(plain.beginning, parts["beginning"])
         self._places.restore(plain.places)

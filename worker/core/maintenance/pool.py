@@ -95,6 +95,11 @@ class ShadowPool:
         """To be remembered with each prediction that is made now."""
         return -1 if self.recalibration is None else self.recalibration.generation
 
+    @property
+    def ready(self) -> list[int]:
+        """The candidates that were told to be ready, and are still."""
+        return [self.first_challenger + each for each in sorted(self._ready)]
+
     def judge(self, rows: Judged) -> Iterator[Happening]:
         """Take in labels (n <= room); yield what happens at each row, with everything as it was at that row."""
         outputs = self._all_outputs(rows)

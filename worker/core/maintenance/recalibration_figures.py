@@ -22,7 +22,7 @@ _LABELS_MIN = 2.0
 
 
 class Published(Struct, frozen=True, kw_only=True):
-    """Coefficients as a server applies them: three lines for each method (README)."""
+    """Coefficients as a server applies them: lines for each method in deploy/maintenance.md."""
 
     method: str
     windows: tuple[int, ...]

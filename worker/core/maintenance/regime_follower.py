@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from worker.core.events import RegimeChange
-from worker.core.kernels.arrays import F64
+from worker.core.kernels.arrays import F64, I64
 from worker.core.maintenance.regimes import RegimeWatch, StoredRegimes
 from worker.core.options.maintenance import RegimeOptions
 from worker.core.seen import Seen
@@ -27,18 +29,18 @@ class RegimeFollower:
         self._watch: RegimeWatch | None = None
         self.names: list[str] = []
 
-    def take(self, rows: F64, names: Sequence[str], seen: Seen, begin: int) -> Iterator[Changed]:
-        """Take in events from row `begin` on, as detectors see them (n x d); yield what has changed."""
+    def take(self, rows: F64, names: Sequence[str], seen: Seen, chosen: I64) -> Iterator[Changed]:
+        """Take in the chosen ones of events as detectors see them (n x d), by row; yield what has changed."""
         if not names or rows.shape[1] != len(names):
             return  # a model without features, of which detectors see the course of its predictions
         if self._watch is None or self.names != list(names):
             self.names = list(names)
             self._watch = RegimeWatch(self.names, self._options, self._seed)
-        offsets = seen.offsets[begin:]
-        for pane in self._watch.process(rows[begin:], offsets):
-            row = begin + int((offsets < pane.last_offset).sum())
+        offsets, times_ms = seen.offsets[chosen], seen.times_ms[chosen]
+        for pane in self._watch.process(rows[chosen], offsets):
+            row = int(np.searchsorted(offsets, pane.last_offset))
             for change in pane.changes:
-                yield Changed(change, pane.last_offset, int(seen.times_ms[row]))
+                yield Changed(change, pane.last_offset, int(times_ms[row]))
 
     # Storing and restoring.
 

@@ -72,11 +72,6 @@ class Retraining:
         """Whether concept drift was told since it was last taken note of."""
         return self._is_drifted
 
-    @property
-    def has_drifted(self) -> bool:
-        """Whether concept drift was told since it was last taken."""
-        return self._is_drifted
-
     def take_drifted(self) -> bool:
         """Tell whether concept drift was told since the last time."""
         is_drifted, self._is_drifted = self._is_drifted, False

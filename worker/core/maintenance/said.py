@@ -11,13 +11,13 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from worker.core.journal import THINNING_MAX
-from worker.core.kernels.arrays import F32, F64, I32, I64
+from worker.core.kernels.arrays import F32, F64, I32, I64, Bool
 from worker.core.kernels.reservoir import LARGEST
-from worker.core.kernels.shadow import used_by_thinning
+from worker.core.kernels.shadow import rows_until_used, used_by_thinning
 from worker.core.maintenance.challenger_fits import ChallengerFits
 from worker.core.maintenance.online import OnlineChallenger
 from worker.core.maintenance.targets import NUMBER_MAX, Subject
-from worker.core.maintenance.waiting import NOT_KEPT, WaitingRows
+from worker.core.maintenance.waiting import NOT_KEPT, PART_ROWS_MAX, WaitingRows
 from worker.core.performance.following import Arrived
 from worker.core.state import COUNT_MAX, AnyArray, Arrays, check_like, outside, refuse_if
 
@@ -86,10 +86,20 @@ class Sayings:
         """Use one in 2^level events from now on."""
         self._counters[2] = level
 
+    def used(self, first: int, count: int) -> Bool:
+        """Return which of so many events are used, the first of which has the sequence number `first`."""
+        used = np.empty(count, dtype=np.bool)
+        used_by_thinning(first, self.level, used)
+        return used
+
     def begin_epoch(self, version: str | None) -> None:
         """Another version is in service."""
         self.version = version
         self._counters[1] += 1
+
+    def rows_until(self, wanted: int) -> int:
+        """Return how many events there are up to the one that is number `wanted` of those that are used, at most."""
+        return int(rows_until_used(self.seen, self.level, wanted, PART_ROWS_MAX))
 
     def pass_by(self, part: Arrived) -> None:
         """Count events (n) and remember nothing else of them."""
@@ -110,18 +120,16 @@ class Sayings:
         self._part = _NO_PART
         if part.cells is None:
             return numbers
-        used = np.empty(count, dtype=np.bool)
-        used_by_thinning(first, self.level, used)
+        used = self.used(first, count)
         chosen = slice(None) if used.all() else np.flatnonzero(used)
         cells = _cells(part.cells[chosen])
         waiting = self._room_for(cells.shape[1])
-        before = waiting.newest
         outputs = np.full((len(cells), waiting.outputs.shape[1]), np.nan, dtype=np.float32)
         if speaker is not None:
             speaker.challengers.say(cells, speaker.subject, outputs)
         generation = NO_GENERATION if speaker is None else speaker.generation
         numbers[chosen] = waiting.add(cells, outputs, epochs[chosen], generation)
-        self._part = part.offsets, before + np.cumsum(used)
+        self._part = part.offsets, numbers
         return numbers
 
     def _epochs(self, part: Arrived) -> I32:
@@ -129,8 +137,10 @@ class Sayings:
         versions = [event.model_version for event in part.events]
         self._note_version(versions)
         epochs = np.full(len(versions), self.epoch, dtype=np.int32)
-        if self.version is not None and not set(versions) <= {self.version, None}:
-            epochs[[each not in (self.version, None) for each in versions]] = -1
+        # Until another one takes over, the first one is in service.
+        current = self.first_version if self.version is None else self.version
+        if not set(versions) <= {current, None}:
+            epochs[[each not in (current, None) for each in versions]] = -1
         return epochs
 
     def _room_for(self, features: int) -> WaitingRows:
@@ -139,6 +149,11 @@ class Sayings:
         elif features > self.waiting.cells.shape[1]:
             self.waiting.reshape(features, self.waiting.outputs.shape[1])
         return self.waiting
+
+    @property
+    def features_known(self) -> bool:
+        """Whether an event was remembered."""
+        return self.waiting is not None
 
     @property
     def features(self) -> int:
@@ -157,15 +172,20 @@ class Sayings:
             self.waiting.void()
 
     def of(self, numbers: I64, causes: I64, *, inline: bool) -> tuple[I64, Kept]:
-        """Return which of some labelled events (n) are still there, and what was said of them."""
+        """Return which of some labelled events (n) are still there, and what was said of them.
+
+        Of labels that come with predictions (`inline`) only a prediction's own is used. That of one that is sent again,
+        to bring it, is not: a part could have more labels than used events, and nobody could cut where they matter.
+        """
         waiting = self.waiting
         if waiting is None:
             return np.zeros(0, dtype=np.int64), _NOTHING_KEPT
         newest_at = np.full(len(numbers), waiting.newest, dtype=np.int64)
         if inline:
-            offsets, newest = self._part
-            if len(offsets):
-                newest_at = newest[np.searchsorted(offsets, causes)]
+            offsets, own = self._part
+            at_cause = own[np.searchsorted(offsets, causes)] if len(offsets) else np.full(len(numbers), NOT_KEPT)
+            numbers = np.where(numbers == at_cause, numbers, NOT_KEPT)
+            newest_at = at_cause + 1
         places = waiting.places(numbers, newest_at)
         chosen = np.flatnonzero(places >= 0)
         at = places[chosen]

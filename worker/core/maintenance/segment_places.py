@@ -68,11 +68,11 @@ class SegmentPlaces:
         value_id = next((each for each, own in self._places[segment].items() if own == within), OTHER)
         return SegmentName(self._segments.all[segment].name, self._segments.name(segment, value_id))
 
-    def first_values(self) -> dict[str, int]:
-        """Return the place of each live value of the first declared segment, by name."""
+    def first_values(self, places_max: int) -> dict[str, int]:
+        """Return the place of each live value of the first declared segment, by name, if it is below `places_max`."""
         if not self._places:
             return {}
-        return {self._segments.name(0, value_id): place for value_id, place in self._places[0].items()}
+        return {self._segments.name(0, value): place for value, place in self._places[0].items() if place < places_max}
 
     # Storing and restoring.
 

@@ -83,6 +83,8 @@ class Shadow:
         self.labels = 0
         self.is_at_grid = False
         """Whether the label taken last was one with which predictions may change."""
+        self.has_begun_anew = False
+        """Whether the pool has begun anew with that label: what was said before is void."""
         self._unknown, self._learned = 0, 0
         self._told_threshold: float | None = None
         self._told: list[Told] = []
@@ -137,8 +139,11 @@ class Shadow:
         before = self.labels
         self.labels += int(np.count_nonzero(first))
         self.is_at_grid = self.labels // GRID_LABELS > before // GRID_LABELS
+        self.has_begun_anew = False
         if self.is_at_grid:
-            self._cross(Moment(int(batch.causes[-1]), int(batch.arrived_ms[-1]), self.labels), now_ms)
+            moment = Moment(int(batch.causes[-1]), int(batch.arrived_ms[-1]), self.labels)
+            self._cross(moment, now_ms)
+            self.has_begun_anew = self._take_new_classes(ledger, moment)
         told, self._told = self._told, []
         return told
 
@@ -203,7 +208,7 @@ class Shadow:
             return None
         trained = next(fits.trained[each] for each in FITTED if each == name)
         columns = self._setting.columns.columns[1 : 1 + model.n_features]
-        stored = adviser.store(self._pool, Ready(name, model, trained, columns), moment)
+        stored = adviser.store(self._pool, Ready(name, model, trained, columns, fits.seed(name, trained.fit)), moment)
         offer = Offer(stored.report.manifest.version, name, stored.report.path)
         self._setting.offers.add(offer, adviser.in_service)
         return stored
@@ -248,19 +253,29 @@ class Shadow:
             self._told_threshold = found.threshold
             self._told.append(self._setting.adviser.threshold(self.subject, found, objective, moment))
 
-    def has_new_classes(self, ledger: Ledger) -> bool:
-        """Whether enough labels are of classes that were not there when the pool began: then it begins anew."""
+    def _take_new_classes(self, ledger: Ledger, moment: Moment) -> bool:
+        """Begin anew if enough labels are of classes that were not there when the pool began; tell whether."""
         if self._unknown < self._options.class_labels_min:
             return False
+        self._unknown = 0
         found = known_classes(ledger)
         if found is None or found[1] == self.subject.codes:
-            self._unknown = 0
             return False
-        self._unknown = 0
+        former = self._pool
         self.subject = msgspec.structs.replace(self.subject, classes=found[0], codes=found[1])
         self.challengers = self._new_challengers()
         self._pool = self._new_pool()
+        self._take_back(former, moment)
         return True
+
+    def _take_back(self, former: ShadowPool, moment: Moment) -> None:
+        """Take back what was told of a pool that is gone: it is about the same version, so it would stand for ever."""
+        adviser, places = self._setting.adviser, self._setting.places
+        if former.ranking.advised:
+            self._told.append(adviser.advice(former, 0, None, moment))
+        self._told += [adviser.withdrawn(former, candidate, places, moment) for candidate in former.ready]
+        if former.recalibration is not None and former.recalibration.published()[0].method != "identity":
+            self._told.append(adviser.recalibration(self._pool, places, moment))
 
     # From the monitor.
 

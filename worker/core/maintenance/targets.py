@@ -13,6 +13,7 @@ from worker.core.kernels import shadow
 from worker.core.kernels.arrays import F64, Bool
 from worker.core.performance.batch import Labelled
 from worker.core.performance.ledger import Ledger
+from worker.core.performance.task import ANOTHER
 from worker.core.performance.values import NUMBER, Names
 from worker.core.state import refuse_if
 
@@ -68,14 +69,15 @@ def known_classes(ledger: Ledger) -> tuple[tuple[str, ...], tuple[int, ...]] | N
     classes = ledger.classes
     if classes is None:
         return (), ()
-    names = tuple(classes.table.names)
+    # What stands for all other classes is none that a model could answer with.
+    names = {code: name for code, name in enumerate(classes.table.names, start=1) if name != ANOTHER}
+    codes = tuple(names)
     if ledger.task.name == "binary":
         positive = classes.positive
-        if positive is None or len(names) < _TWO:
+        if positive is None:
             return None
-        codes = (1 + 2 - positive, positive)
-        return tuple(names[code - 1] for code in codes), codes
-    return None if len(names) < _TWO else (names, tuple(range(1, len(names) + 1)))
+        codes = (*(code for code in codes if code != positive), positive)
+    return None if len(codes) < _TWO else (tuple(names[code] for code in codes), codes)
 
 
 def check_subject(subject: Subject, ledger: Ledger | None) -> None:

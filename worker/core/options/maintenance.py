@@ -88,17 +88,17 @@ FOR_RECENT_ROWS = BoostedOptions(leaves_max=8)
 class RecalibrationOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the outputs of a model are put right."""
 
-    block_labels: Annotated[int, Meta(ge=10, le=100_000)] = 100
+    block_labels: Annotated[int, Meta(ge=10, le=100_000)] = 200
     """Labels after which candidates are judged and refitted."""
     rows_min: Labels = 200
     """Labels before the first fit."""
     class_labels_min: Count = 10
     """Labels of each kind that a window must have, to be fitted on."""
-    fade: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.95
+    fade: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.9
     """Of the losses, a block: they are remembered for some 2,000 labels."""
     evidence: Annotated[float, Meta(ge=0.0)] = 1.0
     """Standard errors by which another candidate must be better, to be taken."""
-    blocks_min: Annotated[int, Meta(ge=2, le=10_000)] = 5
+    blocks_min: Annotated[int, Meta(ge=2, le=10_000)] = 3
     """Blocks of losses before anything but the identity is taken."""
     class_loss: ClassLoss = "brier"
     """By which candidates are compared: proper, and bounded, so that a few sure and wrong answers do not decide."""
@@ -114,7 +114,7 @@ class RecalibrationOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Segments with a bias of their own; others have that of all rows."""
     generations_max: Annotated[int, Meta(ge=2, le=10_000)] = 64
     """Sets of coefficients that are remembered: labels that come later than so many blocks do not judge."""
-    blocks_max: Annotated[int, Meta(ge=20, le=10_000)] = 200
+    blocks_max: Annotated[int, Meta(ge=20, le=10_000)] = 100
     """Blocks that the figures before and after rest on."""
     scaled_classes_max: Count = 12
     """Classes beyond which there is no vector scaling: it costs their square."""
@@ -141,7 +141,7 @@ class GateOptions(Struct, frozen=True, forbid_unknown_fields=True):
 class RankingOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """How the advice moves."""
 
-    memory_labels: Annotated[int, Meta(ge=200, le=10**7)] = 500
+    memory_labels: Annotated[int, Meta(ge=200, le=10**7)] = 700
     """Labels from which on the past fades: a label's weight after so many others is 1 / e."""
     switch_errors: Annotated[float, Meta(ge=0.0)] = 1.5
     """Standard errors by which a candidate must be better to be advised; the champion needs none."""
@@ -257,20 +257,22 @@ class MaintenanceOptions(Struct, frozen=True, forbid_unknown_fields=True):
     sampled_rows: Annotated[int, Meta(ge=100, le=100_000)] = 8_000
     """Random sample of all labelled rows, on which `all` is fitted; the same."""
     fit_rows_min: Annotated[int, Meta(ge=50, le=100_000)] = 500
-    refit_labels: Annotated[int, Meta(ge=50, le=2**31)] = 500
+    refit_labels: Annotated[int, Meta(ge=50, le=2**31)] = 600
     """Labels between two fits of the challengers,"""
     refit_interval_ms: Milliseconds = 60_000
     """and event time between them."""
-    drift_refit_labels: Annotated[int, Meta(ge=50, le=2**31)] = 200
+    drift_refit_labels: Annotated[int, Meta(ge=50, le=2**31)] = 400
     """When concept drift is told, so many labels since the last fit are enough."""
-    takeover_labels: Labels = 100
+    takeover_labels: Labels = 200
     """Labels between a fit's request and its taking over,"""
     takeover_ms: Milliseconds = 5_000
     """and event time between them: a position of the stream, so that a replay takes over at the same event."""
     advice_artefacts: bool = True
     """Store the advised challenger at each advice and each refit of it, for servers that follow the advice."""
     search_labels: Annotated[int, Meta(ge=0, le=2**31)] = 5_000
-    """Labels between two searches of hyper-parameters (successive halving); 0: none."""
+    """Labels between two searches of hyper-parameters (successive halving), 0: none;"""
+    search_interval_ms: Milliseconds = 900_000
+    """and event time between them: a search takes seconds of CPU."""
     recent: BoostedOptions = FOR_RECENT_ROWS
     all: BoostedOptions = FOR_ALL_ROWS
     linear: LinearOptions = LinearOptions()

@@ -38,7 +38,7 @@ class Follower(Protocol):
 
     @property
     def room(self) -> int:
-        """Labels up to the next one at which anything may change for predictions: at least 1."""
+        """Predictions, each of which brings its label, up to the first after which anything may change: at least 1."""
         ...
 
     def begin(self) -> None:

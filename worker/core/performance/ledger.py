@@ -195,17 +195,21 @@ class Ledger:
         told: list[Told] = []
         begin = 0
         while begin < batch.size:
-            end = batch.size
-            if self.classes is not None:
-                rest = batch.part(slice(begin + 1, end))
-                values = np.stack([rest.labels, rest.predictions], axis=1).ravel()
-                kinds = np.stack([rest.label_kinds, rest.prediction_kinds], axis=1).ravel()
-                found = self.classes.first_new(values, kinds)
-                end = end if found is None else begin + 1 + found // 2
-                end = begin + self._until_another(batch.part(slice(begin, end)))
+            end = begin + self.until_new(batch.part(slice(begin, batch.size)))
+            end = begin + self._until_another(batch.part(slice(begin, end)))
             told += self._labelled(batch.part(slice(begin, end)), columns, confidences)
             begin = end
         return told
+
+    def until_new(self, batch: Labelled) -> int:
+        """Return how many events there are up to the first one, after the very first, that brings a new class."""
+        if self.classes is None:
+            return batch.size
+        rest = batch.part(slice(1, batch.size))
+        values = np.stack([rest.labels, rest.predictions], axis=1).ravel()
+        kinds = np.stack([rest.label_kinds, rest.prediction_kinds], axis=1).ravel()
+        found = self.classes.first_new(values, kinds)
+        return batch.size if found is None else 1 + found // 2
 
     def _until_another(self, batch: Labelled) -> int:
         """Return how many events there are up to the first one, after the very first, that needs `ANOTHER` at last."""

@@ -273,10 +273,20 @@ class PerformanceMonitor:
             self.follower.begin()
             rest = batch.part(slice(taken, batch.size))
             return told + (self._labelled(rest, inline=inline) if rest.size else [])
+        told, begin = [], 0
+        while begin < batch.size:
+            # Cut before a new class: who follows must not know of it before its first label.
+            end = begin + self.ledger.until_new(batch.part(slice(begin, batch.size)))
+            told += self._book(self.ledger, batch.part(slice(begin, end)), inline=inline)
+            begin = end
+        return told
+
+    def _book(self, ledger: Ledger, batch: Labelled, *, inline: bool) -> list[Told]:
+        """Enter labelled events into the books, and pass them on to who follows."""
         blocks = self.join.columns.blocks[batch.slots]
-        told = self.ledger.labelled(batch._replace(blocks=blocks), self.columns, self.confidences)
+        told = ledger.labelled(batch._replace(blocks=blocks), self.columns, self.confidences)
         self.join.columns.blocks[batch.slots] = blocks
-        self.follower.labelled(batch, self.ledger, self.columns, inline=inline)
+        self.follower.labelled(batch, ledger, self.columns, inline=inline)
         return told
 
     def _pend(self, batch: Labelled) -> int:
