@@ -66,7 +66,7 @@ def test_batches_of_one_record_change_nothing(model: Model) -> None:
     assert shard.result == uncut(model)[1]
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(model=st.sampled_from(MODELS), seed=st.integers(0, 2**32), share=st.sampled_from([0.02, 0.2, 0.6]))
 def test_any_cut_changes_nothing(model: Model, seed: int, share: float) -> None:
     """Neither do random cuts of both topics."""
@@ -347,7 +347,7 @@ def test_categories_of_other_features_are_refused(part: str) -> None:
     assert "categories" in found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_any_value_in_an_array_is_refused_or_does_no_harm(data: st.DataObject) -> None:
     """Whatever one place of a stored array holds: a SnapshotError at once, or everything goes on."""
@@ -367,7 +367,7 @@ def test_any_value_in_an_array_is_refused_or_does_no_harm(data: st.DataObject) -
 HOSTILE: list[object] = [None, -1, 0, 1, 2**53, 2**63 - 1, -(2**63), 0.5, math.nan, math.inf, "x", [], {}, True, b"x"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_any_plain_value_is_refused_or_does_no_harm(data: st.DataObject) -> None:
     """The same for what is not in arrays."""

@@ -17,10 +17,12 @@ from worker.core.detectors.refit import FittedModel, RefitRequest, SvmRequest
 from worker.core.detectors.svm_arrays import SvmArrays
 from worker.core.engine import Engine
 from worker.core.events import InputTopic, LabelEvent, PredictionEvent, RawBatch
+from worker.core.kernels.shadow import rows_until_used
 from worker.core.maintenance.boosted_arrays import BoostedArrays, without_trees
 from worker.core.maintenance.challengers import FitRequest
 from worker.core.maintenance.halving import HalvingOutcome, Trial
 from worker.core.maintenance.linear_arrays import LinearArrays
+from worker.core.maintenance.ranking import Ranking
 from worker.core.maintenance.target import Target
 from worker.core.options import (
     DETECTORS,
@@ -36,7 +38,7 @@ from worker.core.options import (
     QualityOptions,
     TailsOptions,
 )
-from worker.core.options.maintenance import RecalibrationOptions, RegimeOptions, ThresholdOptions
+from worker.core.options.maintenance import RankingOptions, RecalibrationOptions, RegimeOptions, ThresholdOptions
 from worker.core.shard import Topics
 from worker.core.statistics.bands import Usual
 
@@ -142,7 +144,7 @@ def compile_kernels() -> None:
     """Compile every kernel, or load it from numba's cache."""
     engine = Engine(_OPTIONS, Topics(), _Fits())
     engine.add_shard(0)
-    times = [n * 100 for n in range(_EVENTS)]
+    times = [n * 20 for n in range(_EVENTS)]  # some panes, but not one for each few events
     nothing = [None] * _EVENTS
     for place, predictions in enumerate((_inputs(), _numbers(), _answers(), _choices())):
         values = [encode(event) for event in predictions]
@@ -158,6 +160,9 @@ def compile_kernels() -> None:
         engine.tick(0, times[-1] + 10 * _OPTIONS.pane_ms)
     _score_challengers()
     _group_rows()
+    # What labels within predictions and the first advice need.
+    rows_until_used(0, 0, 1, 1)
+    Ranking(2, RankingOptions()).paired(0, 1)
 
 
 def _truth(n: int, event: PredictionEvent) -> bool | float | str:
