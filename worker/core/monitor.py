@@ -11,14 +11,13 @@ Rule 3: outputs leave in the order of the offsets that caused them.
 """
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
 
-from worker.core.alerts import audits
 from worker.core.alerts.desk import AlertDesk, Rows, StoredDesk
 from worker.core.alerts.incident import Step
 from worker.core.alerts.silences import SilenceBook
@@ -26,7 +25,6 @@ from worker.core.codec import TIMESTAMP_MS_MAX, encode
 from worker.core.columns import ColumnTable, Matrix, StoredColumn
 from worker.core.events import (
     AlertEvent,
-    AlertKind,
     IncidentFeedback,
     LabelEvent,
     Output,
@@ -34,13 +32,13 @@ from worker.core.events import (
     PredictionEvent,
     UndoFeedback,
 )
+from worker.core.feedback import FeedbackHandler
 from worker.core.judging import Judge, StoredJudge
 from worker.core.kernels.arrays import I64
 from worker.core.kernels.event_time import BEHIND, BEHIND_EVENTS, NO_PANE, OLDEST, WATERMARK, assign_panes
 from worker.core.maintenance.challengers import ChallengerPool
 from worker.core.maintenance.maintainer import Maintainer, StoredMaintainer
 from worker.core.maintenance.metering import Meter, NoMeter
-from worker.core.maintenance.tuning import sentence, tuned
 from worker.core.options import EngineOptions
 from worker.core.pane_records import PaneOwner, pane_records
 from worker.core.performance import storing
@@ -140,6 +138,7 @@ class Monitor:
         self._versions = VersionWatch()
         self._silence = SilenceWatch(self._owner, options.alerts.stale, home.labels)
         self._desk = AlertDesk(self._owner, options, silences)
+        self._feedback = FeedbackHandler(self._owner, self._desk, self._judge, options)
         self._performance = PerformanceMonitor(self._owner, options)
         self._maintainer = Maintainer(
             self._owner, home.labels, options, self._columns, self._performance.segments, refits, meter or NoMeter()
@@ -313,31 +312,11 @@ class Monitor:
 
     def feedback(self, event: IncidentFeedback, offset: int) -> list[Output]:
         """Take what a person says of an incident of this model."""
-        effects = self._desk.effects
-        why = effects.refusal(event)
-        if why is not None:
-            return self._encoded([audits.refused(event, why, self._shard, offset)])
-        effect = effects.apply(event)
-        told = audits.applied(effect, effects.demand(effect.like.kind), self._whose(offset))
-        return self._encoded([told, *self._desk.reconsider(offset), *self._tuning(effect.like.kind, offset)])
-
-    def _tuning(self, kind: AlertKind, offset: int) -> Iterator[Told]:
-        """Advise another least strength of a kind, if that is due after another verdict and proven."""
-        report = tuned(self._desk.effects, kind, self._model_id, self._options, self._judge.realised)
-        if report is not None:
-            now_ms, text = int(self._clock[WATERMARK]), sentence(report, self._model_id)
-            yield self._owner.maintenance(
-                "tuning_advised", offset, events=self._seen, timestamp_ms=now_ms, summary=text, tuning=report
-            )
+        return self._encoded(self._feedback.take(event, offset, int(self._clock[WATERMARK]), self._seen))
 
     def undo(self, event: UndoFeedback, offset: int) -> list[Output]:
         """Take an effect of feedback back that is in force here."""
-        effect = self._desk.effects.undo(event.undoes)
-        told = audits.undone(event, effect, self._desk.effects.demand(effect.like.kind), self._whose(offset))
-        return self._encoded([told, *self._desk.reconsider(offset)])
-
-    def _whose(self, offset: int) -> audits.Whose:
-        return audits.Whose(self._model_id, self._shard, offset, int(self._clock[WATERMARK]))
+        return self._encoded(self._feedback.undo(event, offset, int(self._clock[WATERMARK])))
 
     def reconsider(self, offset: int) -> list[Output]:
         """Look again at what was held back: a silence has been taken back."""

@@ -1,5 +1,6 @@
 """What maintenance tells: advice as records, with the evidence that it rests on, and models as artefacts."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -162,9 +163,9 @@ class Adviser:
             segments=segments,
             metrics=pool.figures.changes(candidate, is_number=is_number),
         )
-        gain = 0.0 if finding.gain is None else finding.gain
         said = "is proven better than" if kind == "challenger_ready" else "is no longer proven better than"
-        summary = f"`{name}` {said} {self._owner.model_id}: mean loss lower by {gain:.4f} over {finding.labels} labels"
+        gain = f"mean loss lower by {_number(finding.gain)} over {finding.labels} labels"
+        summary = f"`{name}` {said} {self._owner.model_id}: {gain}"
         return self._told(
             kind, moment, name, summary=summary, challenger=report, artefact=None if stored is None else stored.artefact
         )
@@ -199,16 +200,14 @@ class Adviser:
     def rollback(self, regression: Regression, moment: Moment) -> Told:
         """Tell that a version does not keep what it was taken for."""
         finding, against = regression.finding, regression.promise.against
-        gain = 0.0 if finding.gain is None else finding.gain
         report = RollbackReport(
             former_version=self.former_version,
             against=against,
             regression=MetricValue(finding.gain, finding.gain_low, finding.gain_high, finding.labels),
             labels=finding.labels,
         )
-        summary = (
-            f"{self._owner.model_id} {self.version} is worse than promised by a mean loss of {gain:.4f} ({against})"
-        )
+        gain = f"mean loss higher by {_number(finding.gain)} ({against})"
+        summary = f"{self._owner.model_id} {self.version} is worse than promised: {gain}"
         return self._told("rollback_advised", moment, summary=summary, rollback=report)
 
     def threshold(self, subject: Subject, advice: Advice, objective: ObjectiveOptions, moment: Moment) -> Told:
@@ -233,13 +232,15 @@ class Adviser:
         """Tell hyper-parameters that a search has found."""
         trials = found.outcome.trials
         loss, former = trials[found.outcome.chosen].loss, trials[0].loss
+        if loss is None or former is None:
+            raise AssertionError("a search has chosen what it did not judge")
         report = TunedReport(
             candidate=found.name,
             options=_options(found.options),
             former=_options(found.former),
             tried=len(trials),
-            loss=0.0 if loss is None else loss,
-            former_loss=0.0 if former is None else former,
+            loss=loss,
+            former_loss=former,
         )
         summary = f"`{found.name}` is fitted with other options from now on"
         return self._told("challenger_tuned", moment, found.name, summary=summary, tuned=report)
@@ -314,7 +315,7 @@ def _challenger(pool: ShadowPool, name: str, labels: int, stored: Stored | None)
 
 
 def _known(value: float) -> float | None:
-    return None if value != value else value  # noqa: PLR0124 - NaN is what is not itself
+    return None if math.isnan(value) else value
 
 
 def _value(estimate: Estimate) -> MetricValue:
@@ -322,7 +323,7 @@ def _value(estimate: Estimate) -> MetricValue:
 
 
 def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3f}"
+    return "unknown" if value is None else f"{value:.4f}"
 
 
 def _options(options: BoostedOptions) -> dict[str, float]:

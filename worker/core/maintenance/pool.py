@@ -20,7 +20,7 @@ from worker.core.maintenance.after_promotion import AfterPromotion
 from worker.core.maintenance.gate import PromotionGate
 from worker.core.maintenance.pool_figures import PoolFigures
 from worker.core.maintenance.ranking import Ranking
-from worker.core.maintenance.recalibration import Recalibration
+from worker.core.maintenance.recalibration import UNKNOWN_GENERATION, Recalibration
 from worker.core.maintenance.targets import LOSS_CODES, Subject
 from worker.core.maintenance.thresholds import ScoreCounts
 from worker.core.options import MaintenanceOptions
@@ -93,7 +93,7 @@ class ShadowPool:
     @property
     def generation(self) -> int:
         """To be remembered with each prediction that is made now."""
-        return -1 if self.recalibration is None else self.recalibration.generation
+        return UNKNOWN_GENERATION if self.recalibration is None else self.recalibration.generation
 
     @property
     def ready(self) -> list[int]:

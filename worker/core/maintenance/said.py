@@ -16,6 +16,7 @@ from worker.core.kernels.reservoir import LARGEST
 from worker.core.kernels.shadow import rows_until_used, used_by_thinning
 from worker.core.maintenance.challenger_fits import ChallengerFits
 from worker.core.maintenance.online import OnlineChallenger
+from worker.core.maintenance.recalibration import UNKNOWN_GENERATION
 from worker.core.maintenance.targets import NUMBER_MAX, Subject
 from worker.core.maintenance.waiting import NOT_KEPT, PART_ROWS_MAX, WaitingRows
 from worker.core.performance.following import Arrived
@@ -38,7 +39,7 @@ class Kept(NamedTuple):
         """Return the rows without what was said: by a pool that is gone. The new one says so many numbers."""
         count = len(self.cells)
         nothing = np.full((count, outputs), np.nan, dtype=np.float32)
-        return self._replace(outputs=nothing, generations=np.full(count, NO_GENERATION, dtype=np.int64))
+        return self._replace(outputs=nothing, generations=np.full(count, UNKNOWN_GENERATION, dtype=np.int64))
 
 
 _NOTHING_KEPT = Kept(
@@ -47,7 +48,6 @@ _NOTHING_KEPT = Kept(
     np.zeros(0, dtype=np.int64),
     np.zeros(0, dtype=np.int32),
 )
-NO_GENERATION = -1
 _COUNTERS_MAX = (COUNT_MAX, 2**31 - 1, THINNING_MAX)
 _TABLE = 2
 _STORED = "stored sayings"
@@ -127,7 +127,7 @@ class Sayings:
         outputs = np.full((len(cells), waiting.outputs.shape[1]), np.nan, dtype=np.float32)
         if speaker is not None:
             speaker.challengers.say(cells, speaker.subject, outputs)
-        generation = NO_GENERATION if speaker is None else speaker.generation
+        generation = UNKNOWN_GENERATION if speaker is None else speaker.generation
         numbers[chosen] = waiting.add(cells, outputs, epochs[chosen], generation)
         self._part = part.offsets, numbers
         return numbers
