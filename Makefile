@@ -2,15 +2,19 @@
 PYTHON ?= python3
 UV ?= uv
 BIN := .venv/bin
+COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+  --python-version 3.11 --custom-compile-command "make lock"
+# Bytecode is written whatever the environment says: else each of hundreds of test processes compiles every module.
+export PYTHONDONTWRITEBYTECODE :=
 # Checked when they are there: the code and everything that runs it.
-CODE := worker tests $(wildcard benchmarks examples)
+CODE := worker tests $(wildcard benchmarks examples deploy/*/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo quality bench soak lint schemas lock clean
+.PHONY: help setup test test-integrations demo quality bench soak lint kernels schemas lock clean
 SOAK_SECONDS ?= 600
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/.stamp ## Install everything that is needed into .venv (once; needs Python 3.11 or newer).
 
@@ -26,9 +30,15 @@ setup: .venv/.stamp ## Install everything that is needed into .venv (once; needs
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . >&2
 	@touch $@
 
-test: lint ## Run every check: lint, types, import rules and tests.
-	@$(BIN)/python -c "from worker.core.warm_up import compile_kernels as once; once()" # not in each test process
+test: setup ## Run every check: lint, types, import rules and tests.
+	@$(MAKE) --no-print-directory --jobs 2 lint kernels
 	$(BIN)/python -m pytest
+
+kernels: setup # Compiled once, not in each test process.
+	@$(BIN)/python -c "from worker.core.warm_up import compile_kernels as once; once()"
+
+test-integrations: setup ## Run the tests with real Prometheus, Alertmanager and OpenSearch (fetched once).
+	$(BIN)/python -m pytest -m integration tests/integrations
 
 lint: setup ## Run the checks that need no test: ruff, mypy and the import rules.
 	$(BIN)/ruff check --quiet .
@@ -52,11 +62,13 @@ schemas: setup ## Write the JSON Schemas of all topics into schemas/.
 	@$(BIN)/modelvigil schemas --directory schemas
 
 # Every extra but mlflow, which no check needs.
-lock: ## Renew requirements.lock (the only target that needs uv).
-	@$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --python-version 3.11 --extra local --extra s3 --extra examples --extra dev --custom-compile-command "make lock" \
-	  --output-file requirements.lock pyproject.toml
+# The other two are of the container image: what runs in it, and what builds the wheel.
+lock: ## Renew the lock files (the only target that needs uv).
+	@$(COMPILE) --extra local --extra s3 --extra examples --extra dev --output-file requirements.lock pyproject.toml
+	@$(COMPILE) --extra s3 --constraint requirements.lock --output-file requirements-runtime.lock pyproject.toml
+	@$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' | \
+	  $(COMPILE) --constraint requirements.lock --output-file requirements-build.lock -
 
 clean: ## Remove all that make has made, .venv included.
 	@rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find $(CODE) deploy -name __pycache__ -type d -prune -exec rm -rf {} +

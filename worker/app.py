@@ -1,16 +1,13 @@
 """The composition root: settings become the core, the edges and the loop. The only place that builds clients."""
 
 import os
-import signal
 import socket
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import NamedTuple
 
 import structlog
@@ -32,9 +29,11 @@ from worker.core.warm_up import compile_kernels
 from worker.edges.clock import SystemClock, WorkEffort, WorkMeter
 from worker.edges.kafka import KafkaConnection, KafkaHistory, KafkaMembership, KafkaSink, KafkaSource
 from worker.edges.kafka.client import FencedMemberError
+from worker.edges.ops_http import OpsServer, OpsServerError
 from worker.edges.refit_pool import ProcessRefitPool, RefitFailedError
 from worker.edges.registration import BackgroundRegistration
-from worker.edges.telemetry import Stage, Telemetry, configure_logging
+from worker.edges.stop_signals import stop_on_signals
+from worker.edges.telemetry import Metrics, ModelBook, Stage, Telemetry, configure_logging
 from worker.edges.watchdog import Watchdog
 from worker.loop import CommitFailedError, FencedError, Loop, LoopOptions, Ports, StateRefusedError
 from worker.observer import Observer
@@ -42,11 +41,10 @@ from worker.ports import ArtefactStore, ArtefactStoreError, ModelRegistry, SinkE
 from worker.recovery.restore_job import RestoreOptions
 from worker.recovery.restores import RestoresOptions
 from worker.recovery.snapshots import SnapshotOptions
-from worker.reporting import Reporting
+from worker.reporting import Reporting, Vitals
 from worker.settings import ARTEFACTS_FOLDER, Settings, SettingsError
 from worker.state_identity import state_identity
 
-_SECOND_SIGNAL_EXIT = 130
 _MODEL_LIBRARIES = ("modelvigil", "numpy", "river", "scikit-learn")
 """What makes models."""
 
@@ -86,24 +84,29 @@ def run_worker(settings: Settings, connection: KafkaConnection | None = None) ->
         log.warning("there is no feedback topic: alerts cannot be silenced or judged", topic=settings.topics.feedback)
     try:
         with ExitStack() as stack:
-            stop = stack.enter_context(_stop_on_signals())
+            stop = stack.enter_context(stop_on_signals())
+            telemetry = Telemetry(log, models=ModelBook(settings.ops.models_max, settings.ops.features_max))
+            vitals = Vitals(telemetry, settings.worker.watchdog_ms / 1000, stop.is_set)
+            server = stack.enter_context(OpsServer(settings.ops, vitals.pages, log.warning))
             store = _artefact_store(settings, log)
             registry = None if store is None else _model_registry(settings, stack, log)
-            telemetry = Telemetry(log)
-            refit_wait = partial(telemetry.spend, Stage.REFIT_WAIT)
-            pool = stack.enter_context(ProcessRefitPool(settings.worker.refit_processes, refit_wait))
+            pool = stack.enter_context(_refit_pool(settings, telemetry))
             pool.warm()
             _compile_kernels(log)
             watchdog = stack.enter_context(Watchdog(settings.worker.watchdog_ms / 1000))
+            vitals.heartbeat_age_s = watchdog.age_s
             observer = Reporting(telemetry, log, watchdog.beat)
             kafka = connection or connect(settings)
             loop = _build_loop(settings, kafka, cluster, pool, _Models(store, registry), observer)
-            log.info("started", group=settings.kafka.group_id, topic=settings.topics.predictions, process=os.getpid())
-            loop.run(lambda: bool(stop))
+            topic, address = settings.topics.predictions, server.url
+            log.info("started", group=settings.kafka.group_id, topic=topic, process=os.getpid(), metrics=address)
+            loop.run(stop.is_set)
             telemetry.report_at_end()
             log.info("stopped")
     except ArtefactStoreError as error:
         raise SettingsError(f"artefacts.url: {error}") from error
+    except OpsServerError as error:
+        raise SettingsError(str(error)) from error
     except StateRefusedError as error:
         raise StateError(str(error)) from error
     except FencedMemberError as error:
@@ -113,6 +116,12 @@ def run_worker(settings: Settings, connection: KafkaConnection | None = None) ->
     except (CommitFailedError, SourceError, SinkError, RefitFailedError) as error:
         raise TemporaryError(str(error)) from error
     return 0
+
+
+def _refit_pool(settings: Settings, telemetry: Telemetry) -> ProcessRefitPool:
+    waited = partial(telemetry.spend, Stage.REFIT_WAIT)
+    fitted = partial(telemetry.series.observe, Metrics.REFIT)
+    return ProcessRefitPool(settings.worker.refit_processes, waited, fitted)
 
 
 def _build_loop(
@@ -252,21 +261,3 @@ def _model_registry(
     except RegistryError as error:
         raise SettingsError(f"artefacts.mlflow_tracking_uri: {error}") from error
     return stack.enter_context(BackgroundRegistration(registry.register, log.warning))
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[list[int]]:
-    """Yield a list that is no longer empty once SIGTERM or SIGINT came; a second one ends the process at once."""
-    received: list[int] = []
-
-    def note(number: int, _: FrameType | None) -> None:
-        if received:
-            os._exit(_SECOND_SIGNAL_EXIT)
-        received.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Marks results that come late, and knows since when the worker has been lagging.
+"""Marks results that come late, and knows since when the worker has been lagging; notes when causes of alerts came in.
 
 A record is late when it is taken more than `lagging_ms` after Kafka's timestamp of it, whatever the reason: a backlog,
 a worker that was away, an upstream that holds records back. Whoever is woken by an alert should know that it is about
@@ -7,7 +7,9 @@ is a function of the input alone (law 2), and a replay of the same input must gi
 compute the same result, one of them in vain, may well mark it differently.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from worker.core.events import InputTopic, Output, OutputTopic, RawBatch
 
@@ -30,6 +32,25 @@ def marked(outputs: Sequence[Output], lag_ms: int) -> list[Output]:
 def is_marked(output: Output) -> bool:
     """Whether an output came late."""
     return output.topic in _MARKED and any(name == LAG_HEADER for name, _ in output.headers)
+
+
+class AlertCause(NamedTuple):
+    """When Kafka got the record that has caused an alert of a shard."""
+
+    shard: int
+    timestamp_ms: int
+
+
+def alert_causes(batch: RawBatch, outputs: Sequence[Output]) -> list[AlertCause]:
+    """Return one cause for each alert among the outputs of a batch; none for a record without a timestamp."""
+    offsets = [output.offset for output in outputs if output.topic is OutputTopic.ALERTS]
+    places = [(offset, bisect_left(batch.offsets, offset)) for offset in offsets]
+    found = [
+        batch.timestamps_ms[place]
+        for offset, place in places
+        if place < len(batch.offsets) and batch.offsets[place] == offset
+    ]
+    return [AlertCause(batch.partition, timestamp_ms) for timestamp_ms in found if timestamp_ms >= 0]
 
 
 class Lag:

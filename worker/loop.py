@@ -18,8 +18,8 @@ from worker.artefact_publishing import ArtefactOptions, ArtefactPublisher
 from worker.budget import BudgetOptions, MaintenanceBudget
 from worker.core.engine import Engine
 from worker.core.events import InputTopic, Output, RawBatch
-from worker.lagging import Lag, marked
-from worker.observer import Observer, Shards
+from worker.lagging import AlertCause, Lag, alert_causes, marked
+from worker.observer import Census, Observer, Shards
 from worker.ports import (
     ArtefactStore,
     Clock,
@@ -64,6 +64,8 @@ class LoopOptions(NamedTuple):
     held_labels_max: int = 50_000
     lagging_ms: int = 60_000
     """Results that come so much later than Kafka's timestamp of their record are marked."""
+    census_ms: int = 2_000
+    """How often it is looked up what takes a walk over all models."""
     restores: RestoresOptions = RestoresOptions()
     snapshots: SnapshotOptions = SnapshotOptions()
     budget: BudgetOptions = BudgetOptions()
@@ -103,6 +105,8 @@ class _Pending:
         self.moved: set[int] = set()
         """Partitions whose position is to be committed."""
         self.state: list[StateRecord] = []
+        self.causes: list[AlertCause] = []
+        """When the records came in that have caused alerts among the outputs."""
 
     @property
     def empty(self) -> bool:
@@ -111,6 +115,7 @@ class _Pending:
     def forget(self, gone: frozenset[int]) -> None:
         self.outputs = [output for output in self.outputs if output.shard not in gone]
         self.state = [record for record in self.state if record.partition not in gone]
+        self.causes = [cause for cause in self.causes if cause.shard not in gone]
         self.moved -= gone
 
 
@@ -133,6 +138,7 @@ class Loop:
         self._alignment = Alignment(options.label_hold_ms, options.held_labels_max)
         self._paused: set[int] = set()
         self._lag = Lag(options.lagging_ms)
+        self._census_ms: int | None = None
         self._snapshots = Snapshots(engine, self._clock, options.snapshots, self._observer)
         self._restores = Restores(
             engine, self._membership, history, self._clock, identity, options.restores, self._observer
@@ -232,6 +238,7 @@ class Loop:
         self._tracks[batch.partition].taken(batch.topic, batch.offsets[-1] + 1)
         lag_ms = self._lag.taken(batch, self._clock.epoch_ms())
         self._pending.outputs.extend(handled.outputs if lag_ms is None else marked(handled.outputs, lag_ms))
+        self._pending.causes += alert_causes(batch, handled.outputs)
         self._pending.moved.add(batch.partition)
         self._observer.handled(handled, (self._clock.monotonic_ms() - started_ms) / 1000)
 
@@ -323,6 +330,9 @@ class Loop:
         self._pending = _Pending()
         for partition in positions:
             self._tracks[partition].has_position = True
+        if pending.causes:
+            now_ms = self._clock.epoch_ms()
+            self._observer.alerted([max(0, now_ms - cause.timestamp_ms) / 1000 for cause in pending.causes])
         self._observer.committed(pending.outputs, (self._clock.monotonic_ms() - started_ms) / 1000)
         self._settle(pending.state, state_offsets)
         self._artefacts.tidy(self._engine.artefacts_in_use)
@@ -422,6 +432,7 @@ class Loop:
             if self._tracks.pop(partition, None) is not None:
                 self._engine.drop_shard(partition)
         self._pending.forget(frozenset(partitions))
+        self._census_ms = None  # what they had is told no longer than until the end of this turn
 
     def _tell(self) -> None:
         """Tell the observer what there is; end when nothing can be worked on."""
@@ -444,8 +455,25 @@ class Loop:
                 thinning=max(map(self._engine.thinning, self._tracks), default=0),
             )
         )
+        self._count_models()
         problems = restores.refused.values()
         # A partition too many is nobody's reason to end: the others belong to other workers, and go on.
         serious = any(problem.kind is not ProblemKind.NO_STATE_PARTITION for problem in problems)
         if serious and not self._tracks and not restores.waiting:
             raise StateRefusedError("; ".join(str(problem) for problem in problems))
+
+    def _count_models(self) -> None:
+        """Look now and then at what nobody keeps count of."""
+        now_ms = self._clock.monotonic_ms()
+        if self._census_ms is not None and now_ms - self._census_ms < self._options.census_ms:
+            return
+        self._census_ms = now_ms
+        engine, partitions = self._engine, sorted(self._tracks)
+        incidents: dict[tuple[int, str, str], int] = {
+            (partition, model_id, severity): count
+            for partition in partitions
+            for model_id, counts in engine.open_incidents(partition).items()
+            for severity, count in counts.items()
+        }
+        models = {partition: engine.model_ids(partition) for partition in partitions}
+        self._observer.census(Census(models, incidents, self._source.lag()))

@@ -1,10 +1,10 @@
 """What the loop tells of itself. The default listens to nothing; `app` counts and logs what matters."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from worker.core.engine import Handled
-from worker.core.events import Output, RawBatch
+from worker.core.events import InputTopic, Output, RawBatch
 from worker.ports import CommitOutcome
 
 
@@ -24,10 +24,16 @@ class Shards(NamedTuple):
     thinning: int = 0
     """The highest level among the live shards at which maintenance is thinned: one event in 2^level is used for it."""
 
-    @property
-    def ready(self) -> bool:
-        """Whether all owned shards are live."""
-        return self.live > 0 and not (self.restoring or self.refused)
+
+class Census(NamedTuple):
+    """What is looked up only now and then, because it takes a walk over all models."""
+
+    models: Mapping[int, Sequence[str]]
+    """Those that are watched, by live shard."""
+    incidents: Mapping[tuple[int, str, str], int]
+    """How many are open, by shard, model and severity."""
+    lag: Mapping[tuple[InputTopic, int], int]
+    """Records that wait, by topic and partition, as far as it is known."""
 
 
 class MaintenanceCost(NamedTuple):
@@ -57,6 +63,9 @@ class Observer:
 
     def committed(self, outputs: Sequence[Output], seconds: float) -> None:
         """A transaction has become visible."""
+
+    def alerted(self, seconds: Sequence[float]) -> None:
+        """Alerts have become visible: how long after Kafka's timestamps of the records that caused them."""
 
     def aborted(self, outcome: CommitOutcome) -> None:
         """A transaction has not become visible, or it is not known yet."""
@@ -102,3 +111,6 @@ class Observer:
 
     def shards(self, shards: Shards) -> None:
         """What there is now; told once a turn."""
+
+    def census(self, census: Census) -> None:
+        """What there is now; told every few seconds."""

@@ -178,6 +178,13 @@ class Source(Protocol):
         """Tell whether there may be predictions of an attached partition that were not delivered yet."""
         ...
 
+    def lag(self) -> Mapping[tuple[InputTopic, int], int]:
+        """Return how many offsets lie between what was delivered and the end of each partition that is read.
+
+        As the last answer of Kafka told it: nothing is asked for this, and what has no answer yet is left out.
+        """
+        ...
+
     def pause_labels(self, partition: int, *, paused: bool) -> None:
         """Deliver no labels of an attached partition for now, or go on with them where they stopped."""
         ...

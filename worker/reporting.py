@@ -1,14 +1,28 @@
-"""Counts what the loop does, and logs what is notable."""
+"""Counts what the loop does, logs what is notable, and answers those who ask."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 import structlog
 
+from worker.core.alerts.life import Severity
 from worker.core.engine import Handled
 from worker.core.events import Output, RawBatch
-from worker.edges.telemetry import OUTPUT_COUNTS, Count, Gauge, Stage, Telemetry
+from worker.edges.ops_http import Answer, Page, json_answer
+from worker.edges.telemetry import (
+    CONTENT_TYPE,
+    OUTPUT_COUNTS,
+    Count,
+    Exposition,
+    Gauge,
+    Metrics,
+    PublishedFigures,
+    Stage,
+    Telemetry,
+)
 from worker.lagging import is_marked
-from worker.observer import MaintenanceCost, Observer, Shards
+from worker.observer import Census, MaintenanceCost, Observer, Shards
 from worker.ports import CommitOutcome
 from worker.recovery.problems import ProblemKind
 
@@ -26,30 +40,48 @@ class Reporting(Observer):
         self._telemetry = telemetry
         self._log = log
         self._beat = beat
+        self._series = telemetry.series
+        self._models = telemetry.models
+        self._published = PublishedFigures(telemetry)
         self._thinning = 0
+        self._models_told: dict[int, int] = {}
+        """How many models each shard had when they were looked at."""
 
     def alive(self) -> None:
         self._beat()
 
     def fetched(self, batches: Sequence[RawBatch], seconds: float) -> None:
-        self._telemetry.add(Count.RECORDS_CONSUMED, sum(len(batch.offsets) for batch in batches))
+        for batch in batches:
+            self._telemetry.add(Count.RECORDS_CONSUMED, len(batch.offsets))
+            self._series.count(Metrics.RECORDS_CONSUMED, batch.topic, by=len(batch.offsets))
         self._telemetry.spend(Stage.FETCH, seconds)
 
     def handled(self, handled: Handled, seconds: float) -> None:
         self._telemetry.add(Count.EVENTS_PROCESSED, handled.events)
         self._telemetry.add(Count.LABELS, handled.labels)
         self._telemetry.add(Count.RECORDS_REJECTED, len(handled.rejects))
+        for code, rejected in Counter(reject.code for reject in handled.rejects).items():
+            self._series.count(Metrics.RECORDS_REJECTED, code, by=rejected)
         self._telemetry.spend(Stage.HANDLE, seconds)
 
     def committed(self, outputs: Sequence[Output], seconds: float) -> None:
-        for output in outputs:
-            self._telemetry.add(OUTPUT_COUNTS[output.topic])
+        for topic, written in Counter(output.topic for output in outputs).items():
+            self._telemetry.add(OUTPUT_COUNTS[topic], written)
+        unreadable = self._published.take(outputs)
+        if unreadable:
+            self._log.warning("published records could not be read for metrics; please report this", records=unreadable)
         self._telemetry.add(Count.OUTPUTS_LATE, sum(map(is_marked, outputs)))
         self._telemetry.add(Count.TRANSACTIONS_COMMITTED)
+        self._series.count(Metrics.TRANSACTIONS, CommitOutcome.COMMITTED.value)
         self._telemetry.spend(Stage.COMMIT, seconds)
+
+    def alerted(self, seconds: Sequence[float]) -> None:
+        for each in seconds:
+            self._series.observe(Metrics.EVENT_TO_ALERT, each)
 
     def aborted(self, outcome: CommitOutcome) -> None:
         self._telemetry.add(Count.TRANSACTIONS_ABORTED)
+        self._series.count(Metrics.TRANSACTIONS, outcome.value)
         self._log.warning("transaction not committed, it is sent again", outcome=outcome.value)
 
     def captured(self, seconds: float) -> None:
@@ -70,6 +102,7 @@ class Reporting(Observer):
 
     def refused(self, partition: int, kind: str, message: str) -> None:
         self._telemetry.add(Count.RESTORES_REFUSED)
+        self._series.count(Metrics.RESTORES_REFUSED, kind)
         if kind == ProblemKind.DIGEST_MISMATCH:
             self._telemetry.add(Count.DIGEST_MISMATCHES)
         self._log.error(f"not worked on: {message}", partition=partition, reason=kind)
@@ -103,7 +136,19 @@ class Reporting(Observer):
         self._log.warning("given up without a last commit: the new owner does it again", partitions=list(partitions))
 
     def partitions(self, what: str, partitions: Sequence[int]) -> None:
+        telemetry = self._telemetry
+        if what == "assigned":
+            telemetry.joined = True
+            # Until the loop tells what has become of them: not ready in between.
+            telemetry.set_gauge(
+                Gauge.SHARDS_RESTORING, (telemetry.gauge(Gauge.SHARDS_RESTORING) or 0) + len(partitions)
+            )
+        else:
+            telemetry.joined = telemetry.joined and what != "lost"
+            self._models.forget(partitions)
+            self._models_told.clear()  # there may be places now for models that had none
         if partitions:
+            self._series.count(Metrics.REBALANCES, what)
             self._log.info(f"partitions {what}", partitions=list(partitions))
 
     def lagging(self, seconds: float) -> None:
@@ -121,9 +166,78 @@ class Reporting(Observer):
         telemetry.set_gauge(Gauge.SHARDS_RESTORING, shards.restoring)
         telemetry.set_gauge(Gauge.SHARDS_REFUSED, shards.refused)
         telemetry.set_gauge(Gauge.RESTORE_RECORDS_LEFT, shards.records_left)
-        if shards.seconds_left is not None:
-            telemetry.set_gauge(Gauge.RESTORE_SECONDS_LEFT, round(shards.seconds_left, 1))
+        seconds_left = None if shards.seconds_left is None else round(shards.seconds_left, 1)
+        telemetry.set_gauge(Gauge.RESTORE_SECONDS_LEFT, seconds_left)
         telemetry.set_gauge(Gauge.STATE_AGE_SECONDS, round(shards.oldest_cut_seconds, 1))
         telemetry.set_gauge(Gauge.LAG_SECONDS, round(shards.lag_seconds, 1))
         telemetry.set_gauge(Gauge.MAINTENANCE_THINNING, shards.thinning)
         telemetry.report_if_due()
+
+    def census(self, census: Census) -> None:
+        for partition, models in census.models.items():
+            # A shard forgets no model, so an equal number means the same ones.
+            if self._models_told.get(partition) != len(models):
+                self._models_told[partition] = len(models)
+                for model_id in models:
+                    self._models.appeared(model_id, partition)
+        watched = [model_id for models in census.models.values() for model_id in models]
+        self._series.set_all(Metrics.MODELS, {(): len(watched)})
+        self._series.set_all(Metrics.MODELS_BEYOND_MAX, {(): self._models.beyond(watched)})
+        self._series.set_all(Metrics.INCIDENTS_OPEN, self._incidents(census))
+        lag: dict[tuple[str, ...], float] = {
+            (topic.value, str(partition)): records for (topic, partition), records in census.lag.items()
+        }
+        self._series.set_all(Metrics.CONSUMER_LAG_RECORDS, lag)
+
+    def _incidents(self, census: Census) -> dict[tuple[str, ...], float]:
+        """Return the open incidents by model and severity; a model that has series has all of them, from 0."""
+        found: dict[tuple[str, ...], float] = {
+            (model_id, severity): 0 for model_id in self._models.here() for severity in get_args(Severity)
+        }
+        for (partition, model_id, severity), count in census.incidents.items():
+            key = (self._models.label_of(model_id, partition), severity)
+            found[key] = found.get(key, 0) + count
+        return found
+
+
+class Vitals:
+    """What operators are told over HTTP: metrics, whether the process lives, whether it does all its work.
+
+    Args:
+        telemetry: where the figures are.
+        silence_max_s: without a sign of life for so long the worker counts as hung.
+        stopping: whether it has been told to stop.
+    """
+
+    def __init__(self, telemetry: Telemetry, silence_max_s: float, stopping: Callable[[], bool]) -> None:
+        self._telemetry = telemetry
+        self._silence_max_s = silence_max_s
+        self._stopping = stopping
+        self._exposition = Exposition(telemetry, self._age_s)
+        self.heartbeat_age_s: Callable[[], float] | None = None
+        """There is none before the loop begins: loading takes as long as it takes."""
+
+    @property
+    def pages(self) -> dict[str, Page]:
+        """All pages, by path."""
+        return {"/metrics": self._metrics, "/healthz": self._health, "/readyz": self._readiness}
+
+    def _age_s(self) -> float | None:
+        return None if self.heartbeat_age_s is None else self.heartbeat_age_s()
+
+    def _metrics(self) -> Answer:
+        return Answer(200, CONTENT_TYPE, self._exposition.render())
+
+    def _health(self) -> Answer:
+        age_s = self._age_s()
+        if age_s is None:
+            return json_answer(200, status="starting")
+        hung = age_s > self._silence_max_s
+        status = "the loop does not answer" if hung else "alive"
+        return json_answer(503 if hung else 200, status=status, heartbeat_age_seconds=round(age_s, 3))
+
+    def _readiness(self) -> Answer:
+        ready, reason = self._telemetry.readiness()
+        if self._stopping():
+            ready, reason = False, "stopping"
+        return json_answer(200 if ready else 503, ready=ready, reason=reason)

@@ -62,10 +62,11 @@ _DEAD_LETTER_HEADERS = {
     "modelvigil.reason": "Why it could not be used.",
     "modelvigil.detail": "The same for a person, with the place in the record; the wording may change.",
 }
-_TARGET_HEADER = {"modelvigil.target": "Of an alert that `notify` could not deliver: to which target."}
+_TARGET_HEADER = {"modelvigil.target": "Of a record that `notify` or `ship` could not deliver: to which target."}
 DELIVERY_REASONS = {
     "delivery_refused": "A target of `notify` refuses the alert, or has taken nothing for `give_up_ms`.",
     "delivery_unreadable": "A record of the topic of alerts is no alert.",
+    "shipping_refused": "Elasticsearch or OpenSearch refuses the document, or the record cannot become one.",
 }
 
 

@@ -331,6 +331,7 @@ DAMAGE = {
     "windows.reference": -1,
     "windows.p_value": 2.0,
     "windows.unspent": math.nan,
+    "windows.latest_psi": math.nan,
     "regimes.counts": -1,
     "dependence.own.first": 5,
     "dependence.own.second": -7,

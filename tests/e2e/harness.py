@@ -12,6 +12,8 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 
+from worker import cli
+from worker.cli_options import ExitCode
 from worker.settings import Settings, load_settings
 
 PARTITIONS = 4
@@ -73,9 +75,8 @@ class Deployment:
         return [sys.executable, "-m", "worker", *arguments, *options]
 
     def create_topics(self) -> None:
-        """Create all topics with the command that users have."""
-        command = [*self.command("topics", "create"), "--partitions", str(PARTITIONS)]
-        subprocess.run(command, check=True, capture_output=True)
+        """Create all topics with the command that users have, in this process: it has loaded what that needs."""
+        assert cli.main([*self.command("topics", "create")[3:], "--partitions", str(PARTITIONS)]) == ExitCode.DONE
 
     @contextmanager
     def worker(self, *more: str) -> Iterator[subprocess.Popen[bytes]]:

@@ -26,6 +26,8 @@ from worker.core.options.maintenance import BoostedOptions, LinearOptions
 from worker.edges import refit_pool
 from worker.edges.refit_pool import ProcessRefitPool, RefitFailedError
 
+pytestmark = pytest.mark.xdist_group("refit pool")
+"""All in one process: each other one would start a pool of its own, whose processes load scikit-learn."""
 _WAIT_MAX_S = 15.0
 
 
@@ -104,6 +106,23 @@ def pool() -> Iterator[ProcessRefitPool]:
     with ProcessRefitPool(1) as pool:
         pool.warm()
         yield pool
+
+
+def test_what_a_fit_of_a_detector_cost_and_how_long_events_waited_is_told(
+    pool: ProcessRefitPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for each fit: CPU seconds of the fit, wherever it ran, and the time that `result` took."""
+    costs: list[float] = []
+    waits: list[float] = []
+    monkeypatch.setattr(pool, "fitted", costs.append)
+    monkeypatch.setattr(pool, "waited", waits.append)
+    tickets = [pool.submit(_request(seed, rows=2_000, trees=50)) for seed in range(2)]
+    begun = time.monotonic()
+    for ticket in tickets:
+        ticket.result()
+    assert sum(waits) <= time.monotonic() - begun
+    assert len(costs) == len(waits) == 2
+    assert min(costs) > 0.0
 
 
 def test_a_fit_in_a_process_gives_the_same_bytes(pool: ProcessRefitPool) -> None:

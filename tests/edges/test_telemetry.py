@@ -3,12 +3,14 @@
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import structlog
 
+from worker import __version__
 from worker.edges.kafka.client import LibraryLog
 from worker.edges.telemetry import REPORT_SECONDS, Count, Gauge, Stage, Telemetry, configure_logging
 
@@ -71,6 +73,30 @@ def test_a_line_for_machines_has_ecs_fields() -> None:
     assert broken["log.level"] == "error"
     assert "ValueError: invalid literal" in broken["error.stack_trace"]
     assert broken["error.stack_trace"].startswith("Traceback")
+    assert broken["error.type"] == "ValueError"
+    assert broken["error.message"].startswith("invalid literal")
+    assert not any(name.startswith(("error.", "modelvigil.exc")) for name in plain)
+
+
+def test_every_line_for_machines_tells_who_wrote_it() -> None:
+    """Process, service, program and logger, in ECS' names; of an error that was passed on its type and its message."""
+    stream = io.StringIO()
+    configure_logging("json", "info", stream, program="ship")
+    structlog.get_logger("modelvigil.ship").warning("away", error=OSError(5, "no answer"))
+    structlog.get_logger("modelvigil.ship").warning("away", error="timed out")
+    logging.getLogger("library").error("%d of %d", 1, 2, exc_info=KeyError("k"))
+    own, told, foreign = _lines(stream)
+    assert {name: own[name] for name in ("ecs.version", "event.dataset", "log.logger", "service.name")} == {
+        "ecs.version": "8.11.0",
+        "event.dataset": "modelvigil.ship",
+        "log.logger": "modelvigil.ship",
+        "service.name": "modelvigil",
+    }
+    assert (own["process.pid"], own["service.version"]) == (os.getpid(), __version__)
+    assert (own["error.type"], own["error.message"]) == ("OSError", "[Errno 5] no answer")
+    assert "error.type" not in told
+    assert told["error.message"] == "timed out"
+    assert (foreign["message"], foreign["log.logger"], foreign["error.type"]) == ("1 of 2", "library", "KeyError")
 
 
 def test_on_a_terminal_a_line_is_for_a_person() -> None:

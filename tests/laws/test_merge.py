@@ -65,6 +65,28 @@ def test_shards_merge_to_the_whole(rows: list[tuple[float | None, str, bool]], o
         assert close(actual.m2, expected.m2)
 
 
+def test_drift_of_shards_merges_to_the_largest() -> None:
+    """Each shard has a reference of its own: the worst is told, null only when it is known nowhere."""
+    event = {"event_id": "e", "model_id": "m", "features": {"a": 1.0, "b": 2.0}, "prediction": 1}
+    (record,) = metric_of(0, [event])
+    values: tuple[tuple[float | None, ...], ...] = ((None, None, 0.5), (0.1, None, 0.0))
+    shards = [
+        msgspec.structs.replace(
+            record,
+            shard=shard,
+            drift_psi=psi[2],
+            columns=[
+                msgspec.structs.replace(column, drift_psi=each)
+                for column, each in zip(record.columns, psi, strict=True)
+            ],
+        )
+        for shard, psi in enumerate(values)
+    ]
+    merged = merge_panes(shards, 64)
+    assert merged.drift_psi == 0.5
+    assert [column.drift_psi for column in merged.columns] == [0.1, None, 0.5]
+
+
 def test_records_of_different_panes_are_refused() -> None:
     """Merging what does not belong together is an error, not a number."""
     event = {"event_id": "e", "model_id": "m", "features": {}, "prediction": 1}

@@ -62,6 +62,10 @@ class SimSource:
         place = (InputTopic.PREDICTIONS, partition)
         return self._positions[place] != self._host.broker.log(*place).stable_end
 
+    def lag(self) -> dict[tuple[InputTopic, int], int]:
+        """Tell how much is left, aborted records and markers among it."""
+        return {place: self._log(*place).end - offset for place, offset in self._positions.items()}
+
     def pause_labels(self, partition: int, *, paused: bool) -> None:
         """Deliver no labels of a partition for now, or go on."""
         assert (InputTopic.LABELS, partition) in self._positions, f"partition {partition} is not attached"

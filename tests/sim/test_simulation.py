@@ -12,6 +12,8 @@ from tests.sim.report import failure_report
 
 _RUNS = 350
 _CHUNK = 50
+_MANY_FAULTS = (0, 3, 5, 17, 18, 21, 38, 63, 78, 85)
+"""Each fault happened in one of these when they were written down: looked at first, to be soon done."""
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -42,7 +44,7 @@ def test_what_was_found_once(seed: int) -> None:
 def test_every_fault_strikes() -> None:
     """A fault that never happens proves nothing: among the runs above each one happens."""
     missing = {fault.value for fault in Fault}
-    for seed in range(_RUNS):
+    for seed in (*_MANY_FAULTS, *range(_RUNS)):
         missing -= set(run(seed).faults)
         if not missing:
             return

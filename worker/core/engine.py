@@ -1,8 +1,10 @@
 """The whole core: shards by partition. Bytes in, bytes out; what it does is a function of what it is given."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from worker.core.alerts.life import Severity
 from worker.core.codec import Reject
 from worker.core.cut import Captured
 from worker.core.events import InputTopic, Output, RawBatch
@@ -49,6 +51,10 @@ class Engine:
     def models(self) -> int:
         """How many monitors there are, over all shards."""
         return sum(len(shard.model_ids) for shard in self._shards.values())
+
+    def open_incidents(self, partition: int) -> dict[str, Counter[Severity]]:
+        """Return how many incidents are open in a shard, by model and severity. It walks all models: now and then."""
+        return self._shards[partition].open_incidents()
 
     def add_shard(self, partition: int) -> None:
         """Begin a partition with empty state."""

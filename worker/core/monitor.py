@@ -11,6 +11,7 @@ Rule 3: outputs leave in the order of the offsets that caused them.
 """
 
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Annotated, NamedTuple
@@ -20,6 +21,7 @@ import numpy as np
 
 from worker.core.alerts.desk import AlertDesk, Rows, StoredDesk
 from worker.core.alerts.incident import Step
+from worker.core.alerts.life import Severity
 from worker.core.alerts.silences import SilenceBook
 from worker.core.codec import TIMESTAMP_MS_MAX, encode
 from worker.core.columns import ColumnTable, Matrix, StoredColumn
@@ -327,6 +329,11 @@ class Monitor:
         return self._desk.effects.is_in_force(feedback_id)
 
     @property
+    def open_incidents(self) -> Counter[Severity]:
+        """How many incidents are open, by severity."""
+        return self._desk.open_by_severity
+
+    @property
     def holds_back(self) -> bool:
         """Whether something is raised: its opening or, when it is open, its news may be held back."""
         return self._desk.holds_back
@@ -335,7 +342,14 @@ class Monitor:
         slot = self._counts.oldest()
         if slot is None:
             raise AssertionError("no pane is open")
-        owner = PaneOwner(self._model_id, self._model_version, self._shard, self._judge.phase, self._labels_untold)
+        owner = PaneOwner(
+            model_id=self._model_id,
+            model_version=self._model_version,
+            shard=self._shard,
+            phase=self._judge.phase,
+            labels=self._labels_untold,
+            drift_psi=self._watching.drift.latest_psi,
+        )
         for metric in pane_records(owner, self._counts, self._slots, self._columns, slot, self._options.pane_ms):
             self._told.append(Told(OutputTopic.METRICS, offset, self._model_id, metric))
             self._counts.part[slot] += 1

@@ -1,6 +1,6 @@
 """One pane of one monitor as metric records: usually one, several where its columns would not fit into one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -25,6 +25,8 @@ class PaneOwner(NamedTuple):
     phase: Literal["warming_up", "calibrating", "ready"]
     labels: int
     """That have arrived since its last metric record."""
+    drift_psi: Sequence[float | None]
+    """Of each column, the prediction first; empty when drift is not watched."""
 
 
 def pane_records(
@@ -34,6 +36,7 @@ def pane_records(
     start_ms, part = int(counts.index[slot]) * pane_ms, int(counts.part[slot])
     events, scored, flagged = int(counts.events[slot]), int(counts.scored[slot]), int(counts.flagged[slot])
     first_offset = int(counts.first_offset[slot])
+    of_features = [psi for psi in owner.drift_psi[1:] if psi is not None]
     whole = MetricEvent(
         metric_id=derived_id("pane", owner.model_id, owner.shard, start_ms, first_offset, part),
         model_id=owner.model_id,
@@ -53,9 +56,17 @@ def pane_records(
         scored_events=scored,
         flagged_events=flagged,
         anomaly_rate=flagged / scored if scored else None,
-        columns=column_metrics(columns, slots.arrays, slot, events),
+        drift_psi=max(of_features, default=None),
+        columns=_with_drift(column_metrics(columns, slots.arrays, slot, events), owner.drift_psi),
     )
     yield from _split(whole)
+
+
+def _with_drift(columns: list[ColumnMetric], drift_psi: Sequence[float | None]) -> list[ColumnMetric]:
+    """Put the drift of each column beside its statistics. Where it is watched columns are frozen: none is left out."""
+    if not drift_psi:
+        return columns
+    return [msgspec.structs.replace(column, drift_psi=psi) for column, psi in zip(columns, drift_psi, strict=True)]
 
 
 def _split(metric: MetricEvent) -> Iterator[MetricEvent]:
@@ -84,5 +95,6 @@ def _split(metric: MetricEvent) -> Iterator[MetricEvent]:
             scored_events=0,
             flagged_events=0,
             anomaly_rate=None,
+            drift_psi=None,
             columns=columns,
         )

@@ -5,7 +5,7 @@ Rule 2: outputs leave in the order of the offsets that caused them, however the 
 Rule 3: whatever is about to change a monitor tells the open cut first.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from operator import attrgetter
@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from worker.core.alerts import audits
+from worker.core.alerts.life import Severity
 from worker.core.alerts.silences import SilenceBook, StoredSilences
 from worker.core.codec import (
     DecodedBatch,
@@ -92,6 +93,11 @@ class Shard:
     def model_ids(self) -> list[str]:
         """The models watched, in the order in which they appeared."""
         return list(self._monitors)
+
+    def open_incidents(self) -> dict[str, Counter[Severity]]:
+        """Return how many incidents are open, by model and severity; models without any are left out."""
+        found = {model_id: monitor.open_incidents for model_id, monitor in self._monitors.items()}
+        return {model_id: counts for model_id, counts in found.items() if counts}
 
     def handle(self, batch: RawBatch) -> tuple[list[Output], list[Reject]]:
         """Process consecutive records; return the outputs, dead letters among them, and what was rejected."""

@@ -84,10 +84,16 @@ class _Reply(msgspec.Struct, array_like=True, frozen=True):
 class ProcessRefitPool:
     """Implements `ports.RefitPool` and `ports.ChallengerPool`."""
 
-    def __init__(self, processes: int, waited: Callable[[float], None] = lambda _: None) -> None:
-        """Take the number of processes, and whom to tell how many seconds events had to wait for a fit."""
+    def __init__(
+        self,
+        processes: int,
+        waited: Callable[[float], None] = lambda _: None,
+        fitted: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """Take the number of processes, and whom to tell seconds: that events waited, of CPU of a detector's fit."""
         self._processes = processes
         self.waited = waited
+        self.fitted = fitted
         self._cpu_s: dict[str, float] = {}
         self._children_cpu_s = 0.0
         self._counting = threading.Lock()
@@ -177,6 +183,7 @@ class _Ticket:
         reply = msgspec.msgpack.decode(_fit(self._payload) if self._future.cancel() else self._awaited(), type=_Reply)
         model = self._kind.from_bytes(reply.fitted)
         self._pool.count("forest" if self._kind is ForestArrays else "svm", reply.cpu_s)
+        self._pool.fitted(reply.cpu_s)
         self._pool.waited(time.monotonic() - begun)
         return model
 

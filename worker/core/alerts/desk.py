@@ -19,7 +19,7 @@ from msgspec import Meta, Struct, structs
 from worker.core.alerts.budget import StoredBudget
 from worker.core.alerts.deciding import Decider
 from worker.core.alerts.effects import Effects, StoredEffects
-from worker.core.alerts.life import NEVER, Life, onset_ms
+from worker.core.alerts.life import NEVER, Life, Severity, onset_ms
 from worker.core.alerts.measures import headline, strength
 from worker.core.alerts.publishing import At
 from worker.core.alerts.silences import SilenceBook
@@ -77,7 +77,12 @@ class AlertDesk:
     @property
     def open_incidents(self) -> int:
         """How many incidents are open."""
-        return sum(life.open is not None for life in self._lives.values())
+        return sum(self.open_by_severity.values())
+
+    @property
+    def open_by_severity(self) -> Counter[Severity]:
+        """How many incidents are open, by the severity that was last told."""
+        return Counter(life.open.severity for life in self._lives.values() if life.open is not None)
 
     # Events.
 

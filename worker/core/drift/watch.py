@@ -93,6 +93,11 @@ class DriftWatch:
         """For how many events an alert of drifted inputs has stood; 0 when there is none."""
         return self.open_blocks * self.options.block_events + self.fill if self.inputs.open is not None else 0
 
+    @property
+    def latest_psi(self) -> list[float | None]:
+        """PSI of each column (the prediction first) in its latest blocks; empty when there is no watch."""
+        return self.windows.latest_psi if self.learning is None else [None] * len(self._is_categorical)
+
     # The path of the events.
 
     def process(self, seen: Seen) -> list[Told]:

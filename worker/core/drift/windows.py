@@ -21,6 +21,8 @@ from worker.core.state import COUNT_MAX, AnyArray, Arrays, check_like, fill, out
 NOT_AFFECTED = -1
 STILL_P = 0.01
 STABLE_P = 0.001
+LATEST_BLOCKS_MAX = 4
+"""The window whose effect is published for every column: short enough to follow, long enough to be calm."""
 
 _STORED = "stored drift windows"
 # Successive differences of blocks against what autocorrelation of events explains: a prior of 16 blocks says "all".
@@ -52,6 +54,7 @@ class Windows:
         self._level = level
         self._blocks_max = options.blocks_max
         self.lengths = [1 << k for k in range(options.blocks_max.bit_length())]
+        self._latest_length = max(each for each in self.lengths if each <= LATEST_BLOCKS_MAX)
         self.blocks = 0
         self.is_ordered: Bool = np.ones(columns, dtype=np.bool)
         self.ring: U32 = np.zeros((options.blocks_max, columns, bins), dtype=np.uint32)
@@ -63,6 +66,7 @@ class Windows:
         self.affected = np.full(columns, NOT_AFFECTED, dtype=np.int8)
         self.p_value: F64 = np.ones(columns)
         self.psi: F64 = np.zeros(columns)
+        self._latest_psi: F64 = np.zeros(columns)
         self._total: I64 = np.zeros((columns, bins), dtype=np.int64)
         self._spread: F64 = np.zeros(columns)
         self._found: F64 = np.zeros((columns, FOUND))
@@ -78,6 +82,7 @@ class Windows:
         self.unspent[:] = 0.0
         self.affected[:] = NOT_AFFECTED
         self.p_value[:], self.psi[:] = 1.0, 0.0
+        self._latest_psi[:] = 0.0
 
     def begin_design(self, location: F64, shape: F64) -> None:
         """Take what autocorrelation does to the variance (c each); forget what blocks have added."""
@@ -127,6 +132,14 @@ class Windows:
         """Empty the place of the block that comes next."""
         self.counts[:] = 0
 
+    @property
+    def latest_psi(self) -> list[float | None]:
+        """PSI of each column in the newest window of at most `LATEST_BLOCKS_MAX`; None without a block or reference."""
+        if self.blocks == 0:
+            return [None] * len(self._latest_psi)
+        known: Bool = np.any(self.reference, axis=1)
+        return [psi if is_known else None for psi, is_known in zip(self._latest_psi.tolist(), known, strict=True)]
+
     def compared(self, reference: I64, window: I64) -> tuple[F64, F64]:
         """Return p-values, not corrected, and PSI (c each) of counts (c x b) against others."""
         location, shape = self.full_design()
@@ -142,6 +155,8 @@ class Windows:
     def _look(self, k: int, length: int, location: F64, shape: F64) -> None:
         window, found = self.total(length), self._found
         compare(self.reference, window, self.is_ordered, location, shape, found)
+        if length == min(self._latest_length, 1 << (self.blocks.bit_length() - 1)):
+            self._latest_psi[:] = found[:, PSI]
         watching = self.affected == k
         if float(found[:, ODD].max(initial=0.0)) <= _ODD and not watching.any():
             return
@@ -197,6 +212,7 @@ class Windows:
             "affected": self.affected,
             "p_value": self.p_value,
             "psi": self.psi,
+            "latest_psi": self._latest_psi,
         }
 
     def restore(self, plain: StoredWindows, arrays: Arrays, score: I16, is_ordered: Bool) -> None:
@@ -212,7 +228,8 @@ class Windows:
                 "what may be spent is out of range": outside(arrays["unspent"], 0.0, float(COUNT_MAX)),
                 "a column is affected in no window": outside(affected, NOT_AFFECTED, len(self.lengths) - 1),
                 "a p-value is none": outside(arrays["p_value"], 0.0, 1.0),
-                "an effect is out of range": outside(arrays["psi"], 0.0, float(COUNT_MAX)),
+                "an effect is out of range": outside(arrays["psi"], 0.0, float(COUNT_MAX))
+                or outside(arrays["latest_psi"], 0.0, float(COUNT_MAX)),
             },
         )
         self.blocks = plain.blocks

@@ -49,6 +49,11 @@ class ColumnMetric(Struct, frozen=True):
     categories: dict[str, int] | None = None
     other_categories: int | None = None
     """Values of categories beyond `categories_max`."""
+    drift_psi: float | None = None
+    """Population stability index of the model's latest events against the reference of `drift.input`, less what chance
+    adds to it. Latest are the newest whole blocks (`engine.drift.block_events`) when the pane is closed, up to four of
+    them, of whichever panes. Null until a reference and a block after it are there. Other shards have other references:
+    the largest one counts."""
 
 
 class MetricEvent(Struct, frozen=True, kw_only=True):
@@ -80,4 +85,6 @@ class MetricEvent(Struct, frozen=True, kw_only=True):
     flagged_events: int
     """Events whose p-value was at or under `alert_rate`."""
     anomaly_rate: float | None
+    drift_psi: float | None = None
+    """The largest `drift_psi` of the features; null in further parts of a pane that does not fit into one record."""
     columns: list[ColumnMetric]

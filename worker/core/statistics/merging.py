@@ -24,6 +24,7 @@ class MergedPane(msgspec.Struct, frozen=True):
     flagged_events: int
     labels: int
     anomaly_rate: float | None
+    drift_psi: float | None
     columns: list[ColumnMetric]
 
 
@@ -55,6 +56,7 @@ def merge_panes(records: Sequence[MetricEvent], buckets_max: int) -> MergedPane:
         flagged,
         sum(record.labels for record in records),
         flagged / scored if scored else None,
+        _largest(record.drift_psi for record in records),
         [_merge_column(columns, events, buckets_max) for columns in by_name.values()],
     )
 
@@ -65,7 +67,12 @@ def _merge_column(columns: Sequence[ColumnMetric], events: int, buckets_max: int
     invalid = sum(column.invalid for column in columns)
     missing = events - count - invalid
     merged = msgspec.structs.replace(
-        columns[0], count=count, invalid=invalid, missing=missing, missing_rate=missing / events if events else None
+        columns[0],
+        count=count,
+        invalid=invalid,
+        missing=missing,
+        missing_rate=missing / events if events else None,
+        drift_psi=_largest(column.drift_psi for column in columns),
     )
     if merged.kind == "categorical":
         categories: Counter[str] = Counter()
@@ -74,6 +81,11 @@ def _merge_column(columns: Sequence[ColumnMetric], events: int, buckets_max: int
         others = sum(column.other_categories or 0 for column in columns)
         return msgspec.structs.replace(merged, categories=dict(categories), other_categories=others)
     return _merge_numeric(merged, [column for column in columns if column.count], buckets_max)
+
+
+def _largest(values: Iterable[float | None]) -> float | None:
+    """Return the largest of what is known: effects against different references cannot be merged."""
+    return max((value for value in values if value is not None), default=None)
 
 
 def _merge_numeric(merged: ColumnMetric, columns: Sequence[ColumnMetric], buckets_max: int) -> ColumnMetric:

@@ -78,6 +78,8 @@ class KafkaMembership:
         self._owned: set[int] = set()
         self._owner_id = b""
         self._hung = False
+        self._answered = False
+        """The listener knows what is owned, if anything."""
         self._watch = ErrorWatch()
         self._consumer = self._built()
         self._subscribe()
@@ -98,6 +100,9 @@ class KafkaMembership:
                     break
             if self._hung or self._has_new_id():
                 self._start_over()
+            elif not self._answered and self._is_spare():
+                self._answered = True
+                listener.assigned([])
         if self._watch.refusal:
             raise SourceError(f"group {self._group_id}: {self._watch.refusal}: check the credentials")
 
@@ -221,10 +226,14 @@ class KafkaMembership:
     def _member_id(self) -> bytes:
         return _identity(self._consumer.consumer_group_metadata(), self._group_id)[1]
 
+    def _is_spare(self) -> bool:
+        """Whether the group has this member and no partition for it. The newer protocol does not say so by itself."""
+        return not self._is_classic() and _identity(self._consumer.consumer_group_metadata(), self._group_id)[0] > 0
+
     def _start_over(self) -> None:
         """Declare everything lost and join again as somebody new."""
         self._warn("the membership was lost meanwhile; joining again")
-        lost, self._owned, self._hung = sorted(self._owned), set(), False
+        lost, self._owned, self._hung, self._answered = sorted(self._owned), set(), False, False
         if lost:
             self._heard().lost(lost)
         former, self._consumer = self._consumer, self._built()
@@ -260,6 +269,7 @@ class KafkaMembership:
             self._owner_id = self._member_id()
         numbers = sorted(part.partition for part in partitions)
         self._owned.update(numbers)
+        self._answered = True
         self._heard().assigned(numbers)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -272,6 +282,7 @@ class KafkaMembership:
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._answered = False
         numbers = self._owned_of(consumer, partitions)
         if numbers:
             self._heard().lost(numbers)

@@ -137,6 +137,19 @@ class KafkaSource:
         reached = max(position.offset, self._begins[partition])
         return end < 0 or reached < end
 
+    def lag(self) -> dict[tuple[InputTopic, int], int]:
+        """Compare where reading is with the end as the last answer of Kafka told it.
+
+        The markers of transactions count like records, until it is proven that there is nothing else.
+        """
+        found = {}
+        for place, position in self._stalls.next_offsets().items():
+            _, end = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
+            if end >= 0:
+                left = 0 if self._stalls.holds_none_before(place, end) else max(0, end - position)
+                found[self._topics.get(place.topic, InputTopic.FEEDBACK), place.partition] = left
+        return found
+
     def pause_labels(self, partition: int, *, paused: bool) -> None:
         """Stop or go on to fetch labels of a partition; librdkafka fetches again what it had read ahead of it."""
         place = Place(self._names[1], partition)

@@ -93,6 +93,10 @@ class StallWatch:
         """Return where each place would have to be read on: behind the last record that came."""
         return dict(self._next)
 
+    def holds_none_before(self, place: Place, end: int) -> bool:
+        """Whether it was proven that no record is left before this end: what is there are markers of transactions."""
+        return self._without_records.get(place) == end
+
     def stalled(self, excused: Iterable[Place], *, drained: bool) -> Place | None:
         """Look, if it is time to; return a place that is proven to have stalled.
 
