@@ -1,5 +1,6 @@
 """`modelvigil demo` as a person starts it, and the rules by which it says what came of it."""
 
+import json
 import os
 import re
 import signal
@@ -11,11 +12,16 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
+from rich.console import Console
 
+from worker.cluster import TopicsError, create_topics
 from worker.core.events import AlertEvent, EvidenceRow
 from worker.demo import fault as injected
 from worker.demo.fault import Fault, planned
+from worker.demo.producing import produce
 from worker.demo.report import Result, judge, lines
+from worker.settings import Settings, TopicSettings, load_settings
 
 MARK = "MODELVIGIL_TEST_MARK"
 PROCESSES = Path("/proc")
@@ -237,3 +243,51 @@ def test_the_fault_lies_within_the_demo() -> None:
     """It begins late enough to be known from the normal, and ends early enough for the incident to be over."""
     assert planned(30.0) == pytest.approx((18.0, 22.5))
     assert planned(None).begin_s > 30.0
+
+
+# Only events.
+
+
+@pytest.mark.timeout(60)
+def test_only_events_are_produced_for_workers_that_run_already(kafka: str, topic_prefix: str) -> None:
+    """A second of it: every event and its label is in the topics of the settings, under ids that no other run has."""
+    names = {f"topics.{field}": f"{topic_prefix}{field}" for field in TopicSettings.__struct_fields__}
+    settings = load_settings(None, {}, {"kafka.bootstrap_servers": kafka} | names)
+    with pytest.raises(TopicsError, match="topics create"):
+        produce(settings, 1.0, 600, Console(quiet=True))
+    create_topics(settings, 2, 1)
+    produced = [produce(settings, 1.0, 600, Console(quiet=True)).predictions for _ in range(2)]
+    assert produced == [600, 600]
+    events = everything_in(settings, settings.topics.predictions)
+    labels = everything_in(settings, settings.topics.labels)
+    assert len({event["event_id"] for event in events}) == len(events) == sum(produced)
+    assert {label["event_id"] for label in labels} == {event["event_id"] for event in events}
+    assert len({event["model_id"] for event in events}) == 3
+
+
+def everything_in(settings: Settings, topic: str) -> list[dict[str, str]]:
+    """Return all records of a topic."""
+    client: dict[str, str | int | float | bool] = {
+        "bootstrap.servers": settings.kafka.bootstrap_servers,
+        "group.id": topic,
+        "auto.offset.reset": "earliest",
+        "enable.partition.eof": True,
+    }
+    consumer, found, ended = Consumer(client), [], 0
+    partitions = consumer.list_topics(topic, 10).topics[topic].partitions
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+    while ended < len(partitions):
+        for message in consumer.consume(1000, 5.0):
+            if message.error() is None:
+                found.append(json.loads(message.value() or b""))
+            else:
+                ended += 1
+    consumer.close()
+    return found
+
+
+def test_the_fault_comes_back() -> None:
+    """Without an end there is a fault in each round, never at its beginning, shorter than what becomes normal."""
+    fault = injected.RECURRING
+    on = [second for second in range(2 * int(fault.every_s)) if fault.during(second)]
+    assert on == [second for start in (120, 420) for second in range(start, start + 20)]

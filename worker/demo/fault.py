@@ -39,6 +39,22 @@ class Fault(NamedTuple):
         return self.begin_s <= second < self.end_s
 
 
+class RecurringFault(NamedTuple):
+    """A fault that comes back, in a stream without an end: how often, and when it lasts within each round (seconds)."""
+
+    every_s: float
+    begin_s: float
+    end_s: float
+
+    def during(self, second: float) -> bool:
+        """Whether the fault is on."""
+        return self.begin_s <= second % self.every_s < self.end_s
+
+
+# First every model must be known well; it lasts for fewer events than it takes to be the new normal.
+RECURRING = RecurringFault(every_s=300.0, begin_s=120.0, end_s=140.0)
+
+
 def planned(seconds: float | None) -> Fault:
     """Return when the fault happens in a demo of this length; None is one without an end."""
     if seconds is None:

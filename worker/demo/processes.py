@@ -13,6 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 from worker.edges.broker import guard
+from worker.own_program import own_program
 from worker.settings import KafkaSettings
 
 _STOP_S = 30.0
@@ -28,7 +29,7 @@ class WorkerProcess:
 
     def __init__(self, config: Path, kafka: KafkaSettings, folder: Path) -> None:
         self._log_path = folder / "worker.log"
-        command = [sys.executable, "-m", "worker", "run", "--config", str(config)]
+        command = [*own_program(), "run", "--config", str(config)]
         # The environment may name another group or cluster; what is on the command line wins.
         command += ["--bootstrap-servers", kafka.bootstrap_servers, "--group-id", kafka.group_id]
         with self._log_path.open("ab") as log:

@@ -17,7 +17,7 @@ import orjson
 from confluent_kafka import KafkaError, Message, Producer
 
 from worker.demo import fault as injected
-from worker.demo.fault import Fault
+from worker.demo.fault import Fault, RecurringFault
 from worker.demo.model import SEED, VERSION, Deployed
 from worker.settings import TopicSettings
 
@@ -59,7 +59,7 @@ class Stream:
         self,
         models: list[Deployed],
         rate: float,
-        fault: Fault,
+        fault: Fault | RecurringFault,
         topics: TopicSettings,
         client: Mapping[str, str | int | float | bool],
         started_ms: int,
@@ -109,7 +109,7 @@ class Stream:
             self.asked_in_fault += int(faulty.sum())
             self.right_in_fault += int((right & faulty).sum())
         for second, values, answer, chance, place in zip(seconds, rows.tolist(), answers, chances, places, strict=True):
-            due_s, event_id = second + LABEL_DELAY_S, f"{model.model_id}-{serving.sent:07}"
+            due_s, event_id = second + LABEL_DELAY_S, self._event_id(serving)
             self._labels.append(_Label(due_s, model.model_id, event_id, model.truth[place]))
             self._send(serving, second, dict(zip(model.features, values, strict=True)), answer, chance)
 
@@ -118,7 +118,7 @@ class Stream:
     ) -> None:
         model_id = serving.model.model_id
         event = {
-            "event_id": f"{model_id}-{serving.sent:07}",
+            "event_id": self._event_id(serving),
             "model_id": model_id,
             "model_version": VERSION,
             "timestamp": self._moment(second),
@@ -128,6 +128,10 @@ class Stream:
         }
         self._produce(self._topics.predictions, model_id.encode(), orjson.dumps(event), self._delivered)
         serving.sent += 1
+
+    def _event_id(self, serving: _Serving) -> str:
+        """Name the next event: no other run of the same models gives it this name."""
+        return f"{serving.model.model_id}-{self._started_ms}-{serving.sent:07}"
 
     def _send_labels(self, second: float) -> None:
         """Send the labels that are due before this second of the plan. Those of one model are in order."""
