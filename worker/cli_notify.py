@@ -36,7 +36,7 @@ def notify(targets: Sequence[str], once: bool, dry_run: bool, start_at: str | No
     """
     settings = load(**options, policies={"notify.start_at": start_at})
     with explained():
-        from worker.edges.webhook import WebhookError  # noqa: PLC0415 - Rule 2 of cli
+        from worker.edges.http_client import HttpClientError  # noqa: PLC0415 - Rule 2 of cli
         from worker.notify.running import Mode, run_notify  # noqa: PLC0415 - Rule 2 of cli
         from worker.notify.selection import SelectionError, selected  # noqa: PLC0415 - Rule 2 of cli
         from worker.ports import SinkError, SourceError  # noqa: PLC0415 - Rule 2 of cli
@@ -46,7 +46,7 @@ def notify(targets: Sequence[str], once: bool, dry_run: bool, start_at: str | No
             run_notify(with_secrets(selected(settings, targets)), Mode(once, click.echo if dry_run else None))
         except SelectionError as error:
             raise Failure(ExitCode.USAGE, str(error)) from None
-        except WebhookError as error:
+        except HttpClientError as error:
             raise Failure(ExitCode.CONFIGURATION, str(error)) from None
         except (SourceError, SinkError) as error:
             raise Failure(ExitCode.RESTART, str(error)) from None

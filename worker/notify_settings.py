@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from msgspec import Meta, Struct, structs
 
 MASK = "********"
+OPS_PORT = 9466
 ALERTMANAGER_PATH = "/api/v2/alerts"
 SECRETS = ("url", "secret", "bearer_token")
 """Fields that can come from a file or from the environment, too."""
@@ -104,6 +105,11 @@ class NotifySettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Where a target begins that has never been served."""
     runbooks_url: str = ""
     """Where `deploy/runbooks` can be read: put in front of the runbook's name, with `.md` behind it."""
+    ops_listen: str = "127.0.0.1"
+    """Where `/metrics`, `/healthz` and `/readyz` of the command are; workers have `[ops]`."""
+    ops_port: Annotated[int, Meta(ge=-1, le=65_535)] = -1
+    """-1: 9466 if it is free, else none, and the log says so. 0: none. Any other must be free."""
+    ops_socket: str = ""
 
 
 def masked_target(target: TargetSettings) -> dict[str, object]:

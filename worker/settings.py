@@ -1,6 +1,6 @@
 """Settings of the worker: defaults < TOML file < environment < command line, as frozen structs.
 
-Nobody else reads the configuration file or the environment. What is unknown, wrong or unsafe is refused with one
+Nobody else reads the configuration file. What is unknown, wrong or unsafe is refused with one
 line that says what to do; the value of a secret appears in no message, no `repr` and no `describe`.
 """
 
@@ -16,20 +16,24 @@ import msgspec
 from msgspec import Meta, Struct
 
 from worker.core.options import EngineOptions, contradictions
-from worker.notify_settings import (
-    MASK,
-    SECRETS,
-    NotifySettings,
-    TargetSettings,
-    masked_target,
-    notify_contradictions,
-    target_problems,
+from worker.elasticsearch_settings import ElasticsearchSettings, elasticsearch_problems, masked
+from worker.environment import (
+    SettingsError,
+    elasticsearch_with_secrets,
+    from_environment,
+    put,
+    put_target_secrets,
+    target_with_secrets,
 )
+from worker.notify_settings import MASK, NotifySettings, TargetSettings, masked_target, notify_contradictions
+from worker.ops_settings import OpsSettings
 
 __all__ = [
     "ArtefactSettings",
+    "ElasticsearchSettings",
     "KafkaSettings",
     "NotifySettings",
+    "OpsSettings",
     "Settings",
     "SettingsError",
     "TargetSettings",
@@ -37,28 +41,10 @@ __all__ = [
     "WorkerSettings",
     "describe",
     "load_settings",
+    "with_elasticsearch_secrets",
     "with_secrets",
 ]
 
-_PREFIX = "MODELVIGIL_"
-_ENVIRONMENT = {
-    "MODELVIGIL_BOOTSTRAP_SERVERS": ("kafka", "bootstrap_servers"),
-    "MODELVIGIL_GROUP_ID": ("kafka", "group_id"),
-    "MODELVIGIL_ARTEFACTS_URL": ("artefacts", "url"),
-}
-_ENVIRONMENT_KAFKA = "MODELVIGIL_KAFKA_"
-_ENVIRONMENT_FILE = "_FILE"
-_ENVIRONMENT_TARGET = re.compile(r"MODELVIGIL_NOTIFY_([A-Z0-9_]+?)_(URL|SECRET|BEARER_TOKEN)(_FILE)?")
-# A Kubernetes service called `modelvigil-kafka` puts these into every pod; they are nobody's librdkafka property.
-_SERVICE_LINK = re.compile(r"MODELVIGIL_KAFKA_(SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_.*)")
-# The properties of librdkafka whose own name ends in `.file`: here `_FILE` is part of the name.
-_NAMED_FILE = frozenset(
-    {
-        "sasl.oauthbearer.assertion.file",
-        "sasl.oauthbearer.assertion.jwt.template.file",
-        "sasl.oauthbearer.assertion.private.key.file",
-    }
-)
 _SECRET = re.compile(r"password|passphrase|secret|token|credential|jaas|(^|[._])key([._]|$)", re.IGNORECASE)
 _COMMIT_MS_MAX = 10_000
 """A commit takes no longer, and its abort as long again (`KafkaSink`)."""
@@ -95,10 +81,6 @@ ARTEFACTS_FOLDER = "modelvigil-artefacts"
 
 StorageOption = str | int | float | bool
 TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
-
-
-class SettingsError(Exception):
-    """The configuration cannot be used; the message is one line and says what to do."""
 
 
 class KafkaSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -204,6 +186,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     engine: EngineOptions = EngineOptions()
     notify: NotifySettings = NotifySettings()
     artefacts: ArtefactSettings = ArtefactSettings()
+    ops: OpsSettings = OpsSettings()
+    elasticsearch: ElasticsearchSettings = ElasticsearchSettings()
 
 
 def load_settings(config: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Settings:
@@ -219,11 +203,11 @@ def load_settings(config: Path | None, environ: Mapping[str, str], overrides: Ma
     """
     tree = _read_toml(config) if config is not None else {}
     _flatten_properties(tree)
-    _merge(tree, _from_environment(environ))
+    _merge(tree, from_environment(environ))
     for path, value in overrides.items():
         if value is not None:
-            _put(tree, path.split("."), value)
-    _put_target_secrets(tree, environ)
+            put(tree, path.split("."), value)
+    put_target_secrets(tree, environ)
     _refuse_unknown(tree, Settings, ())
     try:
         settings = msgspec.convert(tree, Settings)
@@ -236,28 +220,22 @@ def load_settings(config: Path | None, environ: Mapping[str, str], overrides: Ma
 
 def describe(settings: Settings) -> dict[str, Any]:
     """Return all settings as plain values, secrets masked."""
-    masked = _masked(msgspec.to_builtins(settings))
-    masked["notify"]["targets"] = [msgspec.to_builtins(masked_target(target)) for target in settings.notify.targets]
-    return masked
+    plain = _masked(msgspec.to_builtins(settings))
+    plain["notify"]["targets"] = [msgspec.to_builtins(masked_target(target)) for target in settings.notify.targets]
+    plain["elasticsearch"] = msgspec.to_builtins(masked(settings.elasticsearch))
+    return plain
 
 
 def with_secrets(settings: Settings) -> Settings:
     """Read the files that targets of `notify` name for their secrets. Raises SettingsError."""
-    targets = tuple(map(_with_secrets, settings.notify.targets))
+    targets = tuple(map(target_with_secrets, settings.notify.targets))
     return msgspec.structs.replace(settings, notify=msgspec.structs.replace(settings.notify, targets=targets))
 
 
-def _with_secrets(target: TargetSettings) -> TargetSettings:
-    read: dict[str, str] = {}
-    for name in SECRETS:
-        path = getattr(target, f"{name}_file")
-        if path:
-            read |= {name: _read_secret(path, f"{name}_file of notify.targets `{target.name}`"), f"{name}_file": ""}
-    complete = msgspec.structs.replace(target, **read)
-    problems = target_problems(complete)
-    if problems:
-        raise SettingsError(f"notify.targets `{target.name}`: {'; '.join(problems)}")
-    return complete
+def with_elasticsearch_secrets(settings: Settings) -> Settings:
+    """Read the files that `[elasticsearch]` names for its secrets. Raises SettingsError."""
+    complete = elasticsearch_with_secrets(settings.elasticsearch)
+    return msgspec.structs.replace(settings, elasticsearch=complete)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -289,76 +267,6 @@ def _flattened(table: Mapping[str, object], prefix: str) -> Iterator[tuple[str, 
             yield name, str(value)
         else:
             raise SettingsError(f"kafka.properties.{name}: expected text, a number or true/false")
-
-
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for variable in sorted(environ):
-        if variable in _ENVIRONMENT:
-            _put(tree, _ENVIRONMENT[variable], environ[variable])
-        elif variable.startswith(_ENVIRONMENT_KAFKA) and not _SERVICE_LINK.fullmatch(variable):
-            name, value = _kafka_property(variable, environ[variable])
-            if name in tree.get("kafka", {}).get("properties", {}):
-                raise SettingsError(f"{name} is given twice, by {variable} and without _FILE: remove one of them")
-            _put(tree, ("kafka", "properties", name), value)
-        elif variable.startswith(_PREFIX):
-            _refuse_slip(variable)
-    return tree
-
-
-def _refuse_slip(variable: str) -> None:
-    """Refuse what is almost a known variable; others may belong to the platform (Kubernetes service links)."""
-    near = difflib.get_close_matches(variable, _ENVIRONMENT, n=1, cutoff=0.9)
-    if near:
-        raise SettingsError(f"environment variable {variable} is not known: did you mean {near[0]}?")
-
-
-def _kafka_property(variable: str, value: str) -> tuple[str, str]:
-    name = variable.removeprefix(_ENVIRONMENT_KAFKA).lower().replace("_", ".")
-    if not variable.endswith(_ENVIRONMENT_FILE) or name in _NAMED_FILE:
-        return name, value
-    return name.removesuffix(".file"), _read_secret(value, variable)
-
-
-def _read_secret(path: str, named_by: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError):
-        raise SettingsError(f"the file named by {named_by} cannot be read: {path}") from None
-
-
-def _put_target_secrets(tree: Mapping[str, Any], environ: Mapping[str, str]) -> None:
-    """Give targets what the environment says of them: MODELVIGIL_NOTIFY_<TARGET>_URL, _SECRET, _BEARER_TOKEN (_FILE).
-
-    A target may stand in a list, so this comes after all lists.
-    """
-    notify = tree.get("notify")
-    listed = notify.get("targets") if isinstance(notify, dict) else None
-    targets = [target for target in listed if isinstance(target, dict)] if isinstance(listed, list) else []
-    by_name = {str(target.get("name")).upper().replace("-", "_"): target for target in targets}
-    for variable in sorted(environ):
-        match = _ENVIRONMENT_TARGET.fullmatch(variable)
-        if match is None:
-            continue
-        name, field, file = match[1], match[2].lower(), match[3]
-        if name not in by_name:
-            known = ", ".join(str(target.get("name")) for target in targets) or "none"
-            raise SettingsError(f"{variable} is for a target that is not there: notify.targets has {known}")
-        if file and variable.removesuffix(_ENVIRONMENT_FILE) in environ:
-            raise SettingsError(f"{field} is given twice, by {variable} and without _FILE: remove one of them")
-        target = by_name[name]
-        for key in (field, f"{field}_file"):
-            target.pop(key, None)
-        target[f"{field}_file" if file else field] = environ[variable]
-
-
-def _put(tree: dict[str, Any], path: tuple[str, ...] | list[str], value: object) -> None:
-    *tables, key = path
-    for table in tables:
-        tree = tree.setdefault(table, {})
-        if not isinstance(tree, dict):
-            raise SettingsError(f"{table} must be a table: write [{table}] above its settings")
-    tree[key] = value
 
 
 def _merge(tree: dict[str, Any], over: Mapping[str, Any]) -> None:
@@ -403,7 +311,7 @@ def _in_plain_words(message: str) -> str:
 
 def _refuse_contradictions(settings: Settings) -> None:
     found = [*contradictions(settings.engine), *notify_contradictions(settings.notify)]
-    found += _artefact_problems(settings.artefacts)
+    found += [*_artefact_problems(settings.artefacts), *elasticsearch_problems(settings.elasticsearch)]
     worker = settings.worker
     if worker.static_membership and not worker.instance_id:
         found.append("worker.static_membership needs a worker.instance_id, another one for each worker")

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from tests.core.test_notify_messages import NOW_MS, alert, arrived, event
 from worker.core.events.alerts import AlertEvent, Situation
 from worker.core.events.changes import Changed, ChangeEvidence
-from worker.edges.webhook import Answer, NoAnswer, Request
+from worker.edges.http_client import Answer, NoAnswer, Request
+from worker.edges.kafka.arrived import Arrived
+from worker.edges.kafka.consuming import start_of
+from worker.edges.kafka.dead_letters import letter
 from worker.notify.alertmanager import Board, labels_of
-from worker.notify.courier import REFUSED, UNREADABLE, Composer, Courier
-from worker.notify.dead_letters import letter
+from worker.notify.courier import REFUSED, UNREADABLE, Composer, Counts, Courier
+from worker.notify.health import TargetHealth
 from worker.notify.ports import CourierPorts
-from worker.notify.records import Arrived
 from worker.notify.resending import ALERTS_MAX, Resending, ResendPorts
-from worker.notify.subscription import start_of
 from worker.notify_settings import TargetSettings
 
 WEBHOOK = TargetSettings(name="hook", kind="webhook", url="http://hook.test/", give_up_ms=60_000)
@@ -40,6 +41,7 @@ class World:
         """Posts, commits and dead letters, in order."""
         self.requests: list[Request] = []
         self.incidents: list[Arrived] = []
+        self.health = TargetHealth("hook", self)
 
     def next(self, wait_ms: int) -> Arrived | None:
         if self.records:
@@ -100,15 +102,17 @@ class World:
         return [json.loads(request.body) for request in self.requests]
 
 
-def _courier(world: World, target: TargetSettings = WEBHOOK, board: Board | None = None) -> Courier:
-    ports = CourierPorts(world, world, world, world)
+def courier_of(world: World, target: TargetSettings = WEBHOOK, board: Board | None = None) -> Courier:
+    """Return a courier of this world."""
+    ports = CourierPorts(world, world, world, world, world.health)
     resending = None
     if board is not None:
-        resending = Resending(board, target, "", ResendPorts(world, world, world), world, lambda: 0.5)
-    return Courier(target, Composer(target, "", board), ports, resending, world, lambda: 0.5)
+        resending = Resending(board, target, "", ResendPorts(world, world, world, world.health), world, lambda: 0.5)
+    return Courier(target, Composer(target, "", board), ports, resending, Counts(), world, lambda: 0.5)
 
 
-def _steps(count: int) -> list[Arrived]:
+def steps(count: int) -> list[Arrived]:
+    """Return so many alerts."""
     return [arrived(event(alert_id=f"a{offset}"), offset) for offset in range(count)]
 
 
@@ -125,15 +129,15 @@ def _until_finished(courier: Courier, steps_max: int = 10_000) -> None:
 
 def test_each_alert_is_committed_after_its_delivery() -> None:
     """In order, one by one."""
-    world = World(_steps(2))
-    _until_finished(_courier(world))
+    world = World(steps(2))
+    _until_finished(courier_of(world))
     assert world.happened == [("post", "a0/hook"), ("commit", 0), ("post", "a1/hook"), ("commit", 1)]
 
 
 def test_failures_are_repeated_with_the_same_key_and_hold_up_what_follows() -> None:
     """An error, a broken connection, and then success."""
-    world = World(_steps(2), [Answer(500), NoAnswer("no connection")])
-    courier = _courier(world)
+    world = World(steps(2), [Answer(500), NoAnswer("no connection")])
+    courier = courier_of(world)
     _until_finished(courier)
     keys = [what for kind, what in world.happened if kind == "post"]
     assert keys == ["a0/hook", "a0/hook", "a0/hook", "a1/hook"]
@@ -144,8 +148,8 @@ def test_failures_are_repeated_with_the_same_key_and_hold_up_what_follows() -> N
 
 def test_what_is_refused_is_a_dead_letter_before_it_is_committed() -> None:
     """Never silently, and the next alert has its turn."""
-    world = World(_steps(2), [Answer(404, excerpt="no hook at http://hook.test/")])
-    _until_finished(_courier(world))
+    world = World(steps(2), [Answer(404, excerpt="no hook at http://hook.test/")])
+    _until_finished(courier_of(world))
     dead = ("dead", (0, REFUSED, "HTTP 404: no hook at ********", "hook"))
     assert world.happened == [("post", "a0/hook"), dead, ("commit", 0), ("post", "a1/hook"), ("commit", 1)]
     assert ("error", "an alert was not delivered, it is a dead letter now") in world.log
@@ -153,8 +157,8 @@ def test_what_is_refused_is_a_dead_letter_before_it_is_committed() -> None:
 
 def test_patience_ends() -> None:
     """After `give_up_ms` without a success, each further alert is offered once; success brings the patience back."""
-    world = World(_steps(3), [Answer(503)] * 500)
-    courier = _courier(world)
+    world = World(steps(3), [Answer(503)] * 500)
+    courier = courier_of(world)
     while courier.counts.given_up < 2:
         courier.step(200)
     assert 60_000 <= world.now_ms < 90_000
@@ -168,23 +172,23 @@ def test_patience_ends() -> None:
 def test_a_record_that_is_no_alert_does_not_stop_the_others() -> None:
     """It is a dead letter, too."""
     broken = Arrived("alerts", 0, 0, NOW_MS, b"k", b"{}")
-    world = World([broken, *_steps(2)[1:]])
-    _until_finished(_courier(world))
+    world = World([broken, *steps(2)[1:]])
+    _until_finished(courier_of(world))
     assert [kind for kind, _ in world.happened] == ["dead", "commit", "post", "commit"]
     assert world.happened[0][1][1] == UNREADABLE
 
 
 def test_what_a_target_does_not_want_is_passed_over() -> None:
     """Nothing is sent."""
-    world = World(_steps(1))
-    _until_finished(_courier(world, msgspec.structs.replace(WEBHOOK, models=("other",))))
+    world = World(steps(1))
+    _until_finished(courier_of(world, msgspec.structs.replace(WEBHOOK, models=("other",))))
     assert world.happened == [("passed", 0)]
 
 
 def test_a_record_of_a_partition_that_is_gone_is_left_to_its_new_owner() -> None:
     """It is neither tried again nor committed."""
-    world = World(_steps(1), [Answer(500)])
-    courier = _courier(world)
+    world = World(steps(1), [Answer(500)])
+    courier = courier_of(world)
     courier.step(200)
     world.owned = False
     for _ in range(20):
@@ -195,8 +199,8 @@ def test_a_record_of_a_partition_that_is_gone_is_left_to_its_new_owner() -> None
 @given(st.lists(st.sampled_from([200, 204, 400, 404, 408, 429, 500, 503, 0]), max_size=30), st.integers(1, 6))
 def test_every_alert_is_taken_or_a_dead_letter(script: list[int], count: int) -> None:
     """Whatever a receiver answers: one commit for each, in order, each behind a success or a dead letter."""
-    world = World(_steps(count), [Answer(status) if status else NoAnswer("broken") for status in script])
-    courier = _courier(world)
+    world = World(steps(count), [Answer(status) if status else NoAnswer("broken") for status in script])
+    courier = courier_of(world)
     _until_finished(courier)
     assert [what for kind, what in world.happened if kind == "commit"] == list(range(count))
     assert courier.counts.delivered + courier.counts.given_up == count
@@ -244,7 +248,8 @@ def test_where_a_target_begins(committed: int | None, served_before: bool, start
 # Alertmanager.
 
 
-def _incident(**changes: Any) -> AlertEvent:  # noqa: ANN401 - any field
+def incident(**changes: Any) -> AlertEvent:  # noqa: ANN401 - any field
+    """Return a step of an incident."""
     feature = changes.pop("feature", "amount")
     changed = Changed(name=feature, measure="psi", observed=1.0, expected=0.1, effect=1.0, since_offset=0, since_ms=0)
     evidence = ChangeEvidence(changed=[changed], changed_count=1, looked_at=9, events=100)
@@ -266,7 +271,7 @@ def _resolved(**changes: Any) -> AlertEvent:  # noqa: ANN401 - any field
 def _managed(world: World, *incidents: AlertEvent) -> tuple[Courier, Board]:
     board = Board(100)
     world.incidents = [arrived(each, key=each.fingerprint) for each in incidents]
-    return _courier(world, MANAGER, board), board
+    return courier_of(world, MANAGER, board), board
 
 
 def _is_open(told: dict[str, Any]) -> bool:
@@ -284,7 +289,7 @@ def test_labels_say_what_it_is_about() -> None:
         cause_kind="drift.input",
         cause_summary="",
     )
-    assert labels_of(_incident(situation=situation)) == {
+    assert labels_of(incident(situation=situation)) == {
         "alertname": "drift.input",
         "model_id": "fraud",
         "severity": "critical",
@@ -298,7 +303,7 @@ def test_labels_say_what_it_is_about() -> None:
 
 def test_an_incident_opens_and_ends_under_the_same_labels() -> None:
     """Also when its last step knows no feature, and whatever leads it meanwhile."""
-    steps = [_incident(), _incident(alert_id="a2", status="updated", feature="age", updates=1), _resolved()]
+    steps = [incident(), incident(alert_id="a2", status="updated", feature="age", updates=1), _resolved()]
     world = World([arrived(each, offset) for offset, each in enumerate(steps)])
     courier, _ = _managed(world)
     _until_finished(courier)
@@ -312,7 +317,7 @@ def test_an_incident_opens_and_ends_under_the_same_labels() -> None:
 
 def test_a_new_severity_ends_the_alert_of_the_old_one() -> None:
     """In one request, so that nobody hears of an end."""
-    steps = [_incident(severity="warning"), _incident(alert_id="a2", status="updated", updates=1)]
+    steps = [incident(severity="warning"), incident(alert_id="a2", status="updated", updates=1)]
     world = World([arrived(each, offset) for offset, each in enumerate(steps)])
     courier, _ = _managed(world)
     _until_finished(courier)
@@ -323,7 +328,7 @@ def test_a_new_severity_ends_the_alert_of_the_old_one() -> None:
 def test_open_incidents_are_told_again_until_they_are_over() -> None:
     """Alertmanager would forget them; the topic of incidents says which they are, from before this process began."""
     world = World([])
-    courier, _ = _managed(world, _incident(), _incident(fingerprint="f2", incident_id="i2"))
+    courier, _ = _managed(world, incident(), incident(fingerprint="f2", incident_id="i2"))
     while world.now_ms < 125_000:
         courier.step(200)
     assert [len(body) for body in world.bodies()] == [2, 2, 2]
@@ -335,13 +340,13 @@ def test_open_incidents_are_told_again_until_they_are_over() -> None:
 
 def test_an_end_is_not_undone_by_a_topic_that_is_behind() -> None:
     """The step `resolved` came first; the incident's record and its tombstone come later."""
-    world = World([arrived(_incident(), 0), arrived(_resolved(), 1)])
+    world = World([arrived(incident(), 0), arrived(_resolved(), 1)])
     courier, board = _managed(world)
     _until_finished(courier)
-    world.incidents = [arrived(_incident(status="updated", updates=1))]
+    world.incidents = [arrived(incident(status="updated", updates=1))]
     courier.step(200)
     assert board.open_alerts() == []
-    world.incidents = [arrived(None), arrived(_incident(incident_id="i2"))]
+    world.incidents = [arrived(None), arrived(incident(incident_id="i2"))]
     courier.step(200)
     assert [each.event.incident_id for each in board.open_alerts()] == ["i2"]
 
@@ -351,7 +356,7 @@ def test_an_end_after_a_restart_has_the_labels_of_the_incident() -> None:
     for tombstone in ([], [arrived(None)]):
         world = World([arrived(_resolved(), 0)])
         courier, _ = _managed(world)
-        world.incidents = [arrived(_incident()), *tombstone]
+        world.incidents = [arrived(incident()), *tombstone]
         _until_finished(courier)
         last = world.bodies()[-1][-1]
         assert last["labels"]["feature"] == "amount"
@@ -360,8 +365,8 @@ def test_an_end_after_a_restart_has_the_labels_of_the_incident() -> None:
 
 def test_after_an_outage_an_incident_is_told_as_it_is_now() -> None:
     """A severity of the day before yesterday wakes nobody."""
-    now = _incident(alert_id="a2", status="updated", severity="critical", updates=1)
-    world = World([arrived(_incident(severity="warning"), 0), arrived(now, 1)])
+    now = incident(alert_id="a2", status="updated", severity="critical", updates=1)
+    world = World([arrived(incident(severity="warning"), 0), arrived(now, 1)])
     courier, _ = _managed(world, now)
     _until_finished(courier)
     assert {each["labels"]["severity"] for body in world.bodies() for each in body} == {"critical"}
@@ -369,8 +374,8 @@ def test_after_an_outage_an_incident_is_told_as_it_is_now() -> None:
 
 def test_open_incidents_are_told_while_an_alert_waits() -> None:
     """One alert that Alertmanager cannot digest must not let the others run out."""
-    world = World([arrived(_incident(), 0)], [Answer(200), *[Answer(500)] * 8])
-    courier, board = _managed(world, _incident(fingerprint="f2", incident_id="i2"))
+    world = World([arrived(incident(), 0)], [Answer(200), *[Answer(500)] * 8])
+    courier, board = _managed(world, incident(fingerprint="f2", incident_id="i2"))
     while world.now_ms < 200_000:
         courier.step(200)
     again = [what for kind, what in world.happened if kind == "post" and what.startswith("open-")]
@@ -380,11 +385,11 @@ def test_open_incidents_are_told_while_an_alert_waits() -> None:
 
 def test_many_open_incidents_go_in_parts_and_not_without_bound() -> None:
     """A request stays small; what is beyond `open_max` is told once, and complained about."""
-    incidents = [_incident(fingerprint=f"f{place}", incident_id=f"i{place}") for place in range(ALERTS_MAX + 1)]
+    incidents = [incident(fingerprint=f"f{place}", incident_id=f"i{place}") for place in range(ALERTS_MAX + 1)]
     world = World([])
     board = Board(ALERTS_MAX + 1)
-    courier = _courier(world, MANAGER, board)
-    world.incidents = [arrived(each, key=each.fingerprint) for each in [*incidents, _incident(fingerprint="one-more")]]
+    courier = courier_of(world, MANAGER, board)
+    world.incidents = [arrived(each, key=each.fingerprint) for each in [*incidents, incident(fingerprint="one-more")]]
     courier.step(200)
     assert [len(body) for body in world.bodies()] == [ALERTS_MAX, 1]
     assert [level for level, _ in world.log] == ["error"]
@@ -393,7 +398,7 @@ def test_many_open_incidents_go_in_parts_and_not_without_bound() -> None:
 def test_times_are_never_ahead_of_the_clock() -> None:
     """An event time of tomorrow would be an alert that has not begun, or never ends."""
     tomorrow_ms = NOW_MS + 86_400_000
-    steps = [_incident(opened_at_ms=tomorrow_ms), _resolved(opened_at_ms=tomorrow_ms, resolved_at_ms=tomorrow_ms)]
+    steps = [incident(opened_at_ms=tomorrow_ms), _resolved(opened_at_ms=tomorrow_ms, resolved_at_ms=tomorrow_ms)]
     world = World([arrived(each, offset) for offset, each in enumerate(steps)])
     courier, _ = _managed(world)
     _until_finished(courier)
@@ -411,7 +416,7 @@ def test_alertmanager_has_one_open_alert_for_each_open_incident(story: list[tupl
     for number, (fingerprint, (status, severity)) in enumerate(story):
         lives[fingerprint] += status == "opened"
         changes = {"incident_id": f"{fingerprint}{lives[fingerprint]}", "alert_id": f"a{number}", "updates": number}
-        made = _resolved if status == "resolved" else _incident
+        made = _resolved if status == "resolved" else incident
         step = alert(made(fingerprint=fingerprint, severity=severity, **{**changes, "status": status}))
         for each in board.request_of(step, MANAGER, "", NOW_MS + number):
             told[json.dumps(each["labels"], sort_keys=True)] = _is_open(each)

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from worker.core.events import Headline, SegmentName
 from worker.core.events.alerts import AlertEvent, Situation
 from worker.core.events.performance import LimitEvidence
-from worker.edges.webhook import Answer, NoAnswer
+from worker.edges.http_client import Answer, NoAnswer, retry_after_ms
+from worker.edges.kafka.arrived import Arrived
 from worker.notify.filters import wants
 from worker.notify.messages import escaped, idempotency_key, redacted, request, slack_body, webhook_body
-from worker.notify.records import Alert, Arrived, UnreadableError, read
+from worker.notify.records import Alert, UnreadableError, read
 from worker.notify.rendering import duration, fields, moment, rendered
-from worker.notify.retrying import Again, Decision, Done, GivenUp, Trouble, decide, retry_after_ms
+from worker.notify.retrying import Again, Decision, Done, GivenUp, Trouble, decide
 from worker.notify.signing import HEADER, signature, verify
 from worker.notify_settings import DEFAULT_TEMPLATE, TEMPLATE_FIELDS, TargetSettings
 
@@ -135,7 +136,7 @@ def test_a_late_record_is_read_as_late() -> None:
         assert read(Arrived("a", 0, 0, 0, b"k", value, [("modelvigil.lag_ms", text)])).lag_ms == lag_ms
 
 
-@pytest.mark.parametrize("value", [None, b"", b"{}", b"[]", b"\xff"])
+@pytest.mark.parametrize("value", [None, b"", b"{}", b"[]", b"\xff", b'{"a":' + b"[" * 100_000])
 def test_what_is_no_alert_is_told(value: bytes | None) -> None:
     """A reason instead of a crash."""
     with pytest.raises(UnreadableError, match=r"."):

@@ -82,6 +82,23 @@ def test_secrets_come_from_the_environment_and_from_files(tmp_path: Path) -> Non
         with_secrets(settings)
 
 
+def test_where_pages_are_can_come_from_the_environment_whatever_targets_are_called(tmp_path: Path) -> None:
+    """A target `ops` has variables that look much the same."""
+    environ = {
+        "MODELVIGIL_NOTIFY_OPS_LISTEN": "0.0.0.0",  # noqa: S104 - as containers have it
+        "MODELVIGIL_NOTIFY_OPS_PORT": "9464",
+        "MODELVIGIL_NOTIFY_OPS_URL": "https://hooks.test/sEcReT",
+    }
+    notify = _load(HOOK.replace("on-call", "ops"), tmp_path, environ).notify
+    assert (notify.ops_listen, notify.ops_port) == ("0.0.0.0", 9464)  # noqa: S104 - as above
+    assert notify.targets[0].url.endswith("sEcReT")
+    assert Settings().notify.ops_listen == "127.0.0.1"
+    with pytest.raises(SettingsError, match="MODELVIGIL_NOTIFY_OPS_PORT must be a number"):
+        _load(HOOK, tmp_path, {"MODELVIGIL_NOTIFY_OPS_PORT": "x"})
+    with pytest.raises(SettingsError, match="did you mean MODELVIGIL_NOTIFY_OPS_LISTEN"):
+        _load(HOOK, tmp_path, {"MODELVIGIL_NOTIFY_OPS_LISTENS": "::1"})
+
+
 @pytest.mark.parametrize(
     ("environ", "message"),
     [

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.edges.webhook import Answer, NoAnswer, Request, Webhook, WebhookError
+from worker.edges.http_client import Answer, HttpClient, HttpClientError, NoAnswer, Request
 
 HIDDEN = "sEcReT"
 _PORTS = range(21_000, 32_000)
@@ -98,7 +98,7 @@ def _is_silent(connection: socket.socket) -> None:
 
 
 def _post(url: str, timeout_ms: int = 2_000) -> Answer | NoAnswer:
-    client = Webhook(timeout_ms=timeout_ms)
+    client = HttpClient(timeout_ms=timeout_ms)
     try:
         return client.post(Request(url, {"X-Key": "k1", "Content-Type": "application/json"}, b'{"a":1}'))
     finally:
@@ -187,7 +187,7 @@ def test_certificates_are_verified(tmp_path: Path) -> None:
         refused = _post(url)
         assert isinstance(refused, NoAnswer)
         assert refused.reason == "TLS: self-signed certificate"
-        client = Webhook(timeout_ms=2_000, ca_file=str(certificate))
+        client = HttpClient(timeout_ms=2_000, ca_file=str(certificate))
         assert client.post(Request(url, {}, b"{}")) == Answer(204)
         client.close()
 
@@ -212,11 +212,11 @@ def test_an_endless_answer_is_not_read() -> None:
 
 def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     """At the start, not at the first alert."""
-    with pytest.raises(WebhookError, match=r"nowhere\.pem: No such file"):
-        Webhook(timeout_ms=1_000, ca_file=str(tmp_path / "nowhere.pem"))
+    with pytest.raises(HttpClientError, match=r"nowhere\.pem: No such file"):
+        HttpClient(timeout_ms=1_000, ca_file=str(tmp_path / "nowhere.pem"))
     (tmp_path / "empty.pem").write_text("nothing")
-    with pytest.raises(WebhookError, match=r"cannot be read from .*empty\.pem"):
-        Webhook(timeout_ms=1_000, ca_file=str(tmp_path / "empty.pem"))
+    with pytest.raises(HttpClientError, match=r"cannot be read from .*empty\.pem"):
+        HttpClient(timeout_ms=1_000, ca_file=str(tmp_path / "empty.pem"))
 
 
 def test_a_request_hides_what_it_holds() -> None:

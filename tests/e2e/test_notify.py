@@ -7,19 +7,25 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+import structlog
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined] # not listed in its __all__
 
 from tests.core.test_notify_messages import event
+from worker.edges.kafka import KafkaConnection
 from worker.notify.signing import HEADER, verify
+from worker.notify.subscription import AssignedAlerts
+from worker.ports import SourceError
 
 KEY = "hush"
 WAIT_MAX_S = 20.0
@@ -107,7 +113,7 @@ class Story:
         head = [f"[kafka]\nbootstrap_servers = '{self.servers}'\n[kafka.properties]\nsession.timeout.ms = 1500"]
         head += ["heartbeat.interval.ms = 300", "[topics]"]
         head += [f"{role} = '{name}'" for role, name in self.topics.items()]
-        head += [f"[notify]\ngroup_id = '{self.group}'\nstart_at = 'earliest'", "[[notify.targets]]"]
+        head += [f"[notify]\ngroup_id = '{self.group}'\nstart_at = 'earliest'\nops_port = 0", "[[notify.targets]]"]
         self.config.write_text("\n".join([*head, *lines, f"secret = '{KEY}'"]), encoding="utf-8")
 
     def publish(self, *alert_ids: str) -> None:
@@ -167,9 +173,24 @@ def until(reached: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
+def free_port() -> int:
+    """Return a port that nobody listens at now."""
+    with next(_servers(BaseHTTPRequestHandler)) as server:
+        return int(server.server_address[1])
+
+
+def page(port: int, path: str) -> tuple[int, str]:
+    """Return status and text of a page for operators."""
+    with closing(HTTPConnection("127.0.0.1", port, timeout=WAIT_MAX_S)) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
 def test_every_alert_arrives_in_order_with_its_key_and_a_signature(story: Story) -> None:
     """Over an error, a broken connection, a refusal and a kill between delivery and commit; SIGTERM ends it cleanly."""
     story.configure()
+    port = free_port()
     story.publish("a0", "a1", "a2", "a3")
     receiver = story.receiver
     with story.notify() as process:
@@ -180,10 +201,15 @@ def test_every_alert_arrives_in_order_with_its_key_and_a_signature(story: Story)
     (dead,) = story.dead_letters()
     assert (dead["modelvigil.reason"], dead["modelvigil.target"]) == (b"delivery_refused", b"hook")
     assert (dead["modelvigil.offset"], dead["modelvigil.detail"]) == (b"1", b"HTTP 404")
-    with story.notify() as process:
+    with story.notify("--set", f"notify.ops_port={port}") as process:
         until(lambda: len(receiver.got) >= 7, "alerts are lost")
         story.publish("a4")
         until(lambda: len(receiver.got) >= 8, "a later alert is lost")
+        until(lambda: page(port, "/readyz")[0] == 200, "it is not ready")
+        delivered = 'modelvigil_notify_alerts_total{outcome="delivered",target="hook"} 3.0'
+        until(lambda: delivered in page(port, "/metrics")[1], "what is delivered is not counted")
+        assert 'modelvigil_notify_lag_records{partition="0",target="hook"}' in page(port, "/metrics")[1]
+        assert page(port, "/healthz")[0] == 200
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=WAIT_MAX_S)
         assert process.returncode == 0
@@ -213,3 +239,25 @@ def test_once_delivers_what_is_there_and_a_dry_run_changes_nothing(story: Story)
         assert process.wait(WAIT_MAX_S) == 0
     assert story.receiver.keys() == ["a0/hook", "a1/hook"]
     assert story.committed() == 2
+
+
+def test_records_that_retention_removes_end_it_and_a_new_start_goes_on_behind_them(story: Story) -> None:
+    """As when a receiver was away for longer than Kafka keeps alerts; nobody is told of a bug."""
+    story.publish(*(f"a{place}" for place in range(10)))
+    where = {"topic": story.topics["alerts"], "group_id": f"{story.group}-hook", "log": structlog.get_logger()}
+    with closing(AssignedAlerts(KafkaConnection(story.servers), start_at="earliest", **where)) as alerts:
+        first = alerts.next(10_000)
+        assert first is not None
+        assert alerts.lag() == {0: 11}
+        alerts.pass_over(first)
+        assert alerts.lag() == {0: 10}
+        place = TopicPartition(story.topics["alerts"], 0, 8)
+        admin = AdminClient({"bootstrap.servers": story.servers})
+        admin.delete_records([place])[place].result(WAIT_MAX_S)
+        alerts._consumer.seek(TopicPartition(place.topic, place.partition, 2))
+        with pytest.raises(SourceError, match="a restart goes on behind them"):
+            deque(iter(lambda: alerts.next(100), story), maxlen=0)
+    story.configure()
+    with story.notify("--once") as process:
+        assert process.wait(WAIT_MAX_S) == 0
+    assert [got.key for got in story.receiver.got] == ["a8/hook", "a9/hook"]

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.core.events import AlertEvent
-from worker.notify.records import Alert, Arrived, read
+from worker.edges.kafka.arrived import Arrived
+from worker.notify.records import Alert, read
 from worker.notify.rendering import feature_of, fields, moment, rendered, segment_of, situation_id
 from worker.notify_settings import TargetSettings
 

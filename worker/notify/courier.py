@@ -16,12 +16,13 @@ from dataclasses import dataclass
 
 import msgspec
 
-from worker.edges.webhook import Request
+from worker.edges.http_client import Request
+from worker.edges.kafka.arrived import Arrived
 from worker.notify.alertmanager import Board
 from worker.notify.filters import wants
 from worker.notify.messages import idempotency_key, redacted, request, slack_body, webhook_body
 from worker.notify.ports import CourierPorts
-from worker.notify.records import Alert, Arrived, UnreadableError, read
+from worker.notify.records import Alert, UnreadableError, read
 from worker.notify.resending import Log, Resending
 from worker.notify.retrying import Again, Done, GivenUp, Trouble, decide
 from worker.notify_settings import TargetSettings
@@ -31,6 +32,7 @@ REFUSED = "delivery_refused"
 UNREADABLE = "delivery_unreadable"
 """A dead letter's reason: a record of the topic `alerts` is no alert."""
 _TELL_AGAIN_MS = 300_000
+_STEPS = "alerts"
 
 
 @dataclass(slots=True)
@@ -75,8 +77,9 @@ class Courier:
     Args:
         target: whom to bring alerts.
         composer: makes requests.
-        ports: Kafka, HTTP, clock.
+        ports: Kafka, HTTP, clock, health.
         resending: what tells Alertmanager of open incidents; None for others.
+        counts: what becomes of records is counted there.
         log: bound to the target.
         draw: random numbers in [0, 1), for pauses.
     """
@@ -87,6 +90,7 @@ class Courier:
         composer: Composer,
         ports: CourierPorts,
         resending: Resending | None,
+        counts: Counts,
         log: Log,
         draw: Callable[[], float],
     ) -> None:
@@ -101,7 +105,7 @@ class Courier:
         self._failures = 0
         self._failing_since_ms = 0
         self._told_ms = 0
-        self.counts = Counts()
+        self.counts = counts
 
     @property
     def finished(self) -> bool:
@@ -115,12 +119,15 @@ class Courier:
             SourceError: Kafka cannot be read, or positions cannot be committed.
             SinkError: a dead letter cannot be written.
         """
+        self._ports.health.beat()
         if self._resending is not None:
             self._resending.refresh()
             self._resending.step()
         if self._current is not None and not self._ports.alerts.owns(self._current[0]):
-            # Another process has the partition now, and delivers it from the committed position on.
+            # Another process has the partition now, and delivers it from the committed position on: what the target
+            # does with it is not known here.
             self._current = None
+            self._recovered()
         if self._current is None:
             self._take(self._ports.alerts.next(wait_ms))
         left_ms = self._due_ms - self._ports.clock.monotonic_ms()
@@ -145,6 +152,7 @@ class Courier:
 
     def _attempt(self, arrived: Arrived, alert: Alert) -> None:
         self.counts.attempts += 1
+        self._ports.health.beat()
         now_ms = self._ports.clock.epoch_ms()
         answer = self._ports.sender.post(self._composer.request_of(alert, now_ms))
         match decide(answer, self._trouble(), self._target, draw=self._draw(), now_ms=now_ms):
@@ -154,7 +162,7 @@ class Courier:
                 self._failed(wait_ms, redacted(reason, self._target))
             case GivenUp(reason, answered):
                 if answered:
-                    self._failures = 0
+                    self._recovered()
                 self._current = None
                 self._give_up(arrived, REFUSED, redacted(reason, self._target), alert)
 
@@ -165,7 +173,7 @@ class Courier:
     def _took(self, arrived: Arrived, alert: Alert) -> None:
         if self._failures:
             self._log.info("the target takes alerts again", failures=self._failures)
-        self._failures = 0
+        self._recovered()
         self._composer.took(alert)
         self.counts.delivered += 1
         self._current = None
@@ -182,6 +190,11 @@ class Courier:
             self._log.warning("an attempt failed, it will be repeated", reason=reason, failures=self._failures + 1)
         self._failures += 1
         self._due_ms = now_ms + wait_ms
+        self._ports.health.failed(_STEPS)
+
+    def _recovered(self) -> None:
+        self._failures = 0
+        self._ports.health.worked(_STEPS)
 
     def _give_up(self, arrived: Arrived, reason: str, detail: str, alert: Alert | None = None) -> None:
         """Keep the record as a dead letter, and only then go on."""

@@ -4,8 +4,7 @@ import json
 from collections.abc import Callable
 from http import HTTPStatus
 
-from worker.edges.webhook import Answer, NoAnswer, Request
-from worker.notify.records import Arrived
+from worker.edges.http_client import Answer, NoAnswer, Request
 from worker.notify_settings import MASK, TargetSettings, origin_of
 
 _SHOWN = ("content-type", "idempotency-key", "modelvigil-signature", "user-agent")
@@ -35,18 +34,3 @@ class PrintingSender:
         ]
         self._say("\n".join(lines))
         return Answer(HTTPStatus.OK)
-
-
-class NoDeadLetters:
-    """Implements `ports.DeadLetters`: says what would become a dead letter.
-
-    Args:
-        say: takes a text.
-    """
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-
-    def bury(self, arrived: Arrived, *, reason: str, detail: str, target: str) -> None:
-        """Print it."""
-        self._say(f"dead letter ({target}): {reason}, partition {arrived.partition}, offset {arrived.offset}: {detail}")

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import msgspec
 
 from worker import __version__
-from worker.edges.webhook import Request
+from worker.edges.http_client import Request
 from worker.notify import signing
 from worker.notify.records import Alert
 from worker.notify.rendering import fields, rendered

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
 from worker.edges.kafka import KafkaConnection
+from worker.edges.kafka.arrived import Arrived, arrived_of
 from worker.edges.kafka.asking import partitions_of
 from worker.edges.kafka.client import Deadline, ErrorWatch, blame, close_beside
+from worker.edges.kafka.consuming import asked, ends_of
 from worker.edges.kafka.reading import unread
-from worker.notify.asking import DEFAULTS, arrived_of, asked, ends_of
-from worker.notify.records import Arrived
+from worker.notify.subscription import DEFAULTS
 from worker.ports import SourceError
 
 _FETCH_MAX = 500

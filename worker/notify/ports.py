@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from worker.edges.webhook import Answer, NoAnswer, Request
-from worker.notify.records import Arrived
+from worker.edges.http_client import Answer, NoAnswer, Request
+from worker.edges.kafka.arrived import Arrived
 from worker.ports import Clock
 
 
@@ -68,6 +68,22 @@ class DeadLetters(Protocol):
         ...
 
 
+class Health(Protocol):
+    """Where it is told how the target is."""
+
+    def beat(self) -> None:
+        """Note that the thread is alive."""
+        ...
+
+    def failed(self, what: str) -> None:
+        """Note that the target did not take something."""
+        ...
+
+    def worked(self, what: str) -> None:
+        """Note that it took it, or that there is nothing to be told any more."""
+        ...
+
+
 class CourierPorts(NamedTuple):
     """All of it."""
 
@@ -75,3 +91,4 @@ class CourierPorts(NamedTuple):
     sender: Sender
     dead_letters: DeadLetters
     clock: Clock
+    health: Health

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from worker.core.events import AlertEvent
+from worker.edges.kafka.arrived import Arrived
 
 LAG_HEADER = "modelvigil.lag_ms"
 """On records that were computed so much later than what they rest on was written."""
@@ -13,18 +14,6 @@ LAG_HEADER = "modelvigil.lag_ms"
 
 class UnreadableError(Exception):
     """A record is no alert; the message says why."""
-
-
-class Arrived(NamedTuple):
-    """A record of a topic, as it came."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 class Alert(NamedTuple):
@@ -43,7 +32,7 @@ def read(arrived: Arrived) -> Alert:
         raise UnreadableError("it has no value")
     try:
         event = msgspec.json.decode(arrived.value, type=AlertEvent)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableError(str(error)) from None
     return Alert(event, arrived.value, _lag_ms(arrived.headers))
 

@@ -5,17 +5,19 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from worker.edges.kafka.arrived import Arrived
 from worker.notify.alertmanager import Board
 from worker.notify.filters import wants_incident
 from worker.notify.messages import redacted, request
-from worker.notify.ports import Incidents, Sender
-from worker.notify.records import Alert, Arrived, UnreadableError
+from worker.notify.ports import Health, Incidents, Sender
+from worker.notify.records import Alert, UnreadableError
 from worker.notify.retrying import Again, Done, GivenUp, Trouble, decide
 from worker.notify_settings import TargetSettings
 from worker.ports import Clock
 
 ALERTS_MAX = 100
 """In one request."""
+_OPEN = "open incidents"
 
 
 class Log(Protocol):
@@ -40,6 +42,7 @@ class ResendPorts(NamedTuple):
     incidents: Incidents
     sender: Sender
     clock: Clock
+    health: Health
 
 
 class Resending:
@@ -106,6 +109,7 @@ class Resending:
             if not self._told(wanted[begin : begin + ALERTS_MAX], begin // ALERTS_MAX):
                 return
         self._failures = 0
+        self._ports.health.worked(_OPEN)
         self.rounds += 1
 
     def _told(self, alerts: Sequence[Alert], part: int) -> bool:
@@ -114,6 +118,7 @@ class Resending:
         lists = [self._board.request_of(alert, self._target, self._runbooks_url, now_ms) for alert in alerts]
         body = msgspec.json.encode([each for one in lists for each in one])
         key = f"open-{now_ms}-{part}/{self._target.name}"
+        self._ports.health.beat()
         answer = self._ports.sender.post(request(self._target, body, key, now_ms))
         trouble = Trouble(self._failures)
         match decide(answer, trouble, self._target, draw=self._draw(), now_ms=now_ms):
@@ -123,6 +128,7 @@ class Resending:
                 return True
             case Again(wait_ms, reason):
                 self._due_ms = self._ports.clock.monotonic_ms() + wait_ms
+                self._ports.health.failed(_OPEN)
                 self._log.warning("open incidents were not told again", reason=redacted(reason, self._target))
             case GivenUp(reason):
                 # Alertmanager takes those of a request that it can take. The next round says it again.

@@ -10,16 +10,13 @@ Pauses are drawn from [0, retry_ms * 2^failures), at most `retry_max_ms`: expone
 that, up to `retry_after_max_ms`.
 """
 
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
-from worker.edges.webhook import Answer, NoAnswer
+from worker.edges.http_client import Answer, NoAnswer, pause_ms, retry_after_ms
 from worker.notify_settings import TargetSettings
 
 _TIMEOUT, _TOO_MANY = 408, 429
 _SUCCESS, _ERRORS = range(200, 300), range(500, 600)
-_DOUBLINGS_MAX = 40
 
 
 class Done(NamedTuple):
@@ -72,23 +69,9 @@ def decide(
         return GivenUp(reason, answered=True)
     if trouble.failing_ms >= target.give_up_ms:
         return GivenUp(f"nothing taken for {trouble.failing_ms // 1000} s, at last: {reason}", answered=False)
-    bound_ms = min(target.retry_max_ms, target.retry_ms * 2 ** min(trouble.failures, _DOUBLINGS_MAX))
+    drawn_ms = pause_ms(trouble.failures, target.retry_ms, target.retry_max_ms, draw)
     asked_ms = retry_after_ms(answer.retry_after, now_ms) if isinstance(answer, Answer) else 0
-    return Again(max(int(draw * bound_ms), min(asked_ms, target.retry_after_max_ms)), reason)
-
-
-def retry_after_ms(header: str | None, now_ms: int) -> int:
-    """Return the pause that a receiver asks for; 0 if it asks for none, or for nothing that can be read."""
-    text = (header or "").strip()
-    if text.isascii() and text.isdigit():
-        return int(text[:9]) * 1000
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError):
-        return 0
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0, int(moment.timestamp() * 1000) - now_ms)
+    return Again(max(drawn_ms, min(asked_ms, target.retry_after_max_ms)), reason)
 
 
 def _reason(answer: Answer | NoAnswer) -> str:

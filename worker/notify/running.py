@@ -4,36 +4,37 @@ A thread that fails for good ends the process, and whoever supervises it starts 
 delivered then. A receiver that fails is no reason: it is tried again (`retrying.py`).
 """
 
-import os
 import random
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from types import FrameType
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from typing import Any, NamedTuple
 
 import structlog
 
-from worker.cluster import TopicsError, connect
+from worker.cluster import connect, refuse_missing_topics
 from worker.edges.clock import SystemClock
+from worker.edges.http_client import HttpClient
 from worker.edges.kafka import KafkaConnection
-from worker.edges.kafka.topics import TopicAdmin
+from worker.edges.kafka.dead_letters import KafkaDeadLetters, NoDeadLetters
+from worker.edges.ops_http import OpsServer
+from worker.edges.stop_signals import stop_on_signals
 from worker.edges.telemetry import configure_logging
-from worker.edges.webhook import Webhook
 from worker.notify.alertmanager import Board
 from worker.notify.courier import Composer, Counts, Courier
-from worker.notify.dead_letters import KafkaDeadLetters
-from worker.notify.dry_run import NoDeadLetters, PrintingSender
+from worker.notify.dry_run import PrintingSender
+from worker.notify.figures import Figures, Watched
+from worker.notify.health import Lookout, TargetHealth, silent_s_max
 from worker.notify.open_incidents import KafkaIncidents
-from worker.notify.ports import Alerts, CourierPorts, DeadLetters, Sender
+from worker.notify.ports import CourierPorts, DeadLetters, Sender
 from worker.notify.resending import Resending, ResendPorts
 from worker.notify.subscription import AssignedAlerts, KafkaAlerts, SeenAlerts
-from worker.notify_settings import TargetSettings
+from worker.notify_settings import OPS_PORT, NotifySettings, TargetSettings
+from worker.ops_pages import NOWHERE, serving
+from worker.ops_settings import OpsSettings
 from worker.settings import Settings, SettingsError
 
 _STEP_MS = 200
-_SECOND_SIGNAL_EXIT = 130
 _STOP_EXTRA_S = 10.0
 """Given to a thread beyond the timeout of its request, to commit and to leave its group."""
 
@@ -56,23 +57,25 @@ def run_notify(settings: Settings, mode: Mode, stop: threading.Event | None = No
         stop: ends it, for those who run it beside something else; then signals are theirs.
 
     Raises:
-        SettingsError: there is no target.
-        WebhookError: certificates of a target cannot be read.
+        SettingsError: there is no target, or the address for metrics cannot be used.
+        HttpClientError: certificates of a target cannot be read.
         TopicsError, BrokerUnreachableError: Kafka is not as it must be.
         SourceError, SinkError: Kafka fails; nothing is lost.
     """
     targets = settings.notify.targets
     if not targets:
         raise SettingsError("notify.targets is empty: write a table [[notify.targets]] for each receiver")
-    configure_logging(settings.worker.log_format, settings.worker.log_level)
+    configure_logging(settings.worker.log_format, settings.worker.log_level, program="notify")
     log = structlog.get_logger("modelvigil.notify")
-    _refuse_missing_topics(settings, targets, dry=mode.say is not None)
+    refuse_missing_topics(settings, _roles(targets, dry=mode.say is not None))
     with ExitStack() as stack:
-        stopping = stop or stack.enter_context(_stop_on_signals())
+        stopping = stop or stack.enter_context(stop_on_signals())
         connection = connect(settings)
         dead = NoDeadLetters(mode.say) if mode.say else KafkaDeadLetters(connection, settings.topics.dead_letters)
         services = [_Service(settings, target, mode, connection, dead, stopping) for target in targets]
-        log.info("started", targets=[target.name for target in targets], topic=settings.topics.alerts)
+        server = stack.enter_context(_serving(settings.notify, mode, services, log))
+        names = [target.name for target in targets]
+        log.info("started", targets=names, topic=settings.topics.alerts, metrics=server.url)
         _serve(services, stopping)
         log.info("stopped", **{service.name: _told(service.counts) for service in services})
     return {service.name: service.counts for service in services}
@@ -104,8 +107,9 @@ class _Service:
         self._dead_letters = dead_letters
         self._stopping = stopping
         self._log = structlog.get_logger("modelvigil.notify").bind(target=target.name)
-        self._webhook = Webhook(timeout_ms=target.timeout_ms, ca_file=target.ca_file)
+        self._webhook = HttpClient(timeout_ms=target.timeout_ms, ca_file=target.ca_file)
         self.counts = Counts()
+        self.health = TargetHealth(target.name, SystemClock())
         self.thread = threading.Thread(target=self._run, name=f"notify-{target.name}", daemon=True)
 
     def join(self) -> bool:
@@ -119,6 +123,8 @@ class _Service:
         except BaseException as error:  # noqa: BLE001 - the main thread raises it again
             self.failure = error
             self._stopping.set()
+        finally:
+            self.health.ended = True
 
     def _deliver(self) -> None:
         with ExitStack() as stack:
@@ -132,14 +138,16 @@ class _Service:
             courier = Courier(
                 self._target,
                 Composer(self._target, self._settings.notify.runbooks_url, board),
-                CourierPorts(alerts, sender, self._dead_letters, SystemClock()),
+                CourierPorts(alerts, sender, self._dead_letters, SystemClock(), self.health),
                 resending,
+                self.counts,
                 self._log,
                 random.random,
             )
-            self.counts = courier.counts
-            while not self._stopping.is_set() and not (self._mode.once and courier.finished):
+            lookout = Lookout(alerts, self.health, SystemClock())
+            while not self._is_stopped() and not (self._mode.once and courier.finished):
                 courier.step(_STEP_MS)
+                lookout.step()
 
     @contextmanager
     def _resending(self, board: Board, sender: Sender) -> Iterator[Resending]:
@@ -150,14 +158,19 @@ class _Service:
                 board,
                 self._target,
                 self._settings.notify.runbooks_url,
-                ResendPorts(incidents, sender, SystemClock()),
+                ResendPorts(incidents, sender, SystemClock(), self.health),
                 self._log,
                 random.random,
             )
-            resending.begin(incidents.fetch_all(self._stopping.is_set))
+            resending.begin(incidents.fetch_all(self._is_stopped))
             yield resending
 
-    def _alerts(self) -> Alerts:
+    def _is_stopped(self) -> bool:
+        """Tell whether to stop; whoever asks is alive."""
+        self.health.beat()
+        return self._stopping.is_set()
+
+    def _alerts(self) -> KafkaAlerts:
         kind = KafkaAlerts
         if self._mode.once or self._mode.say:
             kind = SeenAlerts if self._mode.say else AssignedAlerts
@@ -168,6 +181,19 @@ class _Service:
             start_at=self._settings.notify.start_at,
             log=self._log,
         )
+
+
+def _serving(
+    settings: NotifySettings,
+    mode: Mode,
+    services: Sequence[_Service],
+    log: Any,  # noqa: ANN401 - structlog's
+) -> AbstractContextManager[OpsServer]:
+    """Serve pages to operators, but not to one who only looks. Raises SettingsError."""
+    where = OpsSettings(listen=settings.ops_listen, port=settings.ops_port, socket=settings.ops_socket)
+    figures = Figures([Watched(service.counts, service.health) for service in services])
+    pages = figures.pages(silent_s_max([target.timeout_ms for target in settings.targets]))
+    return serving(NOWHERE if mode.say else where, pages, log, table="notify", default_port=OPS_PORT)
 
 
 def _serve(services: Sequence[_Service], stopping: threading.Event) -> None:
@@ -183,35 +209,11 @@ def _serve(services: Sequence[_Service], stopping: threading.Event) -> None:
             raise service.failure
 
 
-def _refuse_missing_topics(settings: Settings, targets: Sequence[TargetSettings], *, dry: bool) -> None:
-    topics = settings.topics
-    needed = {"alerts": topics.alerts} | ({} if dry else {"dead_letters": topics.dead_letters})
-    if any(target.kind == "alertmanager" for target in targets):
-        needed["incidents"] = topics.incidents
-    there = TopicAdmin(connect(settings), needed).partition_counts()
-    missing = [name for role, name in needed.items() if role not in there]
-    if missing:
-        verb = "does" if len(missing) == 1 else "do"
-        raise TopicsError(f"{', '.join(missing)} {verb} not exist: run `modelvigil topics create`")
+def _roles(targets: Sequence[TargetSettings], *, dry: bool) -> list[str]:
+    """Return the topics that are needed."""
+    incidents = ["incidents"] if any(target.kind == "alertmanager" for target in targets) else []
+    return ["alerts", *incidents] if dry else ["alerts", "dead_letters", *incidents]
 
 
 def _told(counts: Counts) -> dict[str, Any]:
     return {"delivered": counts.delivered, "given_up": counts.given_up, "passed_over": counts.passed_over}
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """Yield an event that SIGTERM or SIGINT sets; a second one ends the process at once."""
-    stopping = threading.Event()
-
-    def note(_: int, __: FrameType | None) -> None:
-        if stopping.is_set():
-            os._exit(_SECOND_SIGNAL_EXIT)
-        stopping.set()
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stopping
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -11,52 +11,26 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Literal
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from worker.edges.kafka import KafkaConnection
+from worker.edges.kafka.arrived import Arrived, arrived_of
 from worker.edges.kafka.asking import partitions_of
 from worker.edges.kafka.client import MAX_POLL_EXCEEDED, POSITION_GONE, ErrorWatch, blame, close_beside, error_of
+from worker.edges.kafka.consuming import CALL_S, NotTakenError, asked, commit, ends_of, start_of
 from worker.edges.kafka.reading import unread
-from worker.notify.asking import CALL_S, DEFAULTS, arrived_of, asked, ends_of
-from worker.notify.records import Arrived
 from worker.notify.resending import Log
 from worker.ports import SourceError
 
 _CLOSE_S = 5.0
 _PASSED_MAX = 1_000
 """Records that nobody wants, after which their positions are committed."""
+_LOOK_S = 1.0
+"""Of an answer that is only for a look."""
 _SILENT_POLLS_MAX = 50
 _FORCED = {"auto.offset.reset": "error", "check.crcs": True, "partition.assignment.strategy": "range"}
-_NOT_A_MEMBER = frozenset(
-    {
-        KafkaError.FENCED_INSTANCE_ID,
-        KafkaError.ILLEGAL_GENERATION,
-        KafkaError.REBALANCE_IN_PROGRESS,
-        KafkaError.UNKNOWN_MEMBER_ID,
-    }
-)
-
-
-class _NotTakenError(Exception):
-    """Kafka does not take positions from this member (any more)."""
-
-
-def start_of(
-    committed: int | None, low: int, high: int, *, served_before: bool, start_at: Literal["earliest", "latest"]
-) -> int:
-    """Return where to begin in a partition.
-
-    Args:
-        committed: the committed position, None without one.
-        low: the first offset that is still there.
-        high: the end.
-        served_before: the target has a position in another partition, so that this one is new: nothing of it is old.
-        start_at: where a target begins that was never served.
-    """
-    if committed is None:
-        return low if served_before or start_at == "earliest" else high
-    # Beyond the end: the topic was created again. Before the beginning: retention was faster.
-    return low if committed > high or committed < low else committed
+DEFAULTS = {"fetch.min.bytes": 1, "fetch.wait.max.ms": 100, "queued.max.messages.kbytes": 4_096}
+"""Of a consumer that hands on each record as soon as it is there."""
 
 
 class KafkaAlerts:
@@ -95,16 +69,24 @@ class KafkaAlerts:
         self._paused = False
         self._to_commit: dict[int, int] = {}
         self._passed = 0
+        self._behind: dict[int, int] = {}
+        """Behind the last record that is delivered or passed over, by partition."""
+        self._in_hand: int | None = None
+        """The partition of the record that was taken last, until it is delivered or passed over."""
+        self.joined = False
+        """Whether partitions are assigned, be it none."""
         self._begin()
 
     def next(self, wait_ms: int) -> Arrived | None:
         """Return the next record, waiting at most so long. Raises SourceError."""
         self._resume()
         message = self._ahead.popleft() if self._ahead else self._polled(wait_ms)
+        self._in_hand = None
         if message is None:
             self._flush()
             return None
         arrived = arrived_of(message)
+        self._in_hand = arrived.partition
         self._taken[arrived.partition] = self._owned.get(arrived.partition, 0)
         return arrived
 
@@ -126,15 +108,32 @@ class KafkaAlerts:
 
     def done(self, arrived: Arrived) -> None:
         """Commit the position behind a record. Raises SourceError."""
-        self._to_commit[arrived.partition] = arrived.offset + 1
+        self._went_by(arrived)
         self._flush()
 
     def pass_over(self, arrived: Arrived) -> None:
         """Note that nobody wants a record; it is committed some time later."""
-        self._to_commit[arrived.partition] = arrived.offset + 1
+        self._went_by(arrived)
         self._passed += 1
         if self._passed >= _PASSED_MAX:
             self._flush()
+
+    def lag(self) -> dict[int, int] | None:
+        """Return the records that wait, that in hand included; None if Kafka does not answer promptly."""
+        places = [TopicPartition(self._topic, partition) for partition in self._behind]
+        try:
+            # Who has no partition wants to know whether Kafka is there, too.
+            looked_at = places or [TopicPartition(self._topic, 0)]
+            ends = {place.partition: self._consumer.get_watermark_offsets(place, _LOOK_S)[1] for place in looked_at}
+            reached = {place.partition: place.offset for place in self._consumer.position(places)}
+        except KafkaException:
+            return None
+        taken = {self._in_hand, *(message.partition() for message in self._ahead)}
+        # Behind the last record there are markers of transactions, so what was reached may be further.
+        return {
+            partition: max(0, ends[partition] - (behind if partition in taken else max(behind, reached[partition])))
+            for partition, behind in self._behind.items()
+        }
 
     def at_end(self) -> bool:
         """Never: more alerts will come."""
@@ -160,6 +159,8 @@ class KafkaAlerts:
         begins = self._begins([place.partition for place in places])
         consumer.assign([TopicPartition(self._topic, partition, offset) for partition, offset in begins.items()])
         self._owned = dict.fromkeys(begins, self._generation)
+        self._behind = begins
+        self.joined = True
         if self._paused:
             consumer.pause(consumer.assignment())
 
@@ -176,6 +177,15 @@ class KafkaAlerts:
         self._ahead.clear()
         self._to_commit.clear()
         self._passed = 0
+        self._behind = {}
+        self._in_hand = None
+        self.joined = False
+
+    def _went_by(self, arrived: Arrived) -> None:
+        self._to_commit[arrived.partition] = arrived.offset + 1
+        if arrived.partition in self._behind:
+            self._behind[arrived.partition] = arrived.offset + 1
+        self._in_hand = None
 
     def _resume(self) -> None:
         if self._paused:
@@ -193,20 +203,18 @@ class KafkaAlerts:
         if message is None or error is None:
             return message
         if error.code() in POSITION_GONE:
-            self._begin_anew(message.partition())
-        elif error.code() == MAX_POLL_EXCEEDED:
+            # librdkafka reads such a partition no more.
+            raise SourceError(
+                f"topic {self._topic}, partition {message.partition()}: records were removed while they were being "
+                "read: a restart goes on behind them"
+            )
+        if error.code() == MAX_POLL_EXCEEDED:
             self._log.warning("a delivery took longer than max.poll.interval.ms: joining the group again")
         elif reason := blame(error, f"topic {self._topic}, partition {message.partition()}"):
             raise SourceError(reason)
         else:
             self._log.warning("reading alerts", reason=error.str())
         return None
-
-    def _begin_anew(self, partition: int | None) -> None:
-        """Go on where there are records again, after retention has removed the next one."""
-        assert partition is not None, "an error of a position has a partition"
-        offset = self._begins([partition])[partition]
-        self._consumer.seek(TopicPartition(self._topic, partition, offset))
 
     def _begins(self, partitions: Sequence[int]) -> dict[int, int]:
         """Return where to begin in each partition; what is not committed yet will be with the next commit."""
@@ -247,21 +255,10 @@ class KafkaAlerts:
 
     def _commit(self, places: list[TopicPartition]) -> None:
         try:
-            asked(f"commit of group {self._group_id}", lambda: self._commit_once(places))
-        except _NotTakenError as error:
+            commit(self._consumer, self._group_id, places)
+        except NotTakenError as error:
             # The new owner of the partition begins at the former position: alerts come twice, not never.
             self._log.warning("a position was not committed, alerts may be delivered again", reason=str(error))
-
-    def _commit_once(self, places: list[TopicPartition]) -> None:
-        try:
-            answers = self._consumer.commit(offsets=places, asynchronous=False)
-        except KafkaException as exception:
-            if error_of(exception).code() in _NOT_A_MEMBER:
-                raise _NotTakenError(error_of(exception).str()) from None
-            raise
-        for answer in answers or ():
-            if answer.error is not None:
-                raise KafkaException(answer.error)
 
 
 class AssignedAlerts(KafkaAlerts):
@@ -291,6 +288,8 @@ class AssignedAlerts(KafkaAlerts):
         self._consumer.assign(places)
         self._generation = 1
         self._owned = dict.fromkeys(begins, self._generation)
+        self._behind = dict(begins)
+        self.joined = True
         # All of them, also those that are committed already: so somebody else is noticed before anything is sent.
         self._to_commit = dict(begins)
         self._flush()
@@ -302,8 +301,8 @@ class AssignedAlerts(KafkaAlerts):
 
     def _commit(self, places: list[TopicPartition]) -> None:
         try:
-            asked(f"commit of group {self._group_id}", lambda: self._commit_once(places))
-        except _NotTakenError:
+            commit(self._consumer, self._group_id, places)
+        except NotTakenError:
             raise SourceError(
                 f"somebody serves this target already (group {self._group_id} has members): stop that "
                 "`modelvigil notify` first"

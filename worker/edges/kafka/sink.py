@@ -17,6 +17,7 @@ it waits before it asks again, so time does.
                                                                           where nobody else can have it: UNKNOWN
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -147,8 +148,9 @@ class KafkaSink:
             self._start(self._producer, Deadline(self._start_timeout_ms))
         except KafkaException as exception:
             error = error_of(exception)
-            # Serves `error_cb`, which alone knows of refused credentials.
-            self._producer.poll(0.0)
+            # Serves `error_cb`, which alone knows of refused credentials. After a fatal error it raises that again.
+            with contextlib.suppress(KafkaException):
+                self._producer.poll(0.0)
             self._discard()
             what = f"transactional id {self._transactional_id}"
             why = self._watch.refusal or error.str()

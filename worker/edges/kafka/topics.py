@@ -20,7 +20,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented t
 )
 
 from worker.edges.kafka.asking import PAUSE_S, SETTLING_MS, is_there
-from worker.edges.kafka.client import FORBIDDEN, TOPIC_EXISTS, Deadline, ErrorWatch, KafkaConnection, blame, error_of
+from worker.edges.kafka.client import FORBIDDEN, TOPIC_EXISTS, Deadline, KafkaConnection, blame, error_of
+from worker.edges.kafka.probing import Reasons
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -54,6 +55,8 @@ _INCIDENTS_CONFIG = {
 _REPLICAS_WANTED = 3
 _IN_SYNC_WANTED = 2
 _RECORD_BYTES_WANTED = 1_000_000
+UNREADABLE = "settings could not be read"
+"""How a finding begins that says only that."""
 _EXTRA_S = 1.0
 """Given to the client beyond the timeout of a request, so that its own error arrives before ours."""
 
@@ -103,7 +106,7 @@ class TopicAdmin:
         self._servers = connection.bootstrap_servers
         self._topics = dict(topics)
         self._timeout_s = timeout_ms / 1000
-        self._watch = ErrorWatch()
+        self._watch = Reasons()
         self._admin = connection.admin(self._watch)
 
     def create(self, partitions: int, replication: int | None = None) -> list[TopicReport]:
@@ -161,6 +164,12 @@ class TopicAdmin:
         """
         return {role: len(topic.partitions) for role, topic in self._settled(needed)[1].items()}
 
+    def hidden(self, roles: Collection[str]) -> list[str]:
+        """Return those topics that this user may not see: they look as if they did not exist."""
+        names = [self._topics[role] for role in roles]
+        answers = self._admin.describe_topics(TopicCollection(names), request_timeout=self._timeout_s) if names else {}
+        return [name for name in names if _is_forbidden(answers[name], self._timeout_s + _EXTRA_S)]
+
     def identify(self) -> ClusterIdentity:
         """Return what tells this cluster and the topics that a shard's state belongs to from others of the same names.
 
@@ -198,12 +207,13 @@ class TopicAdmin:
         try:
             return self._admin.list_topics(timeout=self._timeout_s)
         except KafkaException as exception:
-            # Serves `error_cb`, which alone knows of refused credentials.
+            # Serves `error_cb`, which alone knows of refused credentials and certificates.
             self._admin.poll(0.0)
-            why = self._watch.refusal or error_of(exception).str()
+            why = self._watch.why or error_of(exception).str()
             raise BrokerUnreachableError(
                 f"Kafka at {self._servers} did not answer within {self._timeout_s:g} s ({why}): "
-                "check that it runs, the address ([kafka] bootstrap_servers) and the credentials"
+                "check that it runs, the address ([kafka] bootstrap_servers) and the credentials, or ask "
+                "`modelvigil doctor`"
             ) from None
 
     def _existing(self, cluster: ClusterMetadata) -> dict[str, TopicMetadata]:
@@ -269,10 +279,20 @@ class TopicAdmin:
         return configs, findings
 
 
+def _is_forbidden(answer: "Future[TopicDescription]", timeout_s: float) -> bool:
+    try:
+        answer.result(timeout_s)
+    except KafkaException as exception:
+        return error_of(exception).code() in FORBIDDEN
+    except TimeoutError:
+        return False
+    return False
+
+
 def _unreadable(exception: Exception) -> str:
     forbidden = isinstance(exception, KafkaException) and error_of(exception).code() in FORBIDDEN
     why = "this user lacks the ACL DescribeConfigs" if forbidden else str(exception) or "no answer in time"
-    return f"settings could not be read ({why}): not checked"
+    return f"{UNREADABLE} ({why}): not checked"
 
 
 def _config_for(role: str, copies: int) -> dict[str, str]:

@@ -1,14 +1,15 @@
-"""Alerts that a target does not take, kept in the topic of dead letters."""
+"""Records that a receiver does not take, kept in the topic of dead letters."""
 
+from collections.abc import Callable
 from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException
 
 from worker.core.events import Output, OutputTopic
-from worker.edges.kafka import KafkaConnection, oversize
+from worker.edges.kafka import oversize
+from worker.edges.kafka.arrived import Arrived
 from worker.edges.kafka.calls import RECORD_BYTES_MAX, enqueued
-from worker.edges.kafka.client import TOO_LARGE, Deadline, ErrorWatch, error_of
-from worker.notify.records import Arrived
+from worker.edges.kafka.client import TOO_LARGE, Deadline, ErrorWatch, KafkaConnection, error_of
 from worker.ports import SinkError
 
 _WRITE_MS = 30_000
@@ -23,7 +24,7 @@ _DETAIL_CHARS = 500
 
 
 class KafkaDeadLetters:
-    """Implements `ports.DeadLetters`; all threads may use it.
+    """All threads may use it.
 
     Args:
         connection: the cluster.
@@ -62,6 +63,22 @@ class KafkaDeadLetters:
         error = failed[0] if failed else KafkaError(KafkaError.REQUEST_TIMED_OUT, "not delivered in time")
         if error is not None:
             raise KafkaException(error)
+
+
+class NoDeadLetters:
+    """In its place for those who only look: says what would become a dead letter, and writes nothing.
+
+    Args:
+        say: takes a text.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    def bury(self, arrived: Arrived, *, reason: str, detail: str, target: str) -> None:
+        """Print it."""
+        where = f"{arrived.topic}, partition {arrived.partition}, offset {arrived.offset}"
+        self._say(f"dead letter ({target}): {reason}, {where}: {detail}")
 
 
 def letter(arrived: Arrived, reason: str, detail: str, target: str) -> Output:
