@@ -10,11 +10,12 @@ import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from worker import __version__
+from worker.cli_doctor import doctor
 from worker.cli_feedback import feedback
 from worker.cli_notify import notify
 from worker.cli_options import (
@@ -29,7 +30,11 @@ from worker.cli_options import (
     with_settings,
 )
 from worker.cli_replay import replay
+from worker.cli_ship import ship
 from worker.cli_state import state
+
+if TYPE_CHECKING:
+    from worker.settings import Settings
 
 _QUOTED = "  |"
 
@@ -89,6 +94,14 @@ def modelvigil(context: click.Context) -> None:
 @modelvigil.command(epilog=exit_codes(*CONNECTED, ExitCode.FENCED, ExitCode.STATE, ExitCode.RESTART))
 @with_settings
 @click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Workers on this machine, each a member of the group and a process of its own.",
+)
+@click.option("--supervised", hidden=True, metavar="NUMBER:FD", help="Which one of several this is, and its lifeline.")
+@click.option(
     "--on-missing-state",
     type=click.Choice(["fail", "fresh"]),
     help="When a partition's state cannot be used: leave it alone, or begin with empty state.  [default: fail]",
@@ -98,22 +111,42 @@ def modelvigil(context: click.Context) -> None:
     type=click.Choice(["fail", "accept"]),
     help="When a replay gave something else than the first run: leave it alone, or go on.  [default: fail]",
 )
-def run(on_missing_state: str | None, on_digest_mismatch: str | None, **options: Any) -> int:  # noqa: ANN401 - passed on
-    """Run one worker until it is told to stop.
+@click.pass_context
+def run(
+    context: click.Context,
+    /,
+    processes: int,
+    supervised: str | None,
+    on_missing_state: str | None,
+    on_digest_mismatch: str | None,
+    **options: Any,  # noqa: ANN401 - passed on
+) -> int:
+    """Run one worker until it is told to stop, or several.
 
     It learns each model's features from the model's first events; nothing has to be declared. Start more workers with
     the same group id to share the partitions. SIGTERM or Ctrl-C finishes the batch and leaves cleanly; a second one
     leaves at once, and nothing is lost by that.
 
+    With --processes N, N workers share this machine: each is started again when it ends, and all metrics are on one
+    page. A worker keeps one core busy, and worker.refit_processes (1) more while it fits detectors; one more, at low
+    priority, if it keeps challengers. More workers than partitions are spares.
+
     \b
-    Example:
+    Examples:
       modelvigil run --bootstrap-servers kafka-1:9092,kafka-2:9092 --config modelvigil.toml
+      modelvigil run --config modelvigil.toml --processes 4
 
     Settings come from the file, then the environment (MODELVIGIL_BOOTSTRAP_SERVERS, MODELVIGIL_GROUP_ID, and
     MODELVIGIL_KAFKA_<PROPERTY> for every property of librdkafka), then these options; later ones win.
     """
     policies = {"worker.on_missing_state": on_missing_state, "worker.on_digest_mismatch": on_digest_mismatch}
     settings = load(**options, policies=policies)
+    if processes > 1:
+        return _run_several(settings, processes, context)
+    if supervised is not None:
+        from worker.supervisor.group import join  # noqa: PLC0415 - Rule 2
+
+        join(supervised, settings)
     with explained():
         from worker.app import StateError, TemporaryError, WorkerFencedError, run_worker  # noqa: PLC0415 - Rule 2
 
@@ -125,6 +158,37 @@ def run(on_missing_state: str | None, on_digest_mismatch: str | None, **options:
             raise Failure(ExitCode.FENCED, str(error)) from None
         except TemporaryError as error:
             raise Failure(ExitCode.RESTART, str(error)) from None
+
+
+def _run_several(settings: "Settings", processes: int, context: click.Context) -> int:
+    """Run the same command in several processes. This one loads nothing that computes."""
+    from worker.settings import SettingsError  # noqa: PLC0415 - Rule 2
+    from worker.supervisor.group import run_members  # noqa: PLC0415 - Rule 2
+    from worker.supervisor.policy import ExitCodes  # noqa: PLC0415 - Rule 2
+
+    hopeless = (ExitCode.CONFIGURATION, ExitCode.USAGE, ExitCode.TOPICS)
+    decision = (ExitCode.STATE, ExitCode.FENCED)
+    codes = ExitCodes(
+        hopeless=frozenset(hopeless),
+        decision=frozenset(decision),
+        by_severity=(*hopeless, *decision, ExitCode.BUG, ExitCode.UNREACHABLE, ExitCode.RESTART),
+        temporary=ExitCode.RESTART,
+        interrupted=ExitCode.INTERRUPTED,
+    )
+    try:
+        return run_members(settings, processes, ["run", *_said_again(context, without="processes")], codes)
+    except SettingsError as error:
+        raise Failure(ExitCode.CONFIGURATION, str(error)) from None
+
+
+def _said_again(context: click.Context, *, without: str) -> Iterator[str]:
+    """Yield the options of a command as they were given, but one."""
+    for option in context.command.params:
+        assert option.name is not None
+        value = context.params[option.name]
+        if option.name != without and value is not None:
+            for each in value if option.multiple else (value,):
+                yield f"{option.opts[-1]}={each}"
 
 
 @modelvigil.command(
@@ -157,7 +221,14 @@ def run(on_missing_state: str | None, on_digest_mismatch: str | None, **options:
     metavar="FILE",
     help="Leave the topics in your Kafka, and the worker's configuration in this file: for `replay`, say.",
 )
-def demo(seconds: float | None, rate: int, bootstrap_servers: str | None, keep: Path | None) -> int:
+@click.option(
+    "--produce-only",
+    is_flag=True,
+    help="Only write events and labels, to the topics of workers that run already; the fault comes every 5 minutes.",
+)
+def demo(
+    seconds: float | None, rate: int, bootstrap_servers: str | None, keep: Path | None, *, produce_only: bool
+) -> int:
     """Show everything at work, on real data.
 
     Trains three scikit-learn models on the image segments that River ships, streams their answers on held-out rows
@@ -168,11 +239,14 @@ def demo(seconds: float | None, rate: int, bootstrap_servers: str | None, keep: 
     Examples:
       modelvigil demo
       modelvigil demo --seconds 45
+      modelvigil demo --produce-only --bootstrap-servers kafka:9092
     """
     from rich.console import Console  # noqa: PLC0415 - Rule 2
 
     if keep is not None and bootstrap_servers is None:
         raise click.UsageError("--keep needs --bootstrap-servers: a Kafka of the demo's own ends with it.")
+    if produce_only:
+        return _produce(seconds, rate, bootstrap_servers, keep)
     with explained():
         from worker.demo.processes import WorkerEndedError  # noqa: PLC0415 - Rule 2
         from worker.demo.report import lines  # noqa: PLC0415 - Rule 2
@@ -187,6 +261,24 @@ def demo(seconds: float | None, rate: int, bootstrap_servers: str | None, keep: 
             raise Failure(ExitCode.RESTART, str(error)) from None
     click.echo("\n".join(lines(result)))
     return ExitCode.DONE if result.is_complete or result.behind else ExitCode.BUG
+
+
+def _produce(seconds: float | None, rate: int, bootstrap_servers: str | None, keep: Path | None) -> int:
+    """Do what `demo --produce-only` says. Topics and connection are those of the environment, as for workers."""
+    from rich.console import Console  # noqa: PLC0415 - Rule 2
+
+    if bootstrap_servers is None or keep is not None:
+        raise click.UsageError("--produce-only needs --bootstrap-servers, and goes without --keep.")
+    settings = load(None, bootstrap_servers, None, None, ())
+    with explained():
+        from worker.demo.producing import NotDeliveredError, produce  # noqa: PLC0415 - Rule 2
+
+        try:
+            produced = produce(settings, seconds, rate, Console())
+        except NotDeliveredError as error:
+            raise Failure(ExitCode.RESTART, str(error)) from None
+    click.echo(f"{produced.predictions:,} events written in {produced.seconds:.1f} s")
+    return ExitCode.DONE
 
 
 @modelvigil.group(invoke_without_command=True)
@@ -310,5 +402,5 @@ def _toml_value(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-for command in (state, feedback, notify, replay):
+for command in (state, feedback, notify, ship, replay, doctor):
     modelvigil.add_command(command)

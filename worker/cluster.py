@@ -1,6 +1,6 @@
 """What the settings say of the cluster: how to connect, which topics there must be. Light enough for quick commands."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 import structlog
@@ -19,6 +19,7 @@ __all__ = [
     "identify",
     "refuse_contradicting_topics",
     "refuse_missing_topics",
+    "topic_names",
     "writes_scores",
 ]
 
@@ -51,10 +52,22 @@ def check_topics(settings: Settings) -> Sequence[str]:
     return [f"{finding.topic} {finding.message}" for finding in findings]
 
 
-def refuse_missing_topics(settings: Settings) -> None:
-    """Stop before joining the group when a topic is missing that the worker cannot do without."""
-    there = _admin(settings).partition_counts()
-    missing = [name for role, name in _names(settings).items() if role in REQUIRED and role not in there]
+def refuse_missing_topics(settings: Settings, needed: Collection[str] = REQUIRED) -> None:
+    """Stop before joining the group when a topic is missing that cannot be done without.
+
+    Args:
+        settings: the names of the topics.
+        needed: their roles; without it, those of the worker.
+    """
+    admin, names = _admin(settings), topic_names(settings)
+    there = admin.partition_counts(needed)
+    roles = [role for role in names if role in needed and role not in there]
+    hidden = admin.hidden(roles)
+    if hidden:
+        raise TopicsError(
+            f"Kafka does not let this user see {', '.join(hidden)}: grant what `modelvigil doctor --acls` lists"
+        )
+    missing = [names[role] for role in roles]
     if missing:
         verb = "does" if len(missing) == 1 else "do"
         raise TopicsError(f"{', '.join(missing)} {verb} not exist: run `modelvigil topics create`")
@@ -66,7 +79,7 @@ def refuse_contradicting_topics(settings: Settings) -> None:
     More partitions of predictions than of the others are no reason: only the surplus ones cannot be worked on.
     """
     admin = _admin(settings)
-    found = [*contradictions(_names(settings), admin.partition_counts()), *admin.wrong_policies()]
+    found = [*contradictions(topic_names(settings), admin.partition_counts()), *admin.wrong_policies()]
     if found:
         raise TopicsError("; ".join(found))
 
@@ -77,11 +90,11 @@ def identify(settings: Settings) -> ClusterIdentity:
 
 
 def _admin(settings: Settings) -> TopicAdmin:
-    return TopicAdmin(connect(settings), _names(settings))
+    return TopicAdmin(connect(settings), topic_names(settings))
 
 
-def _names(settings: Settings) -> dict[str, str]:
-    """Return topic names by role; `scores` only if a model's scores are to be published."""
+def topic_names(settings: Settings) -> dict[str, str]:
+    """Return the names of the topics by role; `scores` only if a model's scores are to be published."""
     names: dict[str, str] = msgspec.structs.asdict(settings.topics)
     return {role: name for role, name in names.items() if role != "scores" or writes_scores(settings)}
 

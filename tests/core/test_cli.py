@@ -114,6 +114,7 @@ def test_help_starts_without_the_heavy_packages() -> None:
         (["run", "--config"], ExitCode.USAGE, "requires an argument"),
         (["run", "extra"], ExitCode.USAGE, "unexpected extra argument"),
         (["demo", "--keep", "demo.toml"], ExitCode.USAGE, "--keep needs --bootstrap-servers"),
+        (["demo", "--produce-only"], ExitCode.USAGE, "--produce-only needs --bootstrap-servers"),
         (["run", "--set", "alert_rate=0.1"], ExitCode.USAGE, "write NAME=VALUE"),
         (["run", "--set", "engine.alert_rate"], ExitCode.USAGE, "write NAME=VALUE"),
         (["run", "--set", "kafka.properties.ssl.ca.location=x"], ExitCode.USAGE, "MODELVIGIL_KAFKA_SSL_CA_LOCATION"),
