@@ -19,8 +19,18 @@ FOLDER = Path(__file__).resolve().parent.parent / "deploy" / "runbooks"
 KINDS: tuple[str, ...] = get_args(AlertKind)
 PAGES = sorted(FOLDER.glob("*.md"))
 SECTIONS = ["Meaning", "Impact", "Diagnosis", "Mitigation"]
-GROUPS = {"feedback": "worker.cli_feedback", "replay": "worker.cli_replay", "state": "worker.cli_state"}
-ELSEWHERE = "see README"
+GROUPS = {
+    "check-config": "worker.cli",
+    "doctor": "worker.cli_doctor",
+    "feedback": "worker.cli_feedback",
+    "notify": "worker.cli_notify",
+    "replay": "worker.cli_replay",
+    "run": "worker.cli",
+    "ship": "worker.cli_ship",
+    "state": "worker.cli_state",
+    "topics": "worker.cli",
+}
+ELSEWHERE = "see [configuration](../configuration.md)"
 """In place of a default that is too long for a table."""
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -89,7 +99,7 @@ def commands(path: Path) -> list[list[str]]:
 def parse(words: list[str]) -> None:
     """Parse a command, but do not run it. Raises click.UsageError for what it would refuse."""
     _, name, *rest = words
-    command: click.Command = getattr(importlib.import_module(GROUPS[name]), name)
+    command: click.Command = getattr(importlib.import_module(GROUPS[name]), name.replace("-", "_"))
     context = click.Context(command, info_name=name)
     if isinstance(command, click.Group):
         name, found, rest = command.resolve_command(context, rest)  # type: ignore[assignment] # a name, as one is given

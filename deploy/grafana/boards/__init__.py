@@ -1,0 +1,1 @@
+"""The dashboards for Grafana, as code: `python -m deploy.grafana.boards` writes them into deploy/grafana/dashboards."""
