@@ -1,11 +1,8 @@
 """A real Alertmanager behind `modelvigil notify`: does it receive, group, keep and resolve incidents?
 
-    python -m benchmarks.alertmanager --alertmanager PATH      or with it on the PATH; the last line is JSON
+    python -m benchmarks.alertmanager --alertmanager PATH      or without it; the last line is JSON
 
-On Debian and Ubuntu, without installing it:
-
-    apt-get download prometheus-alertmanager && dpkg-deb -x prometheus-alertmanager_*.deb unpacked
-    python -m benchmarks.alertmanager --alertmanager unpacked/usr/bin/prometheus-alertmanager
+Without either, Debian's package is fetched and unpacked, once; nothing is installed.
 
 Incidents go to a real Kafka as a worker writes them (in transactions, to `alerts` and to the compacted `incidents`),
 from there through notify's own code to Alertmanager with the configuration of deploy/alertmanager, made quicker, and
@@ -19,7 +16,6 @@ import subprocess
 import tempfile
 import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +28,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined] # not listed in its __all__
 from rich.console import Console
 
+from tests.integrations.servers import Alertmanager, alertmanager, alertmanager_program
 from worker.core.events import AlertEvent
 from worker.core.events.alerts import Situation
 from worker.edges.broker import LocalBroker
@@ -40,8 +37,6 @@ from worker.notify.running import Mode, run_notify
 from worker.settings import Settings, load_settings
 
 CONFIG = Path(__file__).parent.parent / "deploy" / "alertmanager" / "alertmanager.yml"
-TEMPLATES = Path("/usr/share/prometheus/alertmanager/default.tmpl")
-NAMES = ("prometheus-alertmanager", "alertmanager")
 SITUATIONS = 20
 PER_SITUATION = 10
 RESOLVE_TIMEOUT_S = 6
@@ -58,30 +53,28 @@ CONSOLE = Console(stderr=True)
 def main() -> None:
     """Run the story and end with one line of JSON."""
     parser = argparse.ArgumentParser(description="A real Alertmanager behind modelvigil notify.")
-    parser.add_argument("--alertmanager", help="the program; without it, the one on the PATH")
+    parser.add_argument("--alertmanager", help="the program; without it, the one on the PATH, or Debian's")
     program = _program(parser.parse_args().alertmanager)
     with (
         tempfile.TemporaryDirectory() as folder,
         LocalBroker(say=CONSOLE.print) as broker,
         _receiver() as received,
-        _alertmanager(program, Path(folder), received.url) as manager,
+        alertmanager(_quick_config(Path(folder), received.url), Path(folder), program) as manager,
     ):
         figures = _story(broker.bootstrap_servers, manager, received)
     print(json.dumps({"alertmanager": _version(program), **figures}))
 
 
-def _program(named: str | None) -> str:
-    found = shutil.which(named) if named else next(filter(None, map(shutil.which, NAMES)), None)
+def _program(named: str | None) -> Path:
+    if named is None:
+        return alertmanager_program()
+    found = shutil.which(named)
     if found is None:
-        raise SystemExit(
-            f"{named or 'alertmanager'} is not there; on Debian and Ubuntu: apt-get download prometheus-alertmanager "
-            "&& dpkg-deb -x prometheus-alertmanager_*.deb unpacked, then --alertmanager "
-            "unpacked/usr/bin/prometheus-alertmanager"
-        )
-    return found
+        raise SystemExit(f"{named} is no program; leave --alertmanager out, and Debian's is fetched")
+    return Path(found)
 
 
-def _version(program: str) -> str:
+def _version(program: Path) -> str:
     done = subprocess.run([program, "--version"], check=True, capture_output=True, text=True)
     return (done.stdout or done.stderr).split()[2]
 
@@ -132,66 +125,14 @@ def _receiver() -> Iterator[Received]:
         server.server_close()
 
 
-class Manager:
-    """A running Alertmanager, asked through its API."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def active(self) -> list[dict[str, Any]]:
-        """Return the alerts that fire."""
-        found: list[dict[str, Any]] = self._asked("alerts?active=true&silenced=false&inhibited=false")
-        return found
-
-    def groups(self) -> dict[str, int]:
-        """Return the alerts in each group, by situation."""
-        return {each["labels"]["situation_id"]: len(each["alerts"]) for each in self._asked("alerts/groups")}
-
-    def _asked(self, what: str) -> Any:  # noqa: ANN401 - JSON
-        with urllib.request.urlopen(f"{self.url}/api/v2/{what}", timeout=5) as answer:  # noqa: S310 - on this machine
-            return json.load(answer)
-
-
-@contextmanager
-def _alertmanager(program: str, folder: Path, receiver: str) -> Iterator[Manager]:
+def _quick_config(folder: Path, receiver: str) -> Path:
     text = CONFIG.read_text(encoding="utf-8")
     for line, quicker in {**QUICKER, "http://127.0.0.1:9095/people": receiver}.items():
         assert line in text, f"{CONFIG} has no {line}"
         text = text.replace(line, quicker)
     config = folder / "alertmanager.yml"
     config.write_text(text, encoding="utf-8")
-    reserved = ReservedPorts(1)
-    (port,) = reserved.numbers
-    command = [*_started_as(program), f"--config.file={config}", f"--storage.path={folder / 'data'}"]
-    command += [f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        manager = Manager(f"http://127.0.0.1:{port}")
-        try:
-            _until(lambda: _answers(manager, process, Path(log.name)), "Alertmanager does not start")
-            yield manager
-        finally:
-            process.terminate()
-
-
-def _started_as(program: str) -> list[str]:
-    """Return how to start it. Debian's opens templates below /usr/share: one that is only unpacked is shown its own.
-
-    Only the process itself sees them there (a mount namespace); nothing of the machine changes.
-    """
-    share = Path(program).resolve().parent.parent / "share"
-    if TEMPLATES.exists() or not (share / TEMPLATES.relative_to("/usr/share")).exists():
-        return [program]
-    mounted = 'mount -t overlay overlay -o "lowerdir=$0:/usr/share" /usr/share && exec "$@"'
-    return ["unshare", "--map-root-user", "--mount", "sh", "-c", mounted, str(share), program]
-
-
-def _answers(manager: Manager, process: subprocess.Popen[bytes], log: Path) -> bool:
-    assert process.poll() is None, f"Alertmanager has ended: {log.read_text(encoding='utf-8')[-1_000:]}"
-    try:
-        manager.active()
-    except OSError:
-        return False
-    return True
+    return config
 
 
 # The story.
@@ -218,7 +159,7 @@ class Writer:
         self._producer.commit_transaction(WAIT_S)
 
 
-def _story(servers: str, manager: Manager, received: Received) -> dict[str, Any]:
+def _story(servers: str, manager: Alertmanager, received: Received) -> dict[str, Any]:
     settings = _settings(servers, manager.url)
     _create_topics(settings)
     writer = Writer(settings)
@@ -232,14 +173,14 @@ def _story(servers: str, manager: Manager, received: Received) -> dict[str, Any]
     return figures | _forgetting(manager)
 
 
-def _opening(writer: Writer, incidents: list[AlertEvent], manager: Manager, received: Received) -> dict[str, Any]:
+def _opening(writer: Writer, incidents: list[AlertEvent], manager: Alertmanager, received: Received) -> dict[str, Any]:
     """All arrive, each once, and come to the receiver in one group for each situation."""
     CONSOLE.print(f"{len(incidents)} incidents open")
     began_s = time.monotonic()
     writer.write(incidents)
     _until(lambda: len(manager.active()) == len(incidents), "incidents do not arrive")
     arrived_s = time.monotonic() - began_s
-    assert manager.groups() == {f"s{place}": PER_SITUATION for place in range(SITUATIONS)}
+    assert manager.groups("situation_id") == {f"s{place}": PER_SITUATION for place in range(SITUATIONS)}
     wanted = {incident.fingerprint for incident in incidents}
     _until(lambda: received.alerts("firing") == wanted, "the receiver does not hear of all")
     assert all(set(message["groupLabels"]) == {"situation_id"} for message in received.messages)
@@ -251,7 +192,7 @@ def _opening(writer: Writer, incidents: list[AlertEvent], manager: Manager, rece
     return {"all_active_s": round(arrived_s, 2), "messages_of_openings": len(received.messages)}
 
 
-def _lasting(manager: Manager, count: int) -> dict[str, Any]:
+def _lasting(manager: Alertmanager, count: int) -> dict[str, Any]:
     """Open incidents outlast `resolve_timeout`, because they are told again."""
     seconds = 3 * RESOLVE_TIMEOUT_S
     CONSOLE.print(f"they stay open for {seconds} s")
@@ -264,7 +205,7 @@ def _lasting(manager: Manager, count: int) -> dict[str, Any]:
     return {"held_s": seconds, "resolve_timeout_s": RESOLVE_TIMEOUT_S}
 
 
-def _worsening(writer: Writer, incidents: list[AlertEvent], manager: Manager) -> dict[str, Any]:
+def _worsening(writer: Writer, incidents: list[AlertEvent], manager: Alertmanager) -> dict[str, Any]:
     """A new severity takes the place of the old one at once."""
     CONSOLE.print("all become critical")
     worse = {"alert_id": "worse", "status": "updated", "severity": "critical", "updates": 1}
@@ -278,7 +219,7 @@ def _worsening(writer: Writer, incidents: list[AlertEvent], manager: Manager) ->
     return {"all_critical_s": round(time.monotonic() - began_s, 2)}
 
 
-def _ending(writer: Writer, incidents: list[AlertEvent], manager: Manager, received: Received) -> dict[str, Any]:
+def _ending(writer: Writer, incidents: list[AlertEvent], manager: Alertmanager, received: Received) -> dict[str, Any]:
     """All but one are resolved."""
     CONSOLE.print(f"{len(incidents)} of them are over")
     now_ms = int(time.time() * 1000)
@@ -296,7 +237,7 @@ def _ending(writer: Writer, incidents: list[AlertEvent], manager: Manager, recei
     return {"all_resolved_s": round(resolved_s, 2)}
 
 
-def _forgetting(manager: Manager) -> dict[str, Any]:
+def _forgetting(manager: Alertmanager) -> dict[str, Any]:
     """The one that is left runs out without `notify`: what held the others was that they were told again."""
     CONSOLE.print("notify has ended")
     began_s = time.monotonic()
