@@ -74,6 +74,9 @@ class World:
     def may_have_more(self, partition: int) -> bool:
         return partition in self.behind
 
+    def lag(self) -> dict[tuple[InputTopic, int], int]:
+        return {(InputTopic.PREDICTIONS, partition): len(self.inbox) for partition in self.attached}
+
     def pause_labels(self, partition: int, *, paused: bool) -> None:
         if paused:
             self.paused.add(partition)
