@@ -237,18 +237,17 @@ def test_kill_in_the_middle_of_joining(deployment: Deployment) -> None:
     """Killed again and again while labels are joined: in the end the records are those of an undisturbed run."""
     served = segments()
     feed = Feed(served, 7)
-    half = len(feed.records) // 2
-    send(deployment, feed.records[:half])
+    quarter = len(feed.records) // 4
     for kill in range(3):
+        before = deployment.committed()
+        send(deployment, feed.records[kill * quarter : (kill + 1) * quarter])
         with deployment.worker() as worker:
             deadline = time.monotonic() + WAIT_SECONDS_MAX
-            before = deployment.committed()
             while deployment.committed() <= before and time.monotonic() < deadline and kill < 2:
                 time.sleep(0.02)
             time.sleep(0.15 * kill)
             os.kill(worker.pid, signal.SIGKILL)
-        if kill == 2:
-            send(deployment, feed.records[half:])
+    send(deployment, feed.records[3 * quarter :])
     with deployment.worker() as worker:
         found = wait_for_labels(deployment, {served.model_id: len(feed.labelled)})
         worker.terminate()
