@@ -14,6 +14,7 @@ from deploy.grafana.boards.panels import (
     bars,
     board,
     choice,
+    counts,
     lines,
     number,
     rows,
@@ -140,29 +141,15 @@ def _models(made: dashboard.Dashboard) -> None:
             "percentunit",
             _COVERAGE,
         ),
-        stacked(
+        counts(
             About("Open incidents", "By severity, all models.", "README"),
-            [
-                Query(
-                    'sum by (severity) (modelvigil_incidents_open{job=~"$job"}) or '
-                    'label_replace(vector(0), "severity", "none", "", "")',
-                    "{{severity}}",
-                )
-            ],
-            "short",
-            span=8,
+            "severity",
+            'modelvigil_incidents_open{job=~"$job"}',
         ),
-        stacked(
+        counts(
             About("Incidents opened", "In the last hour, by kind.", "README"),
-            [
-                Query(
-                    "sum by (kind) (model_kind:modelvigil_incidents_opened:increase1h) or "
-                    'label_replace(vector(0), "kind", "none", "", "")',
-                    "{{kind}}",
-                )
-            ],
-            "short",
-            span=8,
+            "kind",
+            "model_kind:modelvigil_incidents_opened:increase1h",
         ),
         lines(
             About("Most unusual", "Share of unusual events, the ten models with the highest.", "anomaly.rate"),

@@ -13,11 +13,11 @@ from deploy.grafana.boards.panels import (
     Steps,
     board,
     choice,
+    counts,
     lines,
     number,
     right_axis,
     rows,
-    stacked,
 )
 
 _DRIFT: Steps = ((None, GREEN), (0.1, YELLOW), (0.25, RED))
@@ -209,41 +209,18 @@ def _inputs(made: dashboard.Dashboard) -> None:
 def _told(made: dashboard.Dashboard) -> None:
     made.with_row(dashboard.Row("Told"))
     for panel in (
-        stacked(
-            About("Open incidents", "By severity.", "README"),
-            [
-                Query(
-                    'sum by (severity) (modelvigil_incidents_open{model=~"$model"}) or label_replace(vector(0), '
-                    '"severity", "none", "", "")',
-                    "{{severity}}",
-                )
-            ],
-            "short",
-            span=8,
+        counts(
+            About("Open incidents", "By severity.", "README"), "severity", 'modelvigil_incidents_open{model=~"$model"}'
         ),
-        stacked(
+        counts(
             About("Incidents opened", "In the last hour, by kind.", "README"),
-            [
-                Query(
-                    'sum by (kind) (model_kind:modelvigil_incidents_opened:increase1h{model=~"$model"}) or '
-                    'label_replace(vector(0), "kind", "none", "", "")',
-                    "{{kind}}",
-                )
-            ],
-            "short",
-            span=8,
+            "kind",
+            'model_kind:modelvigil_incidents_opened:increase1h{model=~"$model"}',
         ),
-        stacked(
+        counts(
             About("Maintenance events", "In the last hour, by kind: what would make the model better."),
-            [
-                Query(
-                    'sum by (kind) (model_kind:modelvigil_maintenance_events:increase1h{model=~"$model"}) or '
-                    'label_replace(vector(0), "kind", "none", "", "")',
-                    "{{kind}}",
-                )
-            ],
-            "short",
-            span=8,
+            "kind",
+            'model_kind:modelvigil_maintenance_events:increase1h{model=~"$model"}',
         ),
     ):
         made.with_panel(panel)

@@ -66,6 +66,12 @@ def lines(about: About, queries: Sequence[Query], unit: str, steps: Steps = (), 
     return panel
 
 
+def counts(about: About, by: str, series: str) -> timeseries.Panel:
+    """Return a third of a row with sums by a label; where there is nothing to count it shows 0."""
+    zero = f'label_replace(vector(0), "{by}", "none", "", "")'
+    return stacked(about, [Query(f"sum by ({by}) ({series}) or {zero}", f"{{{{{by}}}}}")], "short", span=8)
+
+
 def stacked(about: About, queries: Sequence[Query], unit: str, span: int = 12) -> timeseries.Panel:
     """Areas on top of each other, whose sum means something."""
     panel = lines(about, queries, unit, span=span)
