@@ -26,6 +26,14 @@ _AREAS = {
     show_default=True,
     help="So many of the newest records of predictions, and of labels, are looked at.",
 )
+@click.option(
+    "--patience",
+    type=click.FloatRange(0.5, 120.0),
+    default=4.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="So long each question may take; all together five times that. More for a slow network or machine.",
+)
 @click.option("--acls", is_flag=True, help="Ask nobody: print the kafka-acls commands for all that is needed.")
 @click.option(
     "--for",
@@ -39,14 +47,22 @@ _AREAS = {
     metavar="USER",
     help="As whom Kafka knows this user.  [default: User:<sasl.username>, or User:modelvigil]",
 )
-def doctor(as_json: bool, sample: int, acls: bool, uses: tuple[str, ...], principal: str | None, **options: Any) -> int:  # noqa: ANN401, FBT001 - given by click, by name
+def doctor(
+    as_json: bool,  # noqa: FBT001 - given by click, by name
+    sample: int,
+    patience: float,
+    acls: bool,  # noqa: FBT001 - given by click, by name
+    uses: tuple[str, ...],
+    principal: str | None,
+    **options: Any,  # noqa: ANN401 - as click has parsed them
+) -> int:
     """Check what a worker needs, and say what to change.
 
     Connects as the settings say and looks at the brokers, what this user may do, clocks, topics, the group, stored
     state, the newest events, this machine, and Elasticsearch, if it is set up. Nothing is written to any topic, no
     group is joined; workers may be running. A transactional id (<group id>-doctor) is registered, as each start of a
-    worker does, to see whether that is allowed. Takes less than 20 s. Warnings and what cannot be found out do not
-    change the exit code.
+    worker does, to see whether that is allowed. Takes less than 20 s, unless --patience says otherwise. Warnings and
+    what cannot be found out do not change the exit code.
 
     \b
     Examples:
@@ -67,7 +83,7 @@ def doctor(as_json: bool, sample: int, acls: bool, uses: tuple[str, ...], princi
         from worker.doctor.report import WIDTH, blamed, summary, table  # noqa: PLC0415 - Rule 2 of cli
         from worker.doctor.running import examine, principal_of  # noqa: PLC0415 - Rule 2 of cli
 
-        report = examine(settings, Options(sample), principal or principal_of(settings))
+        report = examine(settings, Options(sample, patience), principal or principal_of(settings))
         if as_json:
             click.echo(msgspec.json.format(msgspec.json.encode(report)))
         else:

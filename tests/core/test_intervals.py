@@ -55,6 +55,12 @@ def test_wilson_limits_hold_the_share(n: float, share: float, z: float, design: 
     assert (lows[1], highs[1]) == (0.0, 1.0)
 
 
+def test_wilson_limits_of_sums_that_cancel() -> None:
+    """Sums from which all was taken again are not quite 0: limits are numbers of [0, 1] all the same."""
+    lows, highs = wilson_limits(np.array([-1e-9, 1e-9, 5.000001]), np.array([1e-12, -1e-9, 5.0]), Z)
+    assert ((lows >= 0.0) & (lows < highs) & (highs <= 1.0)).all()
+
+
 @pytest.mark.parametrize("interval", [mean_interval, positive_mean_interval])
 def test_no_mean_of_nothing_and_no_spread_of_one(interval: Callable[..., Estimate]) -> None:
     """Without events there is no value; one event has a value and no interval; two have both."""

@@ -27,7 +27,8 @@ def doctor(capfd: pytest.CaptureFixture[str]) -> Doctor:
 
     def run(deployment: Deployment, *more: str) -> tuple[int, dict[str, Any]]:
         capfd.readouterr()
-        code = cli.main([*deployment.command("doctor")[3:], "--json", *more])
+        # Patient: this machine may be busy with other tests.
+        code = cli.main([*deployment.command("doctor")[3:], "--json", "--patience", "30", *more])
         out, err = capfd.readouterr()
         assert not err
         return code, json.loads(out)

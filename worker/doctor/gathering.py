@@ -23,11 +23,11 @@ from worker.settings import Settings
 from worker.state_admin.inspection import Depth, Report, inspect_state
 from worker.state_admin.session import SelectionError, StateAdminError, open_session
 
-_PROBE_S = 2.5
-_ASK_S = 4.0
-_STEP_S = 10.0
+_PROBE = 0.6
+"""Of the patience: for a connection alone."""
+_STEP = 2.5
 """For everything together that is asked once Kafka answers."""
-_SAMPLE_MS = 6_000
+_SAMPLE = 1.5
 _EXPECTED = (
     BrokerUnreachableError,
     ClientError,
@@ -47,6 +47,8 @@ class Options(NamedTuple):
 
     sample: int = 1_000
     """Records of predictions and of labels to read; 0: none."""
+    patience_s: float = 4.0
+    """Bound of each question; of some a fixed part or multiple."""
 
 
 class _Question(Generic[_Answer]):
@@ -54,7 +56,7 @@ class _Question(Generic[_Answer]):
 
     def __init__(self, ask: Callable[[], _Answer]) -> None:
         self._ask = ask
-        self.answer: _Answer | Missing = Missing(f"no answer within {_STEP_S:g} s")
+        self.answer: _Answer | Missing = Missing("no answer in time")
         self.bug: BaseException | None = None
 
     def ask(self) -> None:
@@ -68,18 +70,19 @@ class _Question(Generic[_Answer]):
 
 
 def gather(settings: Settings, options: Options) -> Facts:
-    """Find out everything, in less than 20 s.
+    """Find out everything, within five times the patience.
 
     Raises:
         ClientError: [kafka.properties] cannot be used at all.
     """
     connection = connect(settings)
     # Built here, because what it refuses is a wrong configuration, and no fact.
-    diagnosis = Diagnosis(connection, timeout_s=_ASK_S)
+    diagnosis = Diagnosis(connection, timeout_s=options.patience_s)
     machine = _Question(lambda: look(settings))
-    reach = _Question(lambda: _reach(settings, diagnosis))
+    reach = _Question(lambda: _reach(settings, diagnosis, options.patience_s * _PROBE))
     documents = _Question(lambda: look_at_documents(settings))
-    _ask(machine, reach, documents)
+    within_s = options.patience_s * _STEP
+    _ask(within_s, machine, reach, documents)
     if isinstance(reach.answer, Missing):
         return Facts(
             Reach([], encrypted=False, cluster=reach.answer, advertised=[]), None, machine.answer, documents.answer
@@ -89,16 +92,16 @@ def gather(settings: Settings, options: Options) -> Facts:
     return Facts(reach.answer, kafka, machine.answer, documents.answer)
 
 
-def _reach(settings: Settings, diagnosis: Diagnosis) -> Reach:
+def _reach(settings: Settings, diagnosis: Diagnosis, probe_s: float) -> Reach:
     properties = settings.kafka.properties
     servers = [each for each in settings.kafka.bootstrap_servers.split(",") if each.strip()]
-    probes = probe(servers, properties, _PROBE_S)
+    probes = probe(servers, properties, probe_s)
     # Python and librdkafka may disagree about certificates, but not about who listens.
     deaf = all(each.step in {Step.ADDRESS, Step.NAME, Step.TCP} for each in probes)
     cluster = Missing("no server takes a connection") if deaf else diagnosis.cluster()
     places = [] if isinstance(cluster, Missing) else [place.address for place in cluster.brokers]
     # Their certificates are for librdkafka to judge: here it is asked whether the addresses lead anywhere.
-    return Reach(probes, uses_tls(properties), cluster, probe(places, {}, _PROBE_S))
+    return Reach(probes, uses_tls(properties), cluster, probe(places, {}, probe_s))
 
 
 def _kafka(
@@ -108,7 +111,7 @@ def _kafka(
     seen = cluster.topics_of(names)
     by_role = {role: topic.partitions for role, topic in seen.items()}
     by_name = {names[role]: count for role, count in by_role.items()}
-    admin = TopicAdmin(connection, names, timeout_ms=int(_ASK_S * 1_000))
+    admin = TopicAdmin(connection, names, timeout_ms=int(options.patience_s * 1_000))
     findings = _Question(admin.check)
     operations = _Question(lambda: diagnosis.topic_operations(list(names.values())))
     group = _Question(lambda: diagnosis.group(group_id))
@@ -119,8 +122,9 @@ def _kafka(
     broker = _Question(lambda: diagnosis.settings_of_broker(cluster.brokers[0].number))
     clocks = _Question(lambda: _clocks(diagnosis, by_name, group_id))
     state = _Question(lambda: _state(settings))
-    sample = _Question(lambda: _sample(settings, connection, by_role, options.sample))
-    _ask(findings, operations, group, transactions, configs, broker, clocks, state, sample)
+    sample = _Question(lambda: _sample(settings, connection, by_role, options))
+    within_s = options.patience_s * _STEP
+    _ask(within_s, findings, operations, group, transactions, configs, broker, clocks, state, sample)
     return Kafka(
         Access(operations.answer, group.answer, transactions.answer),
         Topics(findings.answer, seen, configs.answer, broker.answer),
@@ -142,9 +146,9 @@ def _state(settings: Settings) -> Report:
 
 
 def _sample(
-    settings: Settings, connection: KafkaConnection, partitions: Mapping[str, int], records_max: int
+    settings: Settings, connection: KafkaConnection, partitions: Mapping[str, int], options: Options
 ) -> Mapping[InputTopic, Sequence[RawBatch]] | Missing:
-    if not records_max:
+    if not options.sample:
         return Missing("not asked for (--sample 0)")
     inputs = {InputTopic.PREDICTIONS: "predictions", InputTopic.LABELS: "labels"}
     there = {
@@ -153,15 +157,19 @@ def _sample(
         if role in partitions
     }
     batches = newest(
-        connection, group_id=settings.kafka.group_id, topics=there, records_max=records_max, timeout_ms=_SAMPLE_MS
+        connection,
+        group_id=settings.kafka.group_id,
+        topics=there,
+        records_max=options.sample,
+        timeout_ms=int(options.patience_s * _SAMPLE * 1_000),
     )
     return {topic: [batch for batch in batches if batch.topic is topic] for topic in there}
 
 
-def _ask(*questions: _Question[Any]) -> None:
+def _ask(within_s: float, *questions: _Question[Any]) -> None:
     """Ask all at once, and wait for all, but not for long. Raises what is no failure of Kafka, but a bug."""
     threads = [threading.Thread(target=each.ask, daemon=True) for each in questions]
-    deadline_s = time.monotonic() + _STEP_S
+    deadline_s = time.monotonic() + within_s
     for thread in threads:
         thread.start()
     for thread in threads:

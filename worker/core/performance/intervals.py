@@ -58,8 +58,11 @@ def wilson(successes: float, n: float, z: float, design: float = 1.0) -> Estimat
 def wilson_limits(successes: F64, n: F64, z: float) -> tuple[F64, F64]:
     """Return the limits of `wilson` for arrays of counts; (0, 1) where n is 0."""
     square = z * z
+    # Sums that were added to and taken from again may be a little outside.
+    n = np.maximum(n, 0.0)
+    successes = np.minimum(np.maximum(successes, 0.0), n)
     centre = successes + square / 2.0
-    half = z * np.sqrt(successes * np.maximum(n - successes, 0.0) / np.maximum(n, _TINY) + square / 4.0)
+    half = z * np.sqrt(successes * (n - successes) / np.maximum(n, _TINY) + square / 4.0)
     return np.maximum((centre - half) / (n + square), 0.0), np.minimum((centre + half) / (n + square), 1.0)
 
 
