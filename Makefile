@@ -56,6 +56,7 @@ bench: setup ## Measure the whole pipeline on a local Kafka; the last line is JS
 	@$(BIN)/python -m benchmarks.bench
 
 soak: setup ## Break everything on purpose for SOAK_SECONDS (600); the last line is JSON.
+	@$(BIN)/python -m pytest -m soak -n 2 >&2
 	@$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS)
 
 schemas: setup ## Write the JSON Schemas of all topics into schemas/.

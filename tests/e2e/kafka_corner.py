@@ -40,9 +40,15 @@ class Cluster:
         return self.topics[InputTopic.PREDICTIONS]
 
     def create(self, topic: str, partitions: int, config: Mapping[str, str] | None = None) -> None:
-        """Create a topic and wait for it."""
+        """Create a topic and wait for it: a broker tells of it some time after the controller has it."""
         new = NewTopic(topic, partitions, 1, config=dict(config or {}))
         self.admin.create_topics([new])[topic].result(WAIT_MAX_S)
+        until(lambda: self._is_led(topic))
+
+    def _is_led(self, topic: str) -> bool:
+        """Whether the broker tells of a topic, and who leads its partitions."""
+        seen = self.admin.list_topics(topic, WAIT_MAX_S).topics[topic]
+        return seen.error is None and all(each.leader >= 0 for each in seen.partitions.values())
 
     def delete(self, topic: str) -> None:
         """Delete a topic."""

@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Sequence
 from functools import cache
+from itertools import product
 from typing import Any
 
 import msgspec
@@ -136,11 +137,11 @@ def reached(outputs: Sequence[Output]) -> set[str]:
 def test_the_streams_reach_everything() -> None:
     """The laws are not empty: streams like these open and resolve every kind of alert, and count every fact."""
     left = set(REACHED)
-    for seed in (5, 6, 8, 13, *range(14, 25)):  # those that reach it soon come first
-        for task in ("binary", "regression", "score"):
-            if left:
-                outputs, _ = run(batches(recovering(seed, 300, [task])))
-                left -= reached(outputs)
+    others = product(range(5, 25), ("binary", "regression", "score"))
+    for seed, task in ((6, "score"), (13, "regression"), *others):  # those that reach it soon come first
+        if left:
+            outputs, _ = run(batches(recovering(seed, 300, [task])))
+            left -= reached(outputs)
     assert left == set()
 
 
