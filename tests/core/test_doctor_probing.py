@@ -12,6 +12,8 @@ import pytest
 import trustme
 from confluent_kafka import KafkaError
 
+from worker import cli
+from worker.cli_options import ExitCode
 from worker.doctor.connection_checks import connection_findings
 from worker.doctor.facts import Reach
 from worker.doctor.findings import Finding, Status
@@ -99,6 +101,21 @@ def test_a_resolver_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) 
     assert (late.step, late.detail) == (Step.NAME, "no answer in time")
     assert there.step is Step.CONNECTED
     assert all(thread.daemon for thread in waiting)
+
+
+def test_patience_bounds_it_all(capsys: pytest.CaptureFixture[str]) -> None:
+    """A server that takes connections and says nothing: `doctor` waits for as long as it is told to."""
+    with closing(socket.create_server(("127.0.0.1", 0), backlog=64)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        took_s = {}
+        for patience_s in (0.5, 2.0):
+            begun_s = time.monotonic()
+            code = cli.main(["doctor", "--json", "--bootstrap-servers", address, "--patience", str(patience_s)])
+            took_s[patience_s] = time.monotonic() - begun_s
+            assert code == ExitCode.UNREACHABLE
+            assert "Kafka does not answer" in capsys.readouterr().out
+    assert took_s[2.0] >= 2.0
+    assert took_s[0.5] < 2.0
 
 
 def test_a_trusted_certificate_tells_its_end(trusted: dict[str, str]) -> None:

@@ -21,12 +21,7 @@ _TOPICS: dict[OutputTopic, Stream] = {
     OutputTopic.MAINTENANCE: "maintenance",
     OutputTopic.DEAD_LETTERS: "dead_letters",
 }
-_EXAMPLES: dict[str, Stream] = {
-    "alerts": "alerts",
-    "metrics": "metrics",
-    "maintenance": "maintenance",
-    "dead-letters": "dead_letters",
-}
+_EXAMPLES = {stream.replace("_", "-"): stream for stream in _TOPICS.values()}
 _BULK_DOCUMENTS = 2_000
 _NAMES = (".", "", " ", "a..b", ".a", "a.", "nul\u0000", "*", "_id", "x" * 256)
 _TASKS = ("binary", "multiclass", "regression")
