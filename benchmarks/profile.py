@@ -4,9 +4,10 @@
     python -m benchmarks.profile --output X.svg --seconds 20 --gil           only samples that hold the GIL
 
 py-spy looks at all threads of the process (`make setup` installs it; it may need root or CAP_SYS_PTRACE). Compiled
-kernels have no frames: their time is that of the line that calls them. (`--native` is not used: unwinding takes so long
-that the worker runs at a quarter of its speed.) Threads that only wait in C may look busy. The worker is looked at when it has committed a
-fifth of the events, so that fits and warm-ups of the start are not in the picture. The last line is JSON.
+kernels have no frames: their time is that of the line that calls them. (py-spy's `--native` is not used: unwinding
+takes so long that the worker runs at a quarter of its speed.) Threads that only wait in C may look busy. The worker is
+looked at when it has committed a fifth of the events, so that the first fits are not in the picture. The last line is
+JSON.
 """
 
 import argparse
@@ -61,14 +62,13 @@ def main() -> None:
             publish(servers, TOPIC, generate(arguments.events))
         watcher = watcher_of(servers, GROUP)
         limit = time.monotonic() + WARM_SECONDS_MAX
-        with console.status(f"the worker is watched for {arguments.seconds} s"):
-            with running(worker_command(servers, GROUP), log) as process:
-                while (before := committed(watcher)) < arguments.events // 5:
-                    if time.monotonic() > limit or process.poll() is not None:
-                        raise SystemExit(f"profile: the worker did not get far; its output is in {log}")
-                    time.sleep(0.1)
-                recorded(process.pid, arguments.seconds, arguments.output, more)
-                after = committed(watcher)
+        with running(worker_command(servers, GROUP), log) as process:
+            while (before := committed(watcher)) < arguments.events // 5:
+                if time.monotonic() > limit or process.poll() is not None:
+                    raise SystemExit(f"profile: the worker did not get far; its output is in {log}")
+                time.sleep(0.1)
+            recorded(process.pid, arguments.seconds, arguments.output, more)
+            after = committed(watcher)
         watcher.close()
     size = arguments.output.stat().st_size
     if size > BYTES_MAX:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from rich.console import Console
+from rich.progress import Progress
 
 from benchmarks.events import PARTITIONS
 
@@ -28,7 +29,7 @@ OUTPUTS = (
 )
 OTHERS = ("labels", "modelvigil.state", "modelvigil.incidents")
 JVM = ("-Xms512m", "-Xmx1g", "-XX:+UseSerialGC")
-DONE_SECONDS_MAX = 240.0
+DONE_SECONDS_MAX = 400.0
 LOOK_S = 0.02
 STOP_SECONDS_MAX = 20.0
 
@@ -46,31 +47,30 @@ class Reading(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What is to be read, by which group.
-
-    `topics`: how many records of each; the first one is the one whose records count. `cut_s`: so long it is measured,
-    and need not finish. `warm_up_s`: what is read so long after the first commit does not count; nor do `warm_up_events`.
-    """
+    """What is to be read, by which group."""
 
     servers: str
     group: str
     topics: Mapping[str, int]
+    """How many records of each; the first one is the one whose records count."""
     log: Path
     cut_s: float | None = None
-    warm_up_s: float = 0.0
+    """So long it is measured, and need not finish."""
     warm_up_events: int = 0
+    """These do not count."""
     broker_pid: int | None = None
+    """If it is given, CPU seconds are counted."""
 
 
 class Rate(NamedTuple):
     """What one run gave."""
 
     events: int
-    """In the time that was measured."""
+    """Of the topic that counts, in the time that was measured."""
     seconds: float
     other_records: int
     cpu_seconds: float | None
-    """None where the system does not say."""
+    """None where it was not asked for, or the system does not say."""
     broker_cpu_seconds: float | None
 
     @property
@@ -84,12 +84,17 @@ class Rate(NamedTuple):
         return self.events / self.cpu_seconds if self.cpu_seconds else None
 
 
+def program(module: str, *arguments: str) -> list[str]:
+    """Return the command of a program of this environment."""
+    return [sys.executable, "-m", module, *arguments]
+
+
 def worker_command(servers: str, group: str, settings: Mapping[str, str] | None = None, *more: str) -> list[str]:
     """Return the command of a worker."""
     arguments = ["--bootstrap-servers", servers, "--group-id", group, *more]
     for name, value in (settings or {}).items():
         arguments += ["--set", f"{name}={value}"]
-    return [sys.executable, "-m", "worker", "run", *arguments]
+    return program("worker", "run", *arguments)
 
 
 @contextmanager
@@ -142,6 +147,14 @@ def cpu_seconds(pid: int) -> float | None:
     return total / os.sysconf("SC_CLK_TCK")
 
 
+@contextmanager
+def shown(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar, and yield the function that moves it."""
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
 def _nothing(_events: int) -> None:
     pass
 
@@ -153,19 +166,16 @@ def follow(process: "subprocess.Popen[bytes]", task: Task, look: Callable[[int],
     """
     watcher = watcher_of(task.servers, task.group)
     first = last = None
-    begun: float | None = None
     is_done = False
     limit = time.monotonic() + DONE_SECONDS_MAX
     while not is_done and time.monotonic() < limit and process.poll() is None:
         now, counts = time.monotonic(), [committed(watcher, topic) for topic in task.topics]
         is_done = all(count >= wanted for count, wanted in zip(counts, task.topics.values(), strict=True))
-        if any(counts):
-            begun = begun or now
-            is_warm = now - begun >= task.warm_up_s and counts[0] >= task.warm_up_events
-            if is_warm and (first is None or last is None or is_done or sum(counts) > last.events + last.others):
-                last = _reading(process, task, now, counts)
-                first = first or last
-                look(counts[0])
+        is_warm = any(counts) and counts[0] >= task.warm_up_events
+        if is_warm and (last is None or is_done or sum(counts) > last.events + last.others):
+            last = _reading(process, task, now, counts)
+            first = first or last
+        look(counts[0])
         is_done = is_done or (task.cut_s is not None and first is not None and now - first.seconds >= task.cut_s)
         time.sleep(LOOK_S)
     watcher.close()
@@ -175,8 +185,8 @@ def follow(process: "subprocess.Popen[bytes]", task: Task, look: Callable[[int],
 
 
 def _reading(process: "subprocess.Popen[bytes]", task: Task, now: float, counts: Sequence[int]) -> Reading:
-    broker = cpu_seconds(task.broker_pid) if task.broker_pid else None
-    return Reading(now, counts[0], sum(counts[1:]), cpu_seconds(process.pid), broker)
+    own, broker = (cpu_seconds(process.pid), cpu_seconds(task.broker_pid)) if task.broker_pid else (None, None)
+    return Reading(now, counts[0], sum(counts[1:]), own, broker)
 
 
 def _between(first: Reading, last: Reading) -> Rate:
