@@ -1,5 +1,6 @@
 """The fixed sets of generated events that contestants read."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,7 +109,7 @@ def publish(bootstrap: str, topic: str, events: list[tuple[int, bytes]]) -> None
         raise RuntimeError("the broker did not take all events")
 
 
-def write(producer: Producer, topic: str, events: list[tuple[int, bytes]]) -> None:
+def write(producer: Producer, topic: str, events: Iterable[tuple[int, bytes]]) -> None:
     """Hand the events to a producer."""
     for partition, value in events:
         while True:

@@ -45,7 +45,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.events import FEATURES, MODELS, PARTITIONS, create_topics
-from benchmarks.rates import JVM, OTHERS, OUTPUTS, TOPIC, committed, running, worker_command
+from benchmarks.rates import JVM, OTHERS, OUTPUTS, TOPIC, committed, has_positions, running, worker_command
 from worker.edges.broker import LocalBroker
 from worker.edges.broker.ports import ReservedPorts
 
@@ -371,9 +371,8 @@ def watch(
 
 def wait_until_live(watcher: Consumer) -> None:
     """Return when the worker has committed where it begins to read each partition."""
-    wanted = [TopicPartition(TOPIC, partition) for partition in range(PARTITIONS)]
     limit = time.monotonic() + START_SECONDS_MAX
-    while any(place.offset < 0 for place in watcher.committed(wanted, timeout=10)):
+    while not has_positions(watcher):
         if time.monotonic() > limit:
             raise SystemExit(f"latency: the worker was not ready within {START_SECONDS_MAX:.0f} s")
         time.sleep(0.1)

@@ -120,6 +120,12 @@ def committed(watcher: Consumer, topic: str = TOPIC) -> int:
     return sum(max(0, place.offset) for place in places)
 
 
+def has_positions(watcher: Consumer, topic: str = TOPIC) -> bool:
+    """Tell whether the group has committed where it is in each partition: all of them are at work."""
+    places = watcher.committed([TopicPartition(topic, number) for number in range(PARTITIONS)], timeout=10)
+    return all(place.offset >= 0 for place in places)
+
+
 def watcher_of(servers: str, group: str) -> Consumer:
     """Return a consumer that asks for a group's positions and is no member of it."""
     return Consumer({"bootstrap.servers": servers, "group.id": group, "enable.auto.commit": False, "log_level": 0})
