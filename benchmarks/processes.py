@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from benchmarks.events import PARTITIONS, create_topics, generate, write
@@ -82,14 +82,21 @@ def held_back(servers: str, topic: str, events: Sequence[tuple[int, bytes]]) -> 
     return producer
 
 
+def members_at_work(admin: AdminClient, group: str) -> int:
+    """Return how many members have partitions; 0 while the coordinator is not ready to say."""
+    try:
+        members = admin.describe_consumer_groups([group])[group].result(30).members
+    except KafkaException:
+        return 0
+    return sum(1 for each in members if each.assignment and each.assignment.topic_partitions)
+
+
 def wait_for_members(servers: str, group: str, topic: str, count: int) -> None:
     """Return when so many members have partitions, and the position of each partition is committed."""
     admin, watcher = AdminClient({"bootstrap.servers": servers}), watcher_of(servers, group)
     limit = time.monotonic() + START_SECONDS_MAX
     while time.monotonic() < limit:
-        members = admin.describe_consumer_groups([group])[group].result(30).members
-        at_work = [each for each in members if each.assignment and each.assignment.topic_partitions]
-        if len(at_work) == count and has_positions(watcher, topic):
+        if members_at_work(admin, group) == count and has_positions(watcher, topic):
             watcher.close()
             time.sleep(SETTLE_S)
             return

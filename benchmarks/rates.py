@@ -111,19 +111,26 @@ def running(arguments: Sequence[str], log: Path) -> Iterator[subprocess.Popen[by
                 process.kill()
 
 
-def committed(watcher: Consumer, topic: str = TOPIC) -> int:
-    """Return how many records of a topic the group has committed; 0 while the coordinator is not ready to say."""
+def positions(watcher: Consumer, topic: str = TOPIC) -> list[int]:
+    """Return the offset that the group has committed in each partition; negative where there is none.
+
+    Nothing while the coordinator is not ready to say.
+    """
     try:
         places = watcher.committed([TopicPartition(topic, number) for number in range(PARTITIONS)], timeout=10)
     except KafkaException:
-        return 0
-    return sum(max(0, place.offset) for place in places)
+        return []
+    return [place.offset for place in places]
+
+
+def committed(watcher: Consumer, topic: str = TOPIC) -> int:
+    """Return how many records of a topic the group has committed."""
+    return sum(max(0, offset) for offset in positions(watcher, topic))
 
 
 def has_positions(watcher: Consumer, topic: str = TOPIC) -> bool:
     """Tell whether the group has committed where it is in each partition: all of them are at work."""
-    places = watcher.committed([TopicPartition(topic, number) for number in range(PARTITIONS)], timeout=10)
-    return all(place.offset >= 0 for place in places)
+    return min(positions(watcher, topic), default=-1) >= 0
 
 
 def watcher_of(servers: str, group: str) -> Consumer:
