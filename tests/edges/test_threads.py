@@ -2,14 +2,17 @@
 
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from worker.edges import threads
 from worker.edges.threads import ThreadExecutor, threads_for, usable_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def _meeting(barrier: threading.Barrier, number: int) -> tuple[int, str]:
