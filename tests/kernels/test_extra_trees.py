@@ -116,17 +116,17 @@ def alike(targets: F64, step: float, seed: int) -> F64:
     return np.where(generator.random(len(targets)) < 0.5, near, targets)
 
 
-@pytest.mark.parametrize("step", [0.0, 1e-16, 1e-9, 1e-8, 3e-8, 1e-7])
-def test_nodes_whose_targets_are_nearly_equal_end_where_scikit_learn_ends_them(step: float) -> None:
+@pytest.mark.parametrize(("step", "scale"), [(0.0, 1), (1e-16, 1), (1e-9, 1), (1e-8, 1), (3e-8, 1), (1e-9, 1000)])
+def test_nodes_whose_targets_are_nearly_equal_end_where_scikit_learn_ends_them(step: float, scale: int) -> None:
     """A node counts as pure, and a split as harmful, by the rounding errors that scikit-learn makes.
 
-    The targets of a forest are random, so it happens in few of them.
+    The targets of a forest are random and at most 1, so it happens in few of them.
     """
     n_rows, height = 16, 4
     for seed in range(300):
         generator = np.random.default_rng(seed)
         rows = generator.integers(0, 4, (n_rows, 3)).astype(np.float32)
-        target = alike(generator.random(n_rows), step, seed)
+        target = scale * alike(generator.random(n_rows), step, seed)
         feature = np.zeros((1, 2**height - 1), dtype=np.int16)
         threshold, missing_left = np.full(feature.shape, np.inf), np.ones(feature.shape, dtype=np.bool_)
         leaf_rows, leaf_depth = np.zeros((2, 1, 2**height), dtype=np.int64)
