@@ -52,6 +52,8 @@ COARSE_RATE, COARSE_STEP, LOG_COARSE_MIN = 0.01, 0.02, -math.log(2.0)
 BURST_HORIZON_EVENTS = 100
 BURST_LEVEL = 5.0
 ROWS_PER_BLOCK = 256
+UNSUSPICIOUS = 0.2
+"""A p-value above this says that nothing is unusual."""
 
 
 class RoomArrays(NamedTuple):
@@ -349,3 +351,23 @@ def fuse(scores: F64, weights: F64, reference: F64, counters: I64, tail: F64, fu
         last = min(rows, first + ROWS_PER_BLOCK)
         block = p_values[:, : last - first]
         _fuse(scores[:, first:last], weights, reference, counters, tail, fused[first:last], block, room)
+
+
+@numba.njit(cache=True, nogil=True)
+def disagree(p_values: F64, verdicts: F64, alert_rate: float, found: Bool) -> None:
+    """Tell for each event (n) whether detectors contradict each other: p-values (k x n), verdicts (n). O(n k).
+
+    It was flagged although half of the detectors or more see nothing unusual, or it was not, although one of them finds
+    it rarer than what is flagged.
+    """
+    for row in range(verdicts.shape[0]):
+        known, calm, alarmed = 0, 0, 0
+        for series in range(p_values.shape[0]):
+            p = p_values[series, row]
+            known += not math.isnan(p)
+            calm += p > UNSUSPICIOUS
+            alarmed += p <= alert_rate
+        if verdicts[row] <= alert_rate:
+            found[row] = 2 * calm >= max(known, 1)
+        else:
+            found[row] = alarmed > 0 and not math.isnan(verdicts[row])

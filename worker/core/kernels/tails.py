@@ -17,6 +17,7 @@ from worker.core.kernels.arrays import F64, I64, U64
 from worker.core.kernels.gate import ADMITTED, PASSED, GateArrays, admits
 from worker.core.kernels.ordering import count_below, sort_into
 from worker.core.kernels.reservoir import next_random
+from worker.core.kernels.scale import cut
 
 VALUES_MIN = 64
 """Values before a feature has a surprise, and between two renewals of its reference at least."""
@@ -25,6 +26,8 @@ BODY_SHARE = 0.98
 """Of the values lie below the upper threshold, and as many above the lower one."""
 SURPRISE_AT_THRESHOLD = -math.log(1.0 - BODY_SHARE)
 SURPRISE_MAX = -math.log(1e-12)
+LARGEST = 1e300
+"""Values are cut here: no difference and no sum of them overflows."""
 ROWS_PER_BLOCK = 256
 LOW, HIGH, LOW_EXCESS, HIGH_EXCESS, USUAL, LOG_COUNT = range(6)
 
@@ -67,7 +70,7 @@ def score_and_learn(
     gate: GateArrays,
     scores: F64,
 ) -> None:
-    """Score, then learn, each of the rows f64[n, d] in order (finite, no -0, NaN = missing). O(n d log m).
+    """Score, then learn, each of the rows f64[n, d] in order (NaN = missing). O(n d log m).
 
     Scores are as in `score`. The first `settle` rows, and rows without a score, are learned without asking the gate;
     `counters` i64[2] is as in `kernels/gate.py`. An admitted value takes a random place with probability m / (values
@@ -98,7 +101,7 @@ def score_and_learn(
 
 @numba.njit(cache=True, nogil=True)
 def score(rows: F64, logs: F64, tails: TailArrays, scores: F64) -> None:
-    """Write the scores of rows f64[n, d] (finite, no -0, NaN = missing); learns nothing. O(n d log m).
+    """Write the scores of rows f64[n, d] (NaN = missing); learns nothing. O(n d log m).
 
     The mean of the surprises over the features that have a reference; NaN while none has. In the place of a missing
     value stands the mean surprise of the feature's own reference: what is missing makes an event neither ordinary nor
@@ -120,7 +123,7 @@ def _room(rows: int) -> _Room:
 
 @numba.njit(cache=True, nogil=True)
 def _score_block(rows: F64, logs: F64, tails: TailArrays, scores: F64, room: _Room) -> None:
-    """Write the scores of a block of rows f64[n, d], feature by feature: their references are searched one at a time."""
+    """Write the scores of a block of rows f64[n, d], feature by feature: one reference is searched at a time."""
     features = 0
     scores[:] = 0.0
     for j in range(rows.shape[1]):
@@ -141,7 +144,8 @@ def _add_surprises(column: F64, reference: F64, summary: F64, logs: F64, sums: F
     """
     length, rows = reference.shape[0], column.shape[0]
     values = room.values[:rows]
-    values[:] = column
+    for i in range(rows):
+        values[i] = _cut(column[i])
     count_below(values, reference, room.below)
     _count_up_to(values, reference, room)
     low, high = summary[LOW], summary[HIGH]
@@ -186,6 +190,12 @@ def _count_up_to(values: F64, reference: F64, room: _Room) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
+def _cut(x: float) -> float:
+    """Return a value cut to LARGEST, and 0 instead of -0."""
+    return cut(x, -LARGEST, LARGEST) + 0.0
+
+
+@numba.njit(cache=True, nogil=True)
 def _beyond(excess: float, mean_excess: float) -> float:
     """Return the surprise of a value that lies `excess` beyond a threshold."""
     if mean_excess > 0.0:
@@ -200,7 +210,7 @@ def _learn(i: int, rows: F64, bits: np.uint64, memory: int, logs: F64, tails: Ta
     drawn_of = -1
     drawn = np.int64(0)
     for j in range(rows.shape[1]):
-        x = rows[i, j]
+        x = _cut(rows[i, j])
         if math.isnan(x):
             continue
         kept = tails.kept[j]
