@@ -21,6 +21,7 @@ from worker.core.kernels.calibration import (
     RENEWAL,
     RENEWAL_EVENTS_MAX,
     SEEN,
+    disagree,
     fuse,
     judge,
 )
@@ -29,8 +30,6 @@ from worker.core.state import COUNT_MAX, Arrays, check_like, fill, outside, refu
 
 _STORED = "stored calibration"
 _POLICIES = {"always": LEARN_ALWAYS, "unless_burst": LEARN_UNLESS_BURST, "never": LEARN_NEVER}
-_UNSUSPICIOUS = 0.2
-"""A p-value above this says that nothing is unusual."""
 
 
 class Judgement(NamedTuple):
@@ -48,14 +47,11 @@ class Judgement(NamedTuple):
     def disagreements(self, alert_rate: float) -> Bool:
         """Tell for each event (n) whether detectors contradict each other about it.
 
-        It was flagged although half of the detectors or more see nothing unusual, or it was not, although one of them
-        finds it rarer than what is flagged.
+        The kernel says when they do.
         """
-        known = np.maximum(np.count_nonzero(~np.isnan(self.p_values), axis=0), 1)
-        calm = np.count_nonzero(self.p_values > _UNSUSPICIOUS, axis=0)
-        alarmed = (self.p_values <= alert_rate).any(axis=0)
-        flagged = self.verdicts <= alert_rate
-        return np.where(flagged, 2 * calm >= known, alarmed & ~np.isnan(self.verdicts))
+        found = np.empty(len(self.verdicts), dtype=np.bool)
+        disagree(self.p_values, self.verdicts, alert_rate, found)
+        return found
 
 
 class Calibration:

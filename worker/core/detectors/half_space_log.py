@@ -88,7 +88,7 @@ class LogHalfSpaceTrees:
             self._renewed_at = windows
 
     def _bits(self, rows: F64) -> I32:
-        bits: I32 = self._limits.transform(rows).astype(np.float32, order="C").view(np.int32)
+        bits: I32 = self._limits.to_float32(rows).view(np.int32)
         return bits
 
     def barrier(self) -> int:

@@ -14,11 +14,9 @@ from worker.core.detectors.protocol import NEVER, RefitNote
 from worker.core.kernels import tails as kernel
 from worker.core.kernels.arrays import F64, Bool
 from worker.core.kernels.gate import ADMITTED
+from worker.core.kernels.tails import LARGEST
 from worker.core.options import TailsOptions
 from worker.core.state import COUNT_MAX, Arrays, by_part, check_like, fill, outside, prefixed, refuse_if
-
-LARGEST = 1e300
-"""Values are cut here: no difference and no sum of them overflows."""
 
 _STORED = "stored tails"
 
@@ -59,7 +57,7 @@ class TailSurprise:
         """Score each row by what was learned before it, then learn it if the gate admits it."""
         scores = np.empty(len(rows))
         kernel.score_and_learn(
-            _cut(rows),
+            rows,
             self._settle,
             self._memory,
             self._logs,
@@ -74,7 +72,7 @@ class TailSurprise:
     def score(self, rows: F64) -> F64:
         """Score rows and learn nothing."""
         scores = np.empty(len(rows))
-        kernel.score(_cut(rows), self._logs, self._tails, scores)
+        kernel.score(rows, self._logs, self._tails, scores)
         return scores
 
     def barrier(self) -> int:
@@ -106,13 +104,6 @@ class TailSurprise:
         _check_values(own)
         self._gate.restore(gate)
         fill(self._own(), own)
-
-
-def _cut(rows: F64) -> F64:
-    """Return rows as the kernel takes them: contiguous, no infinite values, and 0 instead of -0."""
-    cut: F64 = np.clip(rows, -LARGEST, LARGEST, dtype=np.float64, order="C")
-    cut += 0.0
-    return cut
 
 
 def _check_counts(seen: int, own: Arrays) -> None:
