@@ -91,6 +91,10 @@ class LogHalfSpaceTrees:
         bits: I32 = self._limits.to_float32(rows).view(np.int32)
         return bits
 
+    def steady(self, rows: int) -> bool:
+        """Return whether no window can end: what is learned counts from the next window on."""
+        return int(self._position[kernel.LEARNED]) + rows < self._options.window_events
+
     def barrier(self) -> int:
         """Return NEVER: nothing is refitted."""
         return NEVER
