@@ -81,6 +81,7 @@ class Calibration:
         self._random_state = np.arange(series, dtype=np.uint64) + np.uint64(seed * series)
         self._members = np.zeros(1, dtype=np.int64)
         self._burst = np.zeros(4)
+        self._steady_rows = 0
 
     @property
     def ready(self) -> bool:
@@ -115,6 +116,7 @@ class Calibration:
             raw,
             p_values,
         )
+        self._steady_rows -= done
         verdicts = p_values[detectors, :done]
         return done, Judgement(scores[:, :done], p_values[:detectors, :done], fused[:done], verdicts, raw[:done])
 
@@ -122,6 +124,17 @@ class Calibration:
     def is_new_normal(self) -> bool:
         """Whether a burst has lasted for so long that it is not one."""
         return bool(self._burst[LASTED] >= self._regime_events)
+
+    def steady(self, rows: int) -> bool:
+        """Return whether `fused` is sure to say the same now and after any part of so many next rows.
+
+        That is, no reference of a detector can be renewed. Counts down, and looks at them when it gets to 0.
+        """
+        if rows >= self._steady_rows:
+            counters = self._counters[:-1]
+            due = np.where(counters[:, LENGTH] > 0, counters[:, RENEWAL], self._events_min[:-1])
+            self._steady_rows = int((due - counters[:, SEEN]).min(initial=COUNT_MAX))
+        return rows < self._steady_rows
 
     def fused(self, scores: F64) -> F64:
         """Return the fused scores (n) of scores (k x n) as they would be now; learns nothing."""

@@ -49,6 +49,10 @@ class MomentsDistance:
         moments_score.score(rows, self._count, self._mean, self._m2, scores)
         return scores
 
+    def steady(self, rows: int) -> bool:  # noqa: ARG002 - any number of rows
+        """Return False: every row moves the mean."""
+        return False
+
     def barrier(self) -> int:
         """Return NEVER: nothing is refitted."""
         return NEVER

@@ -49,6 +49,7 @@ class TailSurprise:
         self._counters = np.zeros(2, dtype=np.int64)
         self._random_state = np.full(1, seed, dtype=np.uint64)
         self._gate = Gate(options.gate_quantile, seed + 1)
+        self._steady_rows = 0
 
     def fit(self, warmup_rows: F64) -> None:
         """Do nothing: there is no scale to take."""
@@ -67,6 +68,7 @@ class TailSurprise:
             self._gate.for_kernel,
             scores,
         )
+        self._steady_rows -= len(rows)
         return scores
 
     def score(self, rows: F64) -> F64:
@@ -74,6 +76,13 @@ class TailSurprise:
         scores = np.empty(len(rows))
         kernel.score(rows, self._logs, self._tails, scores)
         return scores
+
+    def steady(self, rows: int) -> bool:
+        """Return whether no reference can be renewed. Counts down, and looks at the features when it gets to 0."""
+        if rows >= self._steady_rows:
+            due = np.maximum(self._tails.renewal, kernel.VALUES_MIN)
+            self._steady_rows = int((due - self._tails.kept).min())
+        return rows < self._steady_rows
 
     def barrier(self) -> int:
         """Return NEVER: nothing is refitted."""
