@@ -22,7 +22,6 @@ from worker.core.events import AlertKind
 from worker.core.identity import derived_seed
 from worker.core.kernels import quality as q
 from worker.core.kernels.arrays import U64
-from worker.core.kernels.event_keys import event_keys
 from worker.core.kernels.quality_learning import learn
 from worker.core.kernels.quality_look import judge
 from worker.core.options import EngineOptions
@@ -105,7 +104,7 @@ class QualityWatch:
     def _keys(self, seen: Seen) -> U64 | None:
         if not self._options.duplicates or not seen.events:
             return None
-        return event_keys([event.event_id for event in seen.events], self._seed)
+        return seen.events.keys(self._seed)
 
     def _take(self, seen: Seen, keys: U64 | None, begin: int, end: int) -> None:
         """Take rows [begin, end), all of one block."""
