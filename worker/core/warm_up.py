@@ -11,6 +11,7 @@ from worker.core.alerts.grouping import groups
 from worker.core.alerts.incident_rows import IncidentRows
 from worker.core.codec import encode
 from worker.core.columns import Column, Kind
+from worker.core.detectors.forest_fit import fit_forest
 from worker.core.detectors.isolation_forest import ForestArrays
 from worker.core.detectors.refit import FittedModel, RefitRequest, SvmRequest
 from worker.core.detectors.svm_arrays import SvmArrays
@@ -161,6 +162,8 @@ def compile_kernels() -> None:
     _group_rows()
     # What labels within predictions and the first advice need.
     rows_until_used(0, 0, 1, 1)
+    # What fits are answered with where no process is free for them; above, they are made up.
+    fit_forest(np.zeros((4, 1)), n_trees=1, sample_size=4, seed=0)
     Ranking(2, RankingOptions()).paired(0, 1)
 
 
