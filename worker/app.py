@@ -35,10 +35,11 @@ from worker.edges.refit_pool import ProcessRefitPool, RefitFailedError
 from worker.edges.registration import BackgroundRegistration
 from worker.edges.stop_signals import stop_on_signals
 from worker.edges.telemetry import Metrics, ModelBook, Stage, Telemetry, configure_logging
+from worker.edges.threads import ThreadExecutor, threads_for
 from worker.edges.watchdog import Watchdog
 from worker.loop import CommitFailedError, FencedError, Loop, LoopOptions, Ports, StateRefusedError
 from worker.observer import Observer
-from worker.ports import ArtefactStore, ArtefactStoreError, ModelRegistry, SinkError, SourceError
+from worker.ports import ArtefactStore, ArtefactStoreError, Executor, ModelRegistry, SinkError, SourceError
 from worker.recovery.restore_job import RestoreOptions
 from worker.recovery.restores import RestoresOptions
 from worker.recovery.snapshots import SnapshotOptions
@@ -98,9 +99,18 @@ def run_worker(settings: Settings, connection: KafkaConnection | None = None) ->
             vitals.heartbeat_age_s = watchdog.age_s
             observer = Reporting(telemetry, log, watchdog.beat)
             kafka = connection or connect(settings)
-            loop = _build_loop(settings, kafka, cluster, pool, _Models(store, registry), observer)
+            threads = threads_for(settings.worker.engine_threads)
+            executor = stack.enter_context(ThreadExecutor(threads))
+            loop = _build_loop(settings, kafka, cluster, pool, _Models(store, registry), observer, executor)
             topic, address = settings.topics.predictions, server.url
-            log.info("started", group=settings.kafka.group_id, topic=topic, process=os.getpid(), metrics=address)
+            log.info(
+                "started",
+                group=settings.kafka.group_id,
+                topic=topic,
+                process=os.getpid(),
+                engine_threads=threads,
+                metrics=address,
+            )
             loop.run(stop.is_set)
             telemetry.report_at_end()
             log.info("stopped")
@@ -132,6 +142,7 @@ def _build_loop(
     pool: ProcessRefitPool,
     models: _Models,
     observer: Observer,
+    executor: Executor,
 ) -> Loop:
     topics = settings.topics
     meter = WorkMeter()
@@ -141,7 +152,7 @@ def _build_loop(
     has_feedback = "feedback" in cluster.partitions
     effort = WorkEffort(meter, lambda: pool.challenger_children_cpu_s)
     ports = _ports(settings, connection, has_feedback=has_feedback)
-    ports = ports._replace(effort=effort, artefacts=models.store, registry=models.registry)
+    ports = ports._replace(effort=effort, artefacts=models.store, registry=models.registry, executor=executor)
     return Loop(engine, ports, identity, _loop_options(settings, pinned, has_feedback=has_feedback), observer)
 
 

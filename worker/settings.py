@@ -148,6 +148,8 @@ class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     watchdog_ms: Annotated[int, Meta(ge=30_000, le=900_000)] = 60_000
     """A loop that is silent for so long hangs: the process ends with 75, and whoever supervises it starts it again."""
     transaction_timeout_ms: Annotated[int, Meta(ge=5_000, le=900_000)] = 15_000
+    engine_threads: Annotated[int, Meta(ge=0, le=64)] = 0
+    """Partitions that one process works on at the same time; 0: as many as it may use cores, at most 4."""
     refit_processes: Annotated[int, Meta(ge=1, le=64)] = 1
     maintenance_cpu_share_max: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.2
     """Of the CPU that the engine takes, fits of challengers included; beyond it maintenance uses fewer events."""
