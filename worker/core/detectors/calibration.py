@@ -127,6 +127,18 @@ class Calibration:
         """Whether a burst has lasted for so long that it is not one."""
         return bool(self._burst[LASTED] >= self._regime_events)
 
+    def stays(self, rows: int) -> bool:
+        """Tell whether `fused` says the same after `rows` more events: no detector's reference can be renewed by them.
+
+        A reference is renewed at a count of scores, and an event has one score at most of each detector.
+        """
+        for (seen, length, renewal), first in zip(
+            self._counters[:-1].tolist(), self._events_min.tolist(), strict=False
+        ):
+            if seen + rows >= (renewal if length else first):
+                return False
+        return True
+
     def fused(self, scores: F64) -> F64:
         """Return the fused scores (n) of scores (k x n) as they would be now; learns nothing."""
         fused = np.empty(scores.shape[1])

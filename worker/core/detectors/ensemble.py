@@ -42,12 +42,13 @@ class Scorers(NamedTuple):
 
 
 class _Mark(NamedTuple):
-    """A batch, and all that moved while it was judged, as it was before."""
+    """A batch, and all that moved while it was judged, as it was before; `is_steady`: the calibration is left out."""
 
     rows: F64
     scores: F64
     alert_rate: float
     moving: list[dict[str, AnyArray]]
+    is_steady: bool
 
 
 class Ensemble:
@@ -105,11 +106,13 @@ class Ensemble:
         """
         if self._calibration is None:
             raise AssertionError("rows are judged during the warm-up")
-        moving = [{name: array.copy() for name, array in arrays.items()} for arrays in self._moving()]
+        # A calibration is large; most batches of few events do not move it.
+        is_steady = self._calibration.stays(len(rows))
+        moving = _copies(self._moving(is_steady=is_steady))
         scores = np.empty((len(self._detectors), len(rows)))
         for place, detector in enumerate(self._detectors):
             scores[place] = detector.score_and_learn(rows)
-        self._mark = _Mark(rows, scores, alert_rate, moving)
+        self._mark = _Mark(rows, scores, alert_rate, moving, is_steady)
         return self._calibration.judge(scores, alert_rate)[1]
 
     @property
@@ -126,13 +129,14 @@ class Ensemble:
         mark, calibration = self._mark, self._calibration
         if mark is None or calibration is None:
             raise AssertionError("nothing was judged")
-        after = [{name: array.copy() for name, array in arrays.items()} for arrays in self._moving()]
-        self._move_to(mark.moving)
+        after = _copies(self._moving(is_steady=mark.is_steady))
+        self._move_to(mark, mark.moving)
         for detector in self._streaming():
             detector.score_and_learn(mark.rows[:row])
-        calibration.judge(np.ascontiguousarray(mark.scores[:, :row]), mark.alert_rate)
+        if not mark.is_steady:
+            calibration.judge(np.ascontiguousarray(mark.scores[:, :row]), mark.alert_rate)
         yield self.scorers()
-        self._move_to(after)
+        self._move_to(mark, after)
 
     def release(self) -> None:
         """Give back the memory that `before` needs, half a megabyte perhaps, until rows are judged again."""
@@ -148,13 +152,13 @@ class Ensemble:
         """Return the detectors whose scores depend on every row; the others change at barriers only."""
         return [detector for detector in self._detectors if detector.barrier() == NEVER]
 
-    def _moving(self) -> list[Arrays]:
-        """Return the live arrays that scores and verdicts depend on."""
-        state = {} if self._calibration is None else self._calibration.state()
-        return [state, *(detector.live() for detector in self._streaming())]
+    def _moving(self, *, is_steady: bool) -> list[Arrays]:
+        """Return the live arrays that scores depend on, and verdicts unless the calibration is steady."""
+        live = [detector.live() for detector in self._streaming()]
+        return live if is_steady or self._calibration is None else [*live, self._calibration.state()]
 
-    def _move_to(self, saved: list[dict[str, AnyArray]]) -> None:
-        for arrays, old in zip(self._moving(), saved, strict=True):
+    def _move_to(self, mark: _Mark, saved: list[dict[str, AnyArray]]) -> None:
+        for arrays, old in zip(self._moving(is_steady=mark.is_steady), saved, strict=True):
             fill(arrays, old)
 
     def end_warmup(self, rows: F64) -> None:
@@ -273,6 +277,10 @@ class Ensemble:
             rows[start : start + len(part), : part.shape[1]] = part
             start += len(part)
         return rows
+
+
+def _copies(live: list[Arrays]) -> list[dict[str, AnyArray]]:
+    return [{name: array.copy() for name, array in arrays.items()} for arrays in live]
 
 
 def _stored_warmup(seen: int, features: int, arrays: Arrays) -> list[F64]:
