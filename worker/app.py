@@ -29,6 +29,7 @@ from worker.core.warm_up import compile_kernels
 from worker.edges.clock import SystemClock, WorkEffort, WorkMeter
 from worker.edges.kafka import KafkaConnection, KafkaHistory, KafkaMembership, KafkaSink, KafkaSource
 from worker.edges.kafka.client import FencedMemberError
+from worker.edges.kernel_cache import KernelCache
 from worker.edges.ops_http import OpsServer, OpsServerError
 from worker.edges.refit_pool import ProcessRefitPool, RefitFailedError
 from worker.edges.registration import BackgroundRegistration
@@ -93,7 +94,7 @@ def run_worker(settings: Settings, connection: KafkaConnection | None = None) ->
             registry = None if store is None else _model_registry(settings, stack, log)
             pool = stack.enter_context(_refit_pool(settings, telemetry))
             pool.warm()
-            _compile_kernels(log)
+            _prepare_kernels(log)
             watchdog = stack.enter_context(Watchdog(settings.worker.watchdog_ms / 1000))
             vitals.heartbeat_age_s = watchdog.age_s
             observer = Reporting(telemetry, log, watchdog.beat)
@@ -250,11 +251,10 @@ def _artefact_store(settings: Settings, log: structlog.stdlib.BoundLogger) -> Ar
     return Store(url, settings.artefacts.options)
 
 
-def _compile_kernels(log: structlog.stdlib.BoundLogger) -> None:
-    """Compile before joining the group: the first time on a machine it takes longer than a poll may."""
+def _prepare_kernels(log: structlog.stdlib.BoundLogger) -> None:
+    """Have all kernels compiled before joining the group: the first time that takes longer than a poll may."""
     begun = time.monotonic()
-    log.info("loading kernels; the first start on a machine compiles them, which takes some 10 s")
-    compile_kernels()
+    KernelCache.of_this_program().complete(compile_kernels, log.info)
     log.info("kernels ready", seconds=round(time.monotonic() - begun, 2))
 
 

@@ -17,6 +17,7 @@ import click
 from worker import __version__
 from worker.cli_doctor import doctor
 from worker.cli_feedback import feedback
+from worker.cli_kernels import compile_kernels
 from worker.cli_notify import notify
 from worker.cli_options import (
     ALWAYS,
@@ -403,5 +404,5 @@ def _toml_value(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-for command in (state, feedback, notify, ship, replay, doctor):
+for command in (state, feedback, notify, ship, replay, doctor, compile_kernels):
     modelvigil.add_command(command)
