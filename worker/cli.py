@@ -129,8 +129,8 @@ def run(
     leaves at once, and nothing is lost by that.
 
     With --processes N, N workers share this machine: each is started again when it ends, and all metrics are on one
-    page. A worker keeps one core busy, and worker.refit_processes (1) more while it fits detectors; one more, at low
-    priority, if it keeps challengers. More workers than partitions are spares.
+    page. A worker keeps one core busy, and worker.refit_processes (1) more while it fits one-class SVMs; one more,
+    at low priority, if it keeps challengers. More workers than partitions are spares.
 
     \b
     Examples:
