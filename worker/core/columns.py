@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import Struct
 
+from worker.core.arrivals import PredictionEvents
 from worker.core.events import FeatureValue, PredictionEvent
 from worker.core.identity import derived_id
 from worker.core.kernels.arrays import F64, I64, Bool
@@ -141,7 +142,7 @@ class ColumnTable:
 
     def matrix(self, events: Sequence[PredictionEvent]) -> Matrix:
         """Turn events into cells. `learn` must have seen at least one event."""
-        return self._matrix_of(list(events))
+        return self._matrix_of(events.objects() if isinstance(events, PredictionEvents) else events)
 
     def _matrix_of(self, events: Sequence[PredictionEvent]) -> Matrix:
         """Turn objects into cells."""

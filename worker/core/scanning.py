@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from worker.core.kernels.arrays import F64, I8, I32, I64, U8, Bool
+from worker.core.kernels.arrays import F64, I8, I32, I64, Bool
 
 NO_TIME = -(2**63)
 NUMBER, BOOLEAN, TEXT = 0, 1, 2
@@ -72,17 +72,3 @@ def scan_labels(values: Sequence[bytes | None], record_bytes_max: int) -> Scanne
         np.zeros(n, np.int8),
         _spans(n),
     )
-
-
-def group_texts(text: U8, spans: I32) -> tuple[I64, I64]:
-    raw = bytes(text)
-    known: dict[bytes, int] = {}
-    first = []
-    codes = []
-    for row, (begin, length) in enumerate(spans.tolist()):
-        key = raw[begin : begin + max(length, 0)]
-        if key not in known:
-            known[key] = len(known)
-            first.append(row)
-        codes.append(known[key])
-    return np.array(codes, np.int64), np.array(first, np.int64)

@@ -51,6 +51,10 @@ class _Events(Sequence[_Event], Generic[_Event, _Scanned]):
     def _part(self) -> slice:
         return slice(self._begin, self._end)
 
+    def objects(self) -> list[_Event]:
+        """Return all events as objects."""
+        return [self._records.event(place) for place in range(self._begin, self._end)]
+
     def keys(self, seed: int) -> U64:
         """Return the ids as keys u64[n, 2]."""
         return self._records.keys(seed)[self._part]

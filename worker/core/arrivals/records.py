@@ -5,6 +5,7 @@ Rule 1: a column says what the objects say. What the scanner could not read (`cl
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from operator import attrgetter
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -53,19 +54,26 @@ class Records(Generic[_Event, _Scanned]):
         return np.arange(len(self.rows)) if self.scanned is None else np.flatnonzero(~self.scanned.clean[self.rows])
 
     @cached_property
+    def _others(self) -> list[_Event]:
+        """The events that are known as objects only."""
+        if self.scanned is None:
+            return list(map(self.objects.__getitem__, self.rows.tolist()))
+        return [self.event(place) for place in self.unclean.tolist()]
+
+    @cached_property
     def event_ids(self) -> Texts:
         """Ids (n)."""
-        return self._texts("event_ids", lambda event: event.event_id)
+        return self._texts("event_ids", attrgetter("event_id"))
 
     @cached_property
     def model_ids(self) -> Texts:
         """Models (n)."""
-        return self._texts("model_ids", lambda event: event.model_id)
+        return self._texts("model_ids", attrgetter("model_id"))
 
     @cached_property
     def labels(self) -> ValueColumn:
         """Labels (n)."""
-        return self._values("label", lambda event: event.label)
+        return self._values("label", attrgetter("label"))
 
     @cached_property
     def has_labels(self) -> bool:
@@ -85,7 +93,7 @@ class Records(Generic[_Event, _Scanned]):
 
     def _texts(self, name: str, of_event: Callable[[_Event], str | None]) -> Texts:
         """Return the column of texts that has a name in the scan."""
-        others = [of_event(self.event(place)) for place in self.unclean.tolist()]
+        others = list(map(of_event, self._others))
         if self.scanned is None:
             return Texts.of(others)
         texts = Texts(self._raw, getattr(self.scanned, name)[self.rows])
@@ -93,7 +101,7 @@ class Records(Generic[_Event, _Scanned]):
 
     def _values(self, name: str, of_event: Callable[[_Event], PredictionValue | None]) -> ValueColumn:
         """Return the column of values that has a name in the scan."""
-        others = [of_event(self.event(place)) for place in self.unclean.tolist()]
+        others = list(map(of_event, self._others))
         scanned, rows = self.scanned, self.rows
         if scanned is None:
             return ValueColumn.of(others)
@@ -118,12 +126,12 @@ class PredictionRecords(Records[PredictionEvent, ScannedPredictions]):
     @cached_property
     def predictions(self) -> ValueColumn:
         """Predictions (n)."""
-        return self._values("prediction", lambda event: event.prediction)
+        return self._values("prediction", attrgetter("prediction"))
 
     @cached_property
     def model_versions(self) -> Texts:
         """Versions of the models (n)."""
-        return self._texts("versions", lambda event: event.model_version)
+        return self._texts("versions", attrgetter("model_version"))
 
     @cached_property
     def versions(self) -> Versions:

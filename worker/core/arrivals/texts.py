@@ -7,7 +7,7 @@ import numpy as np
 
 from worker.core.kernels.arrays import I32, I64, U8, U64
 from worker.core.kernels.event_keys import hash_spans, key_of_seed
-from worker.core.scanning import group_texts
+from worker.core.kernels.text_groups import group_texts
 
 NONE = -1
 """The length of what is no text."""
