@@ -41,7 +41,7 @@ class _Stream:
         self.events = events
         self.columns = self._table()
         self.columns.learn(events[:_WARM_UP])
-        self.columns.matrix(events[:_WARM_UP])
+        self.columns.matrix(PredictionEvents.of(events[:_WARM_UP]))
         self.columns.frozen = True
         self.watch = QualityWatch(Owner("m", 0, "predictions"), self.columns, self.options)
         self.watch.begin()
@@ -54,7 +54,7 @@ class _Stream:
     def feed(self, begin: int, end: int) -> list[Told]:
         """Feed events [begin, end) as one segment."""
         part = slice(begin, end)
-        matrix = self.columns.matrix(self.events[part])
+        matrix = self.columns.matrix(PredictionEvents.of(self.events[part]))
         seen = Seen(
             begin,
             PredictionEvents.of(self.events[part]),

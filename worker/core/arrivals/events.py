@@ -9,10 +9,11 @@ from typing import Generic, Self, TypeVar, overload
 import numpy as np
 
 from worker.core.arrivals.records import LabelRecords, PredictionRecords, Records
+from worker.core.arrivals.texts import Texts
 from worker.core.arrivals.value_column import ValueColumn
 from worker.core.events import LabelEvent, PredictionEvent
-from worker.core.kernels.arrays import I64, U64
-from worker.core.scanning import ScannedLabels, ScannedPredictions
+from worker.core.kernels.arrays import F64, I8, I64, U64
+from worker.core.scanning import FeatureNames, ScannedLabels, ScannedPredictions
 
 _Event = TypeVar("_Event", bound=PredictionEvent | LabelEvent)
 _Scanned = TypeVar("_Scanned", bound=ScannedPredictions | ScannedLabels)
@@ -50,6 +51,10 @@ class _Events(Sequence[_Event], Generic[_Event, _Scanned]):
     @property
     def _part(self) -> slice:
         return slice(self._begin, self._end)
+
+    def objects(self) -> list[_Event]:
+        """Return all events as objects."""
+        return [self._records.event(place) for place in range(self._begin, self._end)]
 
     def keys(self, seed: int) -> U64:
         """Return the ids as keys u64[n, 2]."""
@@ -153,25 +158,16 @@ class PredictionEvents(_Events[PredictionEvent, ScannedPredictions]):
     @property
     def probabilities(self) -> list[dict[str, float] | None] | None:
         """Probabilities of each event by class, None for one without; None if no event has any."""
-        unclean = self._unclean()
-        if not len(unclean):
-            return None
-        found: list[dict[str, float] | None] = [None] * len(self)
-        for place in unclean.tolist():
-            found[place - self._begin] = self._records.event(place).probabilities
+        found = self._records.probabilities(self._begin, self._end) if self._records.may_have_probabilities else []
         return found if any(found) else None
 
     def segments(self, names: Sequence[str]) -> list[list[str | None]]:
         """Return for each event its values of declared segments, None for none."""
-        found: list[list[str | None]] = [[None] * len(names) for _ in range(len(self))]
-        for place in self._unclean().tolist():
-            segment = self._records.event(place).segment
-            if segment is not None:
-                found[place - self._begin] = [segment.get(name) for name in names]
-        return found
+        return self._records.segments(names, self._begin, self._end)
 
-    def _unclean(self) -> I64:
-        """Return the places in the records of events that are known as objects only."""
-        unclean = self._records.unclean
-        begin, end = np.searchsorted(unclean, (self._begin, self._end))
-        return unclean[begin:end]
+    def cells(self, names: FeatureNames, kinds: I8) -> tuple[F64, Texts | None] | None:
+        """Return features as cells (n x d) and the texts (n x d) of columns that have them, as `feature_cells` does.
+
+        None if they do not fit, or an event is known as an object only.
+        """
+        return self._records.cells(names, kinds, self._begin, self._end)

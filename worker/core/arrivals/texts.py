@@ -5,16 +5,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from worker.core.kernels.arrays import I32, I64, U8, U64
+from worker.core.kernels.arrays import F64, I32, I64, U8, U64
 from worker.core.kernels.event_keys import hash_spans, key_of_seed
-from worker.core.scanning import group_texts
-
-NONE = -1
-"""The length of what is no text."""
+from worker.core.kernels.json_text import PADDING
+from worker.core.kernels.text_lengths import count_characters
+from worker.core.scanning import NO_TEXT, group_texts
 
 
 class Texts(NamedTuple):
-    """Texts (n): begin and length (bytes) of each in a UTF-8 buffer; a length of NONE: there is none."""
+    """Texts (n): begin and length (bytes) of each in a UTF-8 buffer; a length of NO_TEXT: there is none.
+
+    The buffer ends with NUL bytes, for kernels that read several bytes at once.
+    """
 
     raw: U8
     spans: I32
@@ -29,13 +31,13 @@ class Texts(NamedTuple):
         spans[:, 1] = np.fromiter(map(len, parts), dtype=np.int32, count=len(parts))
         np.cumsum(spans[:-1, 1], out=spans[1:, 0])
         if None in texts:
-            spans[[text is None for text in texts], 1] = NONE
-        return cls(np.frombuffer(raw, dtype=np.uint8), spans)
+            spans[[text is None for text in texts], 1] = NO_TEXT
+        return cls(np.frombuffer(bytearray(raw + bytes(PADDING)), dtype=np.uint8), spans)
 
     def text(self, row: int) -> str | None:
         """Return one of them."""
         begin, length = self.spans[row].tolist()
-        return None if length == NONE else self.raw[begin : begin + length].tobytes().decode()
+        return None if length == NO_TEXT else self.raw[begin : begin + length].tobytes().decode()
 
     def part(self, rows: slice | I64) -> "Texts":
         """Return some of them."""
@@ -52,6 +54,12 @@ class Texts(NamedTuple):
         keys = np.empty((len(self.spans), 2), dtype=np.uint64)
         hash_spans(self.raw, self.spans, key_of_seed(seed), keys)
         return keys
+
+    def characters(self) -> F64:
+        """Return their lengths in characters."""
+        lengths = np.empty(len(self.spans))
+        count_characters(self.raw, self.spans, lengths)
+        return lengths
 
     def grouped(self) -> tuple[I64, list[str | None]]:
         """Return codes (n), equal for equal texts, and the texts by code in the order of their first appearance.
