@@ -209,3 +209,12 @@ def characters(text: U8, begin: int, length: int) -> int:
     for at in range(begin, begin + length):
         count += byte(text, at) & 0xC0 != 0x80
     return count
+
+
+@numba.njit(cache=True, nogil=True)
+def count_byte(text: U8, this: int) -> int:
+    """Return how often a byte is there. O(bytes), many at a time."""
+    count = 0
+    for at in range(text.shape[0]):
+        count += text[at] == this
+    return count

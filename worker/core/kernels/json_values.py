@@ -189,6 +189,7 @@ def is_distinct(text: U8, names: I32, first: int, end: int) -> bool:
     """Tell whether the names of rows first ... end - 1 differ. O(n^2)."""
     for a in range(first, end):
         for b in range(first, a):
-            if names[a, 1] == names[b, 1] and same(text, names[a, 0], text, names[b, 0], names[a, 1]):
+            length = np.int64(names[a, 1])
+            if length == names[b, 1] and same(text, np.int64(names[a, 0]), text, np.int64(names[b, 0]), length):
                 return False
     return True
