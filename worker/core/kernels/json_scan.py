@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from worker.core.kernels.arrays import F64, I8, I32, I64, U8, Bool
-from worker.core.kernels.json_text import QUOTE, byte, skip_space, word
+from worker.core.kernels.json_text import QUOTE, byte, integer, skip_space, word
 from worker.core.kernels.json_times import NO_TIME, scan_time
 from worker.core.kernels.json_values import (
     NO_TEXT,
@@ -36,7 +36,7 @@ _NAMED_MAX = 64
 
 _GUESSES = 512
 _FIELD_GUESSES = 16
-_ONE = np.int64(1)
+_ONE = integer(1)
 _COMMA, _OPEN_BRACE, _CLOSE_BRACE = 0x2C, 0x7B, 0x7D
 _NULL = np.uint64(int.from_bytes(b"null", "little"))
 _FOUR_BYTES = np.uint64(0xFFFFFFFF)
@@ -90,7 +90,7 @@ def _scan_named(text: U8, at: int, guesses: I32, distinct: I64, found: int, pair
             return -1, first
         if kind == NUMBER and not 0.0 <= pairs.values[row] <= 1.0:
             return -1, first
-        if kind == TEXT and not is_name(text, np.int64(pairs.texts[row, 0]), np.int64(pairs.texts[row, 1])):
+        if kind == TEXT and not is_name(text, integer(pairs.texts[row, 0]), integer(pairs.texts[row, 1])):
             return -1, first
     return at, found
 
@@ -123,8 +123,8 @@ def scan_records(
     distinct = np.zeros((2, 1), dtype=np.int64)
     ends[:, 0] = 0
     # Not literals: numba would compile each callee once more for them.
-    found_features, found_probabilities, found_segments = np.int64(0), np.int64(0), np.int64(0)
-    begin = np.int64(0)
+    found_features, found_probabilities, found_segments = integer(0), integer(0), integer(0)
+    begin = integer(0)
     for row in range(lengths.shape[0]):
         at, record_end = skip_space(text, begin), begin + lengths[row]
         begin = record_end + 1
@@ -146,8 +146,8 @@ def scan_records(
             guess = min(number, _FIELD_GUESSES - 1)
             number += 1
             if guessed(text, name, field_guesses[guess, 0], field_guesses[guess, 1]):
-                field = np.int64(field_guesses[guess, 2])
-                at = name + np.int64(field_guesses[guess, 1]) + 1
+                field = integer(field_guesses[guess, 2])
+                at = name + integer(field_guesses[guess, 1]) + 1
             else:
                 at, length = scan_text(text, name)
                 # An escape in the name of a field: in doubt.
@@ -179,17 +179,17 @@ def scan_records(
             elif field == TIMESTAMP:
                 at, times_ms[row] = scan_time(text, at)
             elif field == PREDICTION or field == LABEL:
-                place = np.int64(field == LABEL)
+                place = integer(field == LABEL)
                 spans[3 + place, row, 0] = at + 1
                 at, kinds[place, row], values[place, row], spans[3 + place, row, 1] = scan_scalar(text, at)
                 if kinds[place, row] == NULL:
                     break
             elif field == PROBABILITIES:
                 at, new_probabilities = _scan_named(
-                    text, at, guesses[1], distinct[0], new_probabilities, probabilities, np.int64(NUMBER)
+                    text, at, guesses[1], distinct[0], new_probabilities, probabilities, integer(NUMBER)
                 )
             elif field == SEGMENT:
-                at, new_segments = _scan_named(text, at, guesses[2], distinct[1], new_segments, segments, np.int64(TEXT))
+                at, new_segments = _scan_named(text, at, guesses[2], distinct[1], new_segments, segments, integer(TEXT))
             else:
                 place = 0 if field == EVENT_ID else 1 if field == MODEL_ID else 2
                 if byte(text, at) != QUOTE:
