@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from worker.core.kernels.arrays import F64, I8, I32, I64, U8, Bool
-from worker.core.kernels.json_text import QUOTE, byte, same, skip_space, word
+from worker.core.kernels.json_text import QUOTE, byte, integer, skip_space, word
 from worker.core.kernels.json_times import NO_TIME, scan_time
 from worker.core.kernels.json_values import (
     NO_TEXT,
@@ -36,7 +36,7 @@ _NAMED_MAX = 64
 
 _GUESSES = 512
 _FIELD_GUESSES = 16
-_ONE = np.int64(1)
+_ONE = integer(1)
 _COMMA, _OPEN_BRACE, _CLOSE_BRACE = 0x2C, 0x7B, 0x7D
 _NULL = np.uint64(int.from_bytes(b"null", "little"))
 _FOUR_BYTES = np.uint64(0xFFFFFFFF)
@@ -51,7 +51,7 @@ _FIELD_NAMES = (
     b"segment",
     b"label",
 )
-_FIELD_TEXT = np.frombuffer(b"".join(name.ljust(24, b"\0") for name in _FIELD_NAMES), dtype=np.uint8).copy()
+_FIELD_TEXTS = np.array([list(name.ljust(16, b"\0")) for name in _FIELD_NAMES], dtype=np.uint8)
 _FIELD_LENGTHS = np.array([len(name) for name in _FIELD_NAMES])
 
 
@@ -59,15 +59,13 @@ _FIELD_LENGTHS = np.array([len(name) for name in _FIELD_NAMES])
 def _field(text: U8, begin: int, length: int) -> int:
     """Return which field has a name."""
     for field in range(UNKNOWN):
-        if _FIELD_LENGTHS[field] == length and same(text, begin, _FIELD_TEXT, 24 * field, length):
-            return field
+        if _FIELD_LENGTHS[field] == length:
+            place = 0
+            while place < length and byte(text, begin + place) == _FIELD_TEXTS[field, place]:
+                place += 1
+            if place == length:
+                return field
     return UNKNOWN
-
-
-@numba.njit(cache=True, nogil=True)
-def _guessed_all(all_guessed: bool, distinct: int, count: int) -> bool:
-    """Tell whether names are known to differ: they are the first ones of names that do."""
-    return all_guessed and count <= distinct
 
 
 @numba.njit(cache=True, nogil=True)
@@ -92,7 +90,7 @@ def _scan_named(text: U8, at: int, guesses: I32, distinct: I64, found: int, pair
             return -1, first
         if kind == NUMBER and not 0.0 <= pairs.values[row] <= 1.0:
             return -1, first
-        if kind == TEXT and not is_name(text, pairs.texts[row, 0], pairs.texts[row, 1]):
+        if kind == TEXT and not is_name(text, integer(pairs.texts[row, 0]), integer(pairs.texts[row, 1])):
             return -1, first
     return at, found
 
@@ -124,8 +122,9 @@ def scan_records(
     guesses = np.zeros((3, _GUESSES, 2), dtype=np.int32)
     distinct = np.zeros((2, 1), dtype=np.int64)
     ends[:, 0] = 0
-    found_features, found_probabilities, found_segments = 0, 0, 0
-    begin = 0
+    # Not literals: numba would compile each callee once more for them.
+    found_features, found_probabilities, found_segments = integer(0), integer(0), integer(0)
+    begin = integer(0)
     for row in range(lengths.shape[0]):
         at, record_end = skip_space(text, begin), begin + lengths[row]
         begin = record_end + 1
@@ -147,8 +146,8 @@ def scan_records(
             guess = min(number, _FIELD_GUESSES - 1)
             number += 1
             if guessed(text, name, field_guesses[guess, 0], field_guesses[guess, 1]):
-                field = np.int64(field_guesses[guess, 2])
-                at = name + np.int64(field_guesses[guess, 1]) + 1
+                field = integer(field_guesses[guess, 2])
+                at = name + integer(field_guesses[guess, 1]) + 1
             else:
                 at, length = scan_text(text, name)
                 # An escape in the name of a field: in doubt.
@@ -180,26 +179,26 @@ def scan_records(
             elif field == TIMESTAMP:
                 at, times_ms[row] = scan_time(text, at)
             elif field == PREDICTION or field == LABEL:
-                place = np.int64(field == LABEL)
+                place = integer(field == LABEL)
                 spans[3 + place, row, 0] = at + 1
                 at, kinds[place, row], values[place, row], spans[3 + place, row, 1] = scan_scalar(text, at)
                 if kinds[place, row] == NULL:
                     break
             elif field == PROBABILITIES:
                 at, new_probabilities = _scan_named(
-                    text, at, guesses[1], distinct[0], new_probabilities, probabilities, NUMBER
+                    text, at, guesses[1], distinct[0], new_probabilities, probabilities, integer(NUMBER)
                 )
             elif field == SEGMENT:
-                at, new_segments = _scan_named(text, at, guesses[2], distinct[1], new_segments, segments, TEXT)
+                at, new_segments = _scan_named(text, at, guesses[2], distinct[1], new_segments, segments, integer(TEXT))
             else:
                 place = 0 if field == EVENT_ID else 1 if field == MODEL_ID else 2
                 if byte(text, at) != QUOTE:
                     break
-                spans[place, row, 0] = at + 1
-                at, length = scan_text(text, at + 1)
-                if at < 0 or not is_name(text, spans[place, row, 0], length):
+                first = at + 1
+                at, length = scan_text(text, first)
+                if at < 0 or not is_name(text, first, length):
                     break
-                spans[place, row, 1] = length
+                spans[place, row, 0], spans[place, row, 1] = first, length
             if at < 0:
                 break
             seen |= bit & known
