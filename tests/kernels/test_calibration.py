@@ -16,11 +16,8 @@ from worker.core.kernels.calibration import (
     CONTROL_STEP,
     LOG_COARSE_MIN,
     LOG_FACTOR_MAX,
-    P_VALUE_MIN,
-    RENEWAL_EVENTS_MAX,
-    TAIL_SHARE,
-    tail_p_values,
 )
+from worker.core.kernels.score_past import P_VALUE_MIN, RENEWAL_EVENTS_MAX, TAIL_SHARE, tail_p_values
 from worker.core.options import CalibrationOptions
 
 OPTIONS = CalibrationOptions()

@@ -16,7 +16,7 @@ def counted(values: NDArray[np.float64], reference: NDArray[np.float64]) -> list
     counts = np.full(len(values) + 1, -1, dtype=np.int64)
     count_below(values, reference, counts)
     assert counts[-1] == -1
-    return counts[:-1].tolist()
+    return [int(count) for count in counts[:-1]]
 
 
 @given(st.lists(FLOATS, max_size=60))
