@@ -39,10 +39,10 @@ def to_forest_rows(rows: F64 | F32) -> F32:
 
     Uncut, 1e300 would become infinite, and scikit-learn cannot draw a threshold between a value and infinity.
     """
-    if rows.dtype != np.float64:
+    if rows.dtype == np.float32:
         return np.clip(rows, -_LARGEST, _LARGEST).astype(np.float32, order="C", copy=False)
     single = np.empty(rows.shape, dtype=np.float32)
-    cut_rows(rows, _LARGEST, single)
+    cut_rows(np.asarray(rows, dtype=np.float64), _LARGEST, single)
     return single
 
 
