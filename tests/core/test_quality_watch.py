@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.core.alerts.silences import SilenceBook
+from worker.core.arrivals import PredictionEvents
 from worker.core.columns import ColumnTable
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.events import AlertEvent, Changed, OutputTopic, PredictionEvent
@@ -56,7 +57,7 @@ class _Stream:
         matrix = self.columns.matrix(self.events[part])
         seen = Seen(
             begin,
-            self.events[part],
+            PredictionEvents.of(self.events[part]),
             np.arange(begin, end),
             self.times[part],
             self.watermarks[part],

@@ -141,6 +141,10 @@ class ColumnTable:
 
     def matrix(self, events: Sequence[PredictionEvent]) -> Matrix:
         """Turn events into cells. `learn` must have seen at least one event."""
+        return self._matrix_of(list(events))
+
+    def _matrix_of(self, events: Sequence[PredictionEvent]) -> Matrix:
+        """Turn objects into cells."""
         features = [event.features for event in events]
         count, width = len(events), len(self._names)
         values = self._values(features)

@@ -1,7 +1,6 @@
 """Runs a few made-up events through everything once, so that every kernel is compiled before the first real one.
 
-numba keeps what it compiled beside the modules; with a warm cache this takes a fraction of a second, the first time on
-a machine about ten.
+numba keeps what it compiled; `edges/kernel_cache.py` sees to it that this is called only when something is missing.
 """
 
 from typing import Generic, TypeVar
