@@ -1,8 +1,9 @@
 """JSON numbers as float64, rounded correctly, as `float` and msgspec read them.
 
 Up to 2^53 and powers of ten up to 22: one multiplication or division is exact (Clinger 1990, "How to read floating
-point numbers accurately"). Otherwise Eisel and Lemire's way (Lemire 2021, "Number parsing at a gigabyte per second"; Mushtak
-and Lemire 2023, "Fast number parsing without fallback": for up to 19 digits it always decides). More digits are refused.
+point numbers accurately"). Otherwise the way of Eisel and Lemire (Lemire 2021, "Number parsing at a gigabyte per
+second"), which always decides for up to 19 digits (Mushtak and Lemire 2023, "Fast number parsing without fallback").
+More digits are refused.
 """
 
 import numba
