@@ -209,6 +209,15 @@ def test_a_row_depends_on_its_own_record_alone(values: list[bytes]) -> None:
             assert scanned_event(alone, 0) == scanned_event(s, row)
 
 
+def test_a_name_that_begins_like_the_one_before_is_another() -> None:
+    """What is guessed from the record before must end where it ended."""
+    names = ["feature_1", "feature_12", "feature_1", "feature_1:", "feature_1x:", "feature_"]
+    values = [json.dumps(GOOD | {"features": {name: 1.5}}, separators=(",", ":")).encode() for name in names]
+    assert all(check(values))
+    for other in (b'"event_ids":', b'"event_id:":'):
+        assert check([USUAL["compact"], USUAL["compact"].replace(b'"event_id":', other)]) == [True, False]
+
+
 USUAL: dict[str, bytes] = {
     "compact": json.dumps(GOOD, separators=(",", ":")).encode(),
     "spaces": json.dumps(GOOD).encode(),
