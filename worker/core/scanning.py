@@ -18,6 +18,7 @@ from worker.core.kernels.json_scan import (
     PREDICTION,
     TIMESTAMP,
     UNKNOWN,
+    nothing_before,
     scan_records,
 )
 from worker.core.kernels.json_text import PADDING, count_byte
@@ -110,15 +111,13 @@ class _Columns(NamedTuple):
     values: F64
     kinds: I8
     ends: I64
-    features: Pairs
-    probabilities: Pairs
-    segments: Pairs
+    pairs: tuple[Pairs, Pairs, Pairs]
 
 
 def scan_predictions(values: Sequence[bytes | None], record_bytes_max: int) -> ScannedPredictions:
     """Scan a batch of `predictions`. A record that is too long, or none, is not clean."""
     found = _scan(values, record_bytes_max, _PREDICTION_FIELDS, _PREDICTION_REQUIRED)
-    firsts, features, probabilities, segments = found.ends, found.features, found.probabilities, found.segments
+    firsts, (features, probabilities, segments) = found.ends, found.pairs
     n_features, n_probabilities, n_segments = firsts[:, -1].tolist()
     return ScannedPredictions(
         text=found.text,
@@ -219,7 +218,7 @@ def _table(entries: int) -> I32:
 
 def _scan(values: Sequence[bytes | None], record_bytes_max: int, known: int, required: int) -> _Columns:
     count = len(values)
-    text, lengths = _joined(values)
+    text, lengths = _joined(values, record_bytes_max)
     # A pair has a colon. Room that is never written should still be small, so that it is taken from memory in use.
     pairs_max = count_byte(text, _COLON)
     found = _Columns(
@@ -230,23 +229,24 @@ def _scan(values: Sequence[bytes | None], record_bytes_max: int, known: int, req
         values=np.empty((2, count)),
         kinds=np.empty((2, count), np.int8),
         ends=np.empty((3, count + 1), np.int64),
-        features=_pairs(pairs_max),
-        probabilities=_pairs(pairs_max),
-        segments=_pairs(pairs_max),
+        pairs=(_pairs(pairs_max), _pairs(pairs_max), _pairs(pairs_max)),
     )
-    scan_records(text, lengths, record_bytes_max, known, required, *found[1:])
+    scan_records(text, lengths, known, required, *found[1:], nothing_before())
     return found
 
 
-def _joined(values: Sequence[bytes | None]) -> tuple[U8, I64]:
-    """Return records behind each other, a NUL byte behind each, and their lengths (n); none is an empty one."""
+def _joined(values: Sequence[bytes | None], record_bytes_max: int) -> tuple[U8, I64]:
+    """Return records behind each other, a NUL byte behind each, and their lengths (n); what is none or too long: 0."""
     try:
         lengths = np.fromiter(map(len, values), np.int64, len(values))  # type: ignore[arg-type]  # None raises
     except TypeError:
-        return _joined([value or b"" for value in values])
+        return _joined([value or b"" for value in values], record_bytes_max)
+    if lengths.max(initial=0) > record_bytes_max:
+        kept = [b"" if not value or len(value) > record_bytes_max else value for value in values]
+        return _joined(kept, record_bytes_max)
     if lengths.sum() + len(values) + PADDING > _TEXT_BYTES_MAX:
-        # Places of 32 bits do not reach so far. No consumer fetches so much at once, or its records are too long.
-        return _joined([b""] * len(values))
+        # Places of 32 bits do not reach so far, and no consumer fetches so much at once.
+        return _joined([b""] * len(values), record_bytes_max)
     joined = bytearray(b"\0").join([*values, bytes(PADDING)])  # type: ignore[list-item]  # no None is left
     return np.frombuffer(joined, np.uint8), lengths
 
