@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from worker.core.arrivals import LabelEvents, PredictionEvents
 from worker.core.events import AlertEvent, LabelEvent, PredictionEvent
 from worker.core.kernels.arrays import F64
 from worker.core.options import (
@@ -61,7 +62,7 @@ def feed(monitor: PerformanceMonitor, rows: Sequence[Row], begin: int = 0, size:
             )
             for offset, row in zip(offsets.tolist(), part, strict=True)
         ]
-        told += monitor.predicted(Arrived(events, offsets, 100 * offsets, 100 * offsets))
+        told += monitor.predicted(Arrived(PredictionEvents.of(events), offsets, 100 * offsets, 100 * offsets))
     return told
 
 
@@ -289,10 +290,10 @@ def test_incidents_are_named_by_predictions_however_labels_come(is_first: bool) 
             for offset, row in zip(offsets.tolist(), part, strict=True)
         ]
         if is_first:
-            told += apart.label(labels, 10_000 + offsets, 100 * offsets + 5_000)
+            told += apart.label(LabelEvents.of(labels), 10_000 + offsets, 100 * offsets + 5_000)
         told += feed(apart, [row._replace(label=None) for row in part], first)
         if not is_first:
-            told += apart.label(labels, 10_000 + offsets, 100 * offsets + 5_000)
+            told += apart.label(LabelEvents.of(labels), 10_000 + offsets, 100 * offsets + 5_000)
     steps = {(each.kind, each.status, each.incident_id, each.alert_id) for each in records(told)}
     expected = {(each.kind, each.status, each.incident_id, each.alert_id) for each in inside}
     assert {each[0] for each in expected} == {"bias.calibration", "drift.concept", "performance.limit"}

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from worker.core.arrivals import PredictionEvents
 from worker.core.columns import ColumnTable, Kind, StoredColumn
 from worker.core.drift.storing import StoredDrift
 from worker.core.drift.watch import DriftWatch
@@ -65,7 +66,7 @@ def seen_of(cells: F64, first: int) -> Seen:
     """Events as a monitor hands them over."""
     offsets = np.arange(first, first + len(cells))
     times = EVENT_MS * offsets
-    return Seen(first, [], offsets, times, times, cells, np.zeros((0, 2), dtype=np.int64), None)
+    return Seen(first, PredictionEvents.of(()), offsets, times, times, cells, np.zeros((0, 2), dtype=np.int64), None)
 
 
 def fed(watch: DriftWatch, cells: F64, cuts: Sequence[int] = (), first: int = 0) -> list[Told]:

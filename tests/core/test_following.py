@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from worker.core.arrivals import LabelEvents, PredictionEvents
 from worker.core.events import LabelEvent, PredictionEvent
 from worker.core.maintenance.targets import known_classes
 from worker.core.options import EngineOptions, ModelPerformanceOptions, PerformanceOptions
@@ -47,14 +48,14 @@ def monitor_of(labels: list[int], size: int, watcher: _Watcher, *classes: str) -
         )
         for name, label in zip(ids, labels, strict=True)
     ]
-    monitor.predicted(Arrived(events, offsets, times, times))
+    monitor.predicted(Arrived(PredictionEvents.of(events), offsets, times, times))
     for begin in range(0, count, size):
         part = slice(begin, begin + size)
         told = [
             LabelEvent(event_id=name, model_id="m", timestamp=NOW_MS, label=label)
             for name, label in zip(ids[part], labels[part], strict=True)
         ]
-        monitor.label(told, offsets[part], times[part])
+        monitor.label(LabelEvents.of(told), offsets[part], times[part])
     return monitor
 
 

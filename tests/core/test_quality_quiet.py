@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from worker.core.arrivals import PredictionEvents
 from worker.core.columns import ColumnTable, Kind, StoredColumn
 from worker.core.kernels.arrays import F64
 from worker.core.options import EngineOptions
@@ -29,7 +30,18 @@ def _feed(kinds: list[Kind], cells: F64, gaps_ms: F64) -> list[Told]:
     watch = QualityWatch(Owner("m", 0, "predictions"), table, EngineOptions())
     watch.begin()
     times = 1_767_225_600_000 + np.cumsum(gaps_ms).astype(np.int64)
-    return watch.process(Seen(0, (), np.arange(len(cells)), times, np.maximum.accumulate(times), cells, _NOTHING, None))
+    return watch.process(
+        Seen(
+            0,
+            PredictionEvents.of(()),
+            np.arange(len(cells)),
+            times,
+            np.maximum.accumulate(times),
+            cells,
+            _NOTHING,
+            None,
+        )
+    )
 
 
 def _codes(labels: F64) -> F64:

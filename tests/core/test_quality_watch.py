@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.core.alerts.silences import SilenceBook
+from worker.core.arrivals import PredictionEvents
 from worker.core.columns import ColumnTable
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.events import AlertEvent, Changed, OutputTopic, PredictionEvent
@@ -40,7 +41,7 @@ class _Stream:
         self.events = events
         self.columns = self._table()
         self.columns.learn(events[:_WARM_UP])
-        self.columns.matrix(events[:_WARM_UP])
+        self.columns.matrix(PredictionEvents.of(events[:_WARM_UP]))
         self.columns.frozen = True
         self.watch = QualityWatch(Owner("m", 0, "predictions"), self.columns, self.options)
         self.watch.begin()
@@ -53,10 +54,10 @@ class _Stream:
     def feed(self, begin: int, end: int) -> list[Told]:
         """Feed events [begin, end) as one segment."""
         part = slice(begin, end)
-        matrix = self.columns.matrix(self.events[part])
+        matrix = self.columns.matrix(PredictionEvents.of(self.events[part]))
         seen = Seen(
             begin,
-            self.events[part],
+            PredictionEvents.of(self.events[part]),
             np.arange(begin, end),
             self.times[part],
             self.watermarks[part],

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from worker.core.arrivals import PredictionEvents
 from worker.core.columns import ColumnTable
 from worker.core.events import AlertEvent, Changed
 from worker.core.kernels.arrays import F64
@@ -34,7 +35,9 @@ def seen_of(first: int, count: int) -> Seen:
     """Events at places in a steady stream; only where and when is of interest here."""
     offsets = np.arange(first, first + count)
     nothing = np.empty((0, 2), dtype=np.int64)
-    return Seen(first, [], offsets, offsets * MS, offsets * MS + 1, np.empty((count, 1)), nothing, None)
+    return Seen(
+        first, PredictionEvents.of(()), offsets, offsets * MS, offsets * MS + 1, np.empty((count, 1)), nothing, None
+    )
 
 
 def run(watch: RateWatch, verdicts: F64, first: int = 0, cuts: Sequence[int] = ()) -> list[Told]:

@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.core.alerts.suppression import Rebaseline
+from worker.core.arrivals import PredictionEvents
 from worker.core.events import PredictionEvent
 from worker.core.versions import VersionWatch
 
 
 def appearances(versions: Sequence[str | None], cuts: Sequence[int] = ()) -> list[int]:
     """Return the places at which versions appear or take over, as a monitor asks for them, batch by batch."""
-    events = [PredictionEvent("e", "m", {}, 1.0, model_version=version) for version in versions]
+    events = PredictionEvents.of([PredictionEvent("e", "m", {}, 1.0, model_version=each) for each in versions])
     watch, found = VersionWatch(), []
     places = sorted({0, len(events), *(cut for cut in cuts if cut < len(events))})
     for begin, end in pairwise(places):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from worker.core.arrivals import PredictionEvents
 from worker.core.events import PredictionEvent
 from worker.core.maintenance.said import Sayings
 from worker.core.performance.following import Arrived
@@ -19,7 +20,7 @@ def arrived(versions: list[str | None]) -> Arrived:
     ]
     count = len(events)
     times = np.full(count, NOW_MS)
-    return Arrived(events, np.arange(count), times, times, np.zeros((count, 1)))
+    return Arrived(PredictionEvents.of(events), np.arange(count), times, times, np.zeros((count, 1)))
 
 
 def epochs(sayings: Sayings, versions: list[str | None]) -> list[int]:

@@ -8,20 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from worker.core.arrivals import ValueColumn
 from worker.core.events import PredictionValue
 from worker.core.kernels.arrays import F64, I8, Bool
 from worker.core.kernels.join import NO_LABEL
 from worker.core.options import ModelPerformanceOptions
 from worker.core.performance.task import Classes, Mode, Pairs, Task, TaskName, infer_task
-from worker.core.performance.values import (
-    BOOLEAN,
-    NAME_CHARS_MAX,
-    NUMBER,
-    TEXT,
-    Names,
-    encode_probabilities,
-    encode_values,
-)
+from worker.core.performance.values import NAME_CHARS_MAX, Names, encode_probabilities, encode_values
+from worker.core.scanning import BOOLEAN, NUMBER, TEXT
 
 Values = Sequence[PredictionValue]
 PLAIN = ModelPerformanceOptions("m")
@@ -32,6 +26,11 @@ def told(**options: object) -> ModelPerformanceOptions:
     return msgspec.structs.replace(PLAIN, **options)
 
 
+def encoded_values(values: Sequence[PredictionValue | None], texts: Names) -> tuple[F64, I8]:
+    """Return values as decoders give them, encoded."""
+    return encode_values(ValueColumn.of(values), texts)
+
+
 class Known:
     """The texts and columns that a monitor keeps, and values as it has them."""
 
@@ -40,7 +39,7 @@ class Known:
 
     def pairs(self, labels: Values, predictions: Values) -> Pairs:
         """Labelled events."""
-        return Pairs(*encode_values(labels, self.texts), *encode_values(predictions, self.texts))
+        return Pairs(*encoded_values(labels, self.texts), *encoded_values(predictions, self.texts))
 
 
 def inferred(
@@ -139,7 +138,7 @@ def classes_of(
 
 def coded(classes: Classes, known: Known, values: Values) -> list[int | None]:
     """The class codes of labels, None for what is unusable."""
-    encoded = encode_values(values, known.texts)
+    encoded = encoded_values(values, known.texts)
     classes.learn(known.texts, known.columns)
     codes, usable = classes.codes(*encoded)
     return [code if fits else None for code, fits in zip(codes.tolist(), usable.tolist(), strict=True)]
@@ -147,7 +146,7 @@ def coded(classes: Classes, known: Known, values: Values) -> list[int | None]:
 
 def predicted(classes: Classes, known: Known, values: Values) -> list[int | None]:
     """The class codes of predictions, None for what is unusable."""
-    encoded = encode_values(values, known.texts)
+    encoded = encoded_values(values, known.texts)
     classes.learn(known.texts, known.columns)
     codes, usable = classes.prediction_codes(*encoded)
     return [code if fits else None for code, fits in zip(codes.tolist(), usable.tolist(), strict=True)]
@@ -202,17 +201,17 @@ def test_first_new_tells_where_to_cut() -> None:
     """Only the first number without a class counts, texts never do, and declared or full tables get nothing new."""
     classes, known = classes_of("multiclass", "number", bound=3)
     assert coded(classes, known, [7]) == [1]
-    values = encode_values([7, "text", 7.0, 8, 9], known.texts)
+    values = encoded_values([7, "text", 7.0, 8, 9], known.texts)
     assert classes.first_new(*values) == 3
     assert classes.first_new(values[0][:3], values[1][:3]) is None
     assert coded(classes, known, [8]) == [2]
     assert coded(classes, known, [9]) == [3]
-    assert classes.first_new(*encode_values([10], known.texts)) is None
+    assert classes.first_new(*encoded_values([10], known.texts)) is None
     declared = told(classes=("1", "2", "3"))
     cases: list[tuple[Mode, ModelPerformanceOptions]] = [("text", PLAIN), ("number", declared), ("score", PLAIN)]
     for mode, options in cases:
         other, _ = classes_of("multiclass", mode, options=options)
-        assert other.first_new(*encode_values([10], known.texts)) is None
+        assert other.first_new(*encoded_values([10], known.texts)) is None
 
 
 def test_declared_classes_are_all_there_are() -> None:
@@ -294,7 +293,7 @@ def test_a_high_score_means_the_positive_class(texts: list[str], options: dict[s
         high, low = predicted(classes, known, [0.9, 0.1])
         assert (high, low) in {(1, 2), (2, 1)}
         assert high == classes.positive
-        row, bad = classes.probabilities(2, np.zeros((1, 0)), known.columns, *encode_values([0.9], known.texts))
+        row, bad = classes.probabilities(2, np.zeros((1, 0)), known.columns, *encoded_values([0.9], known.texts))
         assert row[0, (high or 0) - 1] == 0.9
         assert not bad[0]
         assert coded(classes, known, ["fraud", "ok"]) == [high, low]
@@ -322,7 +321,7 @@ def probabilities(
     """Probabilities by class."""
     cells = encode_probabilities(rows, known.columns)
     classes.learn(known.texts, known.columns)
-    values = encode_values(list(predictions) or ["a"] * len(rows), known.texts)
+    values = encoded_values(list(predictions) or ["a"] * len(rows), known.texts)
     return classes.probabilities(max(len(classes.table), 2), cells, known.columns, *values)
 
 
@@ -343,7 +342,7 @@ def test_what_a_row_gave_does_not_change_when_the_other_class_comes() -> None:
     classes, known = classes_of("binary", "text", ["a", "b"])
     first, _ = probabilities(classes, known, [{"b": 0.7}, {"b": 0.0}])
     probabilities(classes, known, [{"a": 0.5, "b": 0.5}])
-    values = encode_values(["a", "a"], known.texts)
+    values = encoded_values(["a", "a"], known.texts)
     later, bad = classes.probabilities(2, np.array([[0.7, 0.0], [0.0, 0.0]]), known.columns, *values)
     np.testing.assert_array_equal(first, later)
     assert not bad.any()
@@ -424,19 +423,19 @@ def test_later_classes_change_no_bit(cells: list[float], more: int) -> None:
 def test_values_and_their_kinds() -> None:
     """Each kind of value, alone and mixed with others, is a number and a kind."""
     texts = Names(2)
-    values, kinds = encode_values([1.5, True, "b", None, "a", "b", 7], texts)
+    values, kinds = encoded_values([1.5, True, "b", None, "a", "b", 7], texts)
     assert values[:7].tolist() == [1.5, 1.0, 1.0, 0.0, 2.0, 1.0, 7.0]
     assert kinds.tolist() == [NUMBER, BOOLEAN, TEXT, NO_LABEL, TEXT, TEXT, NUMBER]
     for alone in ([1, 2.5], [True, False], [None, None], []):
-        mixed, of_mixed = encode_values([*alone, "a"], texts)
-        values, kinds = encode_values(alone, texts)
+        mixed, of_mixed = encoded_values([*alone, "a"], texts)
+        values, kinds = encoded_values(alone, texts)
         assert (values.tolist(), kinds.tolist()) == (mixed[:-1].tolist(), of_mixed[:-1].tolist())
 
 
 def test_texts_beyond_the_bound_are_told_apart() -> None:
     """Without a code they are negative numbers: equal for equal texts only."""
     texts = Names(1, ["known"])
-    values, _ = encode_values(["x", "y", "x", "known"], texts)
+    values, _ = encoded_values(["x", "y", "x", "known"], texts)
     assert values[0] == values[2] != values[1]
     assert (values[:3] < 0).all()
     assert values[3] == 1.0
@@ -480,5 +479,5 @@ def test_long_names_keep_their_probabilities() -> None:
 
 def test_kinds_are_small_integers() -> None:
     """Kinds travel as int8 with every value."""
-    kinds: I8 = encode_values(["a", 1, None], Names(1))[1]
+    kinds: I8 = encoded_values(["a", 1, None], Names(1))[1]
     assert kinds.dtype == np.int8

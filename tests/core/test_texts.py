@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 from tests.streams import START_MS, batch, run
+from worker.core.arrivals import PredictionEvents
 from worker.core.columns import TEXT_CHARS_MIN, ColumnTable, Kind
 from worker.core.events import FeatureValue, OutputTopic, PredictionEvent
 from worker.core.options import EngineOptions
@@ -18,7 +19,7 @@ def test_a_free_text_is_its_length() -> None:
     table.learn(events)
     assert [column.kind for column in table.columns] == [Kind.NUMERIC, Kind.TEXT]
     assert table.is_numeric.all()
-    matrix = table.matrix(events)
+    matrix = table.matrix(PredictionEvents.of(events))
     assert np.array_equal(matrix.cells[:, 1], [TEXT_CHARS_MIN, 5.0, np.nan, np.nan, 0.0], equal_nan=True)
     assert matrix.invalid.tolist() == [[3, 1]]
 

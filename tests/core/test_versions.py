@@ -5,13 +5,14 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.core.arrivals import PredictionEvents
 from worker.core.events import PredictionEvent
 from worker.core.versions import VersionWatch
 
 
-def events(*versions: str | None) -> list[PredictionEvent]:
+def events(*versions: str | None) -> PredictionEvents:
     """Return events of these versions."""
-    return [PredictionEvent("e", "m", {}, 1.0, model_version=version) for version in versions]
+    return PredictionEvents.of([PredictionEvent("e", "m", {}, 1.0, model_version=each) for each in versions])
 
 
 def test_a_version_that_takes_all_traffic_takes_over() -> None:
@@ -57,7 +58,7 @@ def test_cuts_change_nothing(pattern: list[str | None], cuts: list[int]) -> None
     assert takeovers(stream, []) == takeovers(stream, cuts)
 
 
-def takeovers(stream: list[PredictionEvent], cuts: list[int]) -> tuple[list[int], object]:
+def takeovers(stream: PredictionEvents, cuts: list[int]) -> tuple[list[int], object]:
     """Return after how many events versions took over, and the state in the end; one version goes on restored."""
     watch, found = VersionWatch(), []
     places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.core.kernels.event_keys import event_keys, hash_texts
+from worker.core.arrivals import Texts
+from worker.core.kernels.arrays import U64
+from worker.core.kernels.event_keys import hash_spans
 
 _MASK = 2**64 - 1
 REFERENCE_KEY = bytes(range(16))
@@ -48,8 +50,10 @@ def naive_siphash(text: bytes, key: bytes) -> bytes:
 def siphash(texts: list[bytes], key: bytes) -> list[bytes]:
     """The kernel on bytes."""
     out = np.empty((len(texts), 2), dtype=np.uint64)
-    lengths = np.array([len(text) for text in texts], dtype=np.int64)
-    hash_texts(np.frombuffer(b"".join(texts), dtype=np.uint8), lengths, np.frombuffer(key, dtype="<u8"), out)
+    lengths = [len(text) for text in texts]
+    spans = np.array([[sum(lengths[:place]), length] for place, length in enumerate(lengths)], dtype=np.int32)
+    raw = np.frombuffer(b"".join(texts), dtype=np.uint8)
+    hash_spans(raw, spans.reshape(-1, 2), np.frombuffer(key, dtype="<u8"), out)
     return [row.astype("<u8").tobytes() for row in out]
 
 
@@ -72,6 +76,11 @@ def test_equals_the_published_vectors() -> None:
 def test_equals_its_naive_twin(texts: list[bytes], key: bytes) -> None:
     """Texts of any lengths, one behind the other, have the hashes of the reference code, above 255 bytes too."""
     assert siphash(texts, key) == [naive_siphash(text, key) for text in texts]
+
+
+def event_keys(ids: list[str], seed: int) -> U64:
+    """Return the keys of ids."""
+    return Texts.of(ids).keys(seed)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**64 - 1, -1, 2**64 + 1])

@@ -41,16 +41,17 @@ def steps(seed: int, count: int = EVENTS, *, features: bool = True) -> list[Step
     raw = batch(0, 0, records(seed, count, models=1, bad=0.0))
     decoded = decode_predictions(raw, record_bytes_max=10_000, future_max_ms=SMALL.future_max_ms)
     events = [event if features else msgspec.structs.replace(event, features={}) for event in decoded.events]
+    times = decoded.timestamps_ms.tolist()
     out = [Step([], [], 0, labels=2)]
     place = 0
     while place < len(events):
         stop = min(len(events), place + rng.choice([1, 2, 2, 10]))
-        out.append(Step(events[place:stop], decoded.timestamps_ms[place:stop], place))
+        out.append(Step(events[place:stop], times[place:stop], place))
         place = stop
         if rng.random() < 0.2:
             out.append(Step([], [], place, labels=rng.randrange(4)))
         if rng.random() < 0.1:
-            late = decoded.timestamps_ms[place - 1] + rng.choice([0, 500, 5000])
+            late = times[place - 1] + rng.choice([0, 500, 5000])
             out += [Step([], [], place, tick_ms=late)] * rng.choice([1, 2])
     return out
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.core.test_loop import IDENTITY, NEVER, digest_of, live
-from tests.streams import SMALL, records
+from tests.streams import SMALL, Record, batch, records
 from tests.world import World
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.engine import Engine, Handled
@@ -29,7 +29,7 @@ class Heard(Observer):
         self.handled_.append((handled.events, handled.labels, len(handled.outputs)))
 
 
-def _labels(stream: list[tuple[bytes | None, int]]) -> list[tuple[bytes | None, int]]:
+def _labels(stream: list[Record]) -> list[Record]:
     """Return labels of every third record, bad ones among them."""
     return [
         (b'{"event_id":"e%d","model_id":"m%d","label":"yes"}' % (number, number % 3), stamp)
@@ -38,20 +38,28 @@ def _labels(stream: list[tuple[bytes | None, int]]) -> list[tuple[bytes | None, 
     ]
 
 
+def turns() -> list[list[tuple[int, list[Record], InputTopic]]]:
+    """Return what each fetch brings: predictions and labels of each shard. The last shard has most to do."""
+    out: list[list[tuple[int, list[Record], InputTopic]]] = [[] for _ in range(ROUNDS)]
+    for shard in range(SHARDS):
+        stream = records(shard, RECORDS // (SHARDS - shard))
+        for topic, part in ((InputTopic.PREDICTIONS, stream), (InputTopic.LABELS, _labels(stream))):
+            size = len(part) // ROUNDS
+            for turn in range(ROUNDS):
+                out[turn].append((shard, part[turn * size : (turn + 1) * size], topic))
+    return out
+
+
 def worked(executor: Executor | None) -> tuple[list[Output], list[str], dict[int, Position], list[tuple[int, ...]]]:
-    """Let a loop work through some streams; return all that can be seen of it."""
+    """Let a loop work through the streams; return all that can be seen of it."""
     world, heard = World(), Heard()
     world.group.append(("assigned", list(range(SHARDS))))
     engine = Engine(SMALL, Topics(), InlineRefits())
     ports = Ports(world, world, world, world, world, executor=executor)
     loop = live(world, Loop(engine, ports, IDENTITY, LoopOptions(snapshots=NEVER), heard))
-    for turn in range(ROUNDS):
-        for shard in range(SHARDS):
-            stream = records(shard, RECORDS // (1 + shard))  # some have more to do than others
-            size = len(stream) // ROUNDS
-            part = stream[turn * size : (turn + 1) * size]
-            world.give(shard, part)
-            world.give(shard, _labels(stream)[turn * size // 3 : (turn + 1) * size // 3], InputTopic.LABELS)
+    for turn in turns():
+        for shard, part, topic in turn:
+            world.give(shard, part, topic)
         loop.step()
     return world.visible, [digest_of(loop, shard) for shard in range(SHARDS)], world.stored, list(heard.handled_)
 
@@ -69,6 +77,25 @@ def test_the_number_of_threads_shows_in_nothing(
     """Outputs in their order, states, positions with their journals and traces, and what the observer hears."""
     with ThreadExecutor(threads) as executor:
         assert worked(executor) == alone
+
+
+def test_results_come_in_the_order_of_the_fetch(
+    alone: tuple[list[Output], list[str], dict[int, Position], list[tuple[int, ...]]],
+) -> None:
+    """As if the engine were given one batch after the other, though the shard with the most work begins."""
+    engine, ends = Engine(SMALL, Topics(), InlineRefits()), dict[tuple[int, InputTopic], int]()
+    for shard in range(SHARDS):
+        engine.add_shard(shard)
+    outputs, heard = list[Output](), list[tuple[int, ...]]()
+    for shard, part, topic in (each for turn in turns() for each in turn):
+        begin = ends.get((shard, topic), 0)
+        ends[shard, topic] = begin + len(part)
+        handled = engine.handle(batch(shard, begin, part)._replace(topic=topic))
+        outputs += handled.outputs
+        heard.append((handled.events, handled.labels, len(handled.outputs)))
+    assert alone[0] == outputs
+    assert alone[1] == [engine.digest(shard) for shard in range(SHARDS)]
+    assert alone[3] == heard
 
 
 def test_the_streams_have_something_to_show(

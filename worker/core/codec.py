@@ -9,11 +9,14 @@ Duplicate keys are accepted and the last one wins, as in every common JSON reade
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import msgspec
+import numpy as np
 import orjson
 
+from worker.core.arrivals import LabelEvents, PredictionEvents
+from worker.core.arrivals.records import LabelRecords, PredictionRecords
 from worker.core.events import (
     FeedbackEvent,
     LabelEvent,
@@ -27,6 +30,8 @@ from worker.core.events import (
     SilenceFeedback,
     Timestamp,
 )
+from worker.core.kernels.arrays import I64
+from worker.core.scanning import NO_TIME, ScannedLabels, ScannedPredictions, scan_labels, scan_predictions
 
 TIMESTAMP_MS_MAX = 253_402_300_799_999
 """The last millisecond of the year 9999."""
@@ -37,8 +42,6 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 _Event = TypeVar("_Event", PredictionEvent, LabelEvent)
 
-_decode_prediction: Callable[[bytes], PredictionEvent] = msgspec.json.Decoder(PredictionEvent).decode
-_decode_label: Callable[[bytes], LabelEvent] = msgspec.json.Decoder(LabelEvent).decode
 _decode_feedback: Callable[[bytes], FeedbackEvent] = msgspec.json.Decoder(FeedbackEvent).decode
 
 
@@ -50,12 +53,21 @@ class Reject(NamedTuple):
     detail: str
 
 
-class Decoded(NamedTuple, Generic[_Event]):
-    """The usable records of a batch, oldest first, as columns of equal length; and the others."""
+class DecodedBatch(NamedTuple):
+    """The usable predictions of a batch, oldest first: their rows in it, events, times; and the other records."""
 
-    rows: list[int]
-    events: list[_Event]
-    timestamps_ms: list[int]
+    rows: I64
+    events: PredictionEvents
+    timestamps_ms: I64
+    rejects: list[Reject]
+
+
+class DecodedLabels(NamedTuple):
+    """The usable labels of a batch, in the same way."""
+
+    rows: I64
+    events: LabelEvents
+    timestamps_ms: I64
     rejects: list[Reject]
 
 
@@ -67,8 +79,11 @@ class DecodedFeedback(NamedTuple):
     rejects: list[Reject]
 
 
-DecodedBatch: TypeAlias = Decoded[PredictionEvent]
-DecodedLabels: TypeAlias = Decoded[LabelEvent]
+class _Bounds(NamedTuple):
+    """What a record may be at most."""
+
+    record_bytes_max: int
+    future_max_ms: int
 
 
 class _UnusableError(ValueError):
@@ -81,12 +96,20 @@ class _UnusableError(ValueError):
 
 def decode_predictions(batch: RawBatch, *, record_bytes_max: int, future_max_ms: int) -> DecodedBatch:
     """Decode and validate every record of a batch of `predictions`."""
-    return _decode(_decode_prediction, batch, record_bytes_max, future_max_ms)
+    scanned = scan_predictions(batch.values, record_bytes_max)
+    bounds = _Bounds(record_bytes_max, future_max_ms)
+    objects: dict[int, PredictionEvent] = {}
+    rows, times, rejects = _usable(PredictionRecords.decode, batch, bounds, scanned, objects)
+    return DecodedBatch(rows, PredictionEvents.of_records(batch.values, objects, rows, scanned), times, rejects)
 
 
 def decode_labels(batch: RawBatch, *, record_bytes_max: int, future_max_ms: int) -> DecodedLabels:
     """Decode and validate every record of a batch of `labels`, by the rules and with the codes of predictions."""
-    return _decode(_decode_label, batch, record_bytes_max, future_max_ms)
+    scanned = scan_labels(batch.values, record_bytes_max)
+    bounds = _Bounds(record_bytes_max, future_max_ms)
+    objects: dict[int, LabelEvent] = {}
+    rows, times, rejects = _usable(LabelRecords.decode, batch, bounds, scanned, objects)
+    return DecodedLabels(rows, LabelEvents.of_records(batch.values, objects, rows, scanned), times, rejects)
 
 
 def decode_feedback(batch: RawBatch, *, record_bytes_max: int) -> DecodedFeedback:
@@ -119,32 +142,52 @@ def milliseconds(stamp: Timestamp) -> int:
     return int(stamp)
 
 
-def _decode(
-    decode: Callable[[bytes], _Event], batch: RawBatch, record_bytes_max: int, future_max_ms: int
-) -> Decoded[_Event]:
-    """One loop for both topics, so that their rules cannot come apart; only the decoder differs."""
-    rows: list[int] = []
-    events: list[_Event] = []
-    times: list[int] = []
+def _usable(
+    decode: Callable[[bytes], _Event],
+    batch: RawBatch,
+    bounds: _Bounds,
+    scanned: ScannedPredictions | ScannedLabels,
+    objects: dict[int, _Event],
+) -> tuple[I64, I64, list[Reject]]:
+    """Return the rows that can be used, their times and why the others cannot: the same rules for both topics.
+
+    What the scanner has not read, or has read with a time that may be refused, is decoded into `objects`: there is one
+    place that refuses.
+    """
+    record_ms = np.array(batch.timestamps_ms, dtype=np.int64)
+    times = np.where(scanned.times_ms == NO_TIME, record_ms, scanned.times_ms)
+    latest = np.where(record_ms < 0, TIMESTAMP_MS_MAX, np.minimum(record_ms + bounds.future_max_ms, TIMESTAMP_MS_MAX))
+    usable = scanned.clean
+    usable &= (times >= 0) & (times <= latest)
     rejects: list[Reject] = []
-    for row, (value, record_ms) in enumerate(zip(batch.values, batch.timestamps_ms, strict=True)):
+    rows = np.flatnonzero(~usable)
+    kept = usable.copy() if len(rows) else usable
+    for row in rows.tolist():
+        value = batch.values[row]
         try:
-            if not value or len(value) > record_bytes_max:
-                _refuse_size(value, record_bytes_max)
-            if not value.isascii():
-                value.decode()  # msgspec does not look into the fields that it skips
-            event = decode(value)
-            stamp = event.timestamp
-            event_ms = stamp if type(stamp) is int else _milliseconds(stamp, record_ms)
-            if not 0 <= event_ms <= TIMESTAMP_MS_MAX or event_ms > record_ms + future_max_ms:
-                _refuse_time(event_ms, record_ms, future_max_ms)
+            event, times[row] = _decode(decode, value, batch.timestamps_ms[row], bounds)
         except (ValueError, RecursionError) as error:
             rejects.append(_reject(row, error, value))
         else:
-            rows.append(row)
-            events.append(event)
-            times.append(event_ms)
-    return Decoded(rows, events, times, rejects)
+            objects[row], kept[row] = event, True
+    chosen = np.flatnonzero(kept)
+    return chosen, times[chosen], rejects
+
+
+def _decode(
+    decode: Callable[[bytes], _Event], value: bytes | None, record_ms: int, bounds: _Bounds
+) -> tuple[_Event, int]:
+    """Return the event of a record and its time; ValueError or RecursionError if it cannot be used."""
+    if not value or len(value) > bounds.record_bytes_max:
+        _refuse_size(value, bounds.record_bytes_max)
+    if not value.isascii():
+        value.decode()  # msgspec does not look into the fields that it skips
+    event = decode(value)
+    stamp = event.timestamp
+    event_ms = stamp if type(stamp) is int else _milliseconds(stamp, record_ms)
+    if not 0 <= event_ms <= TIMESTAMP_MS_MAX or event_ms > record_ms + bounds.future_max_ms:
+        _refuse_time(event_ms, record_ms, bounds.future_max_ms)
+    return event, event_ms
 
 
 def _milliseconds(stamp: float | datetime | None, record_ms: int) -> int:

@@ -16,9 +16,11 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import Struct
 
+from worker.core.arrivals import PredictionEvents, Texts
 from worker.core.events import FeatureValue, PredictionEvent
 from worker.core.identity import derived_id
-from worker.core.kernels.arrays import F64, I64, Bool
+from worker.core.kernels.arrays import F64, I8, I64, Bool
+from worker.core.scanning import BOOLEAN, NO_TEXT, NUMBER, TEXT, FeatureNames
 from worker.core.state import refuse_if
 
 OTHER_CODE = 0
@@ -42,6 +44,10 @@ class Kind(StrEnum):
     CATEGORICAL = "categorical"
     TEXT = "text"
     """Free text, of which the length (characters) is the value."""
+
+
+_VALUE_KINDS = {Kind.NUMERIC: NUMBER, Kind.BOOLEAN: BOOLEAN, Kind.CATEGORICAL: TEXT, Kind.TEXT: TEXT}
+"""What the values of a column are in a record."""
 
 
 class Column(NamedTuple):
@@ -82,6 +88,7 @@ class ColumnTable:
         self._known: dict[str, int] = {}
         self.columns: list[Column] = []
         self.frozen = False
+        self._wanted: tuple[FeatureNames, I8] | None = None
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -100,6 +107,7 @@ class ColumnTable:
         """Add a column for each feature that has a value for the first time. Nothing happens once frozen."""
         if self.frozen:
             return
+        self._wanted = None
         for event in events:
             if not self.columns:
                 self.columns.append(Column("prediction", _kind(event.prediction), {}))
@@ -138,9 +146,48 @@ class ColumnTable:
         self._known = {name: place for place, name in enumerate(names)}
         self.columns = columns
         self.frozen = frozen
+        self._wanted = None
 
-    def matrix(self, events: Sequence[PredictionEvent]) -> Matrix:
+    def matrix(self, events: PredictionEvents) -> Matrix:
         """Turn events into cells. `learn` must have seen at least one event."""
+        found = self._scanned(events) if self.frozen else None
+        return self._matrix_of(events.objects()) if found is None else found
+
+    def _scanned(self, events: PredictionEvents) -> Matrix | None:
+        """Return scanned events as cells; None if any value does not fit its column, or has none."""
+        predictions = events.predictions
+        if not (predictions.kinds == _VALUE_KINDS[self.columns[0].kind]).all():
+            return None
+        if self._wanted is None:
+            kinds = np.array([_VALUE_KINDS[column.kind] for column in self.columns[1:]], dtype=np.int8)
+            self._wanted = FeatureNames(self._names), kinds
+        found = events.cells(*self._wanted)
+        if found is None:
+            return None
+        features, texts = found
+        cells = np.empty((len(events), len(self.columns)))
+        cells[:, 0], cells[:, 1:] = predictions.numbers, features
+        if predictions.texts is not None:
+            cells[:, 0] = self._text_cells(0, predictions.texts)
+        for place in () if texts is None else np.flatnonzero(self._wanted[1] == TEXT).tolist():
+            column = Texts(texts.raw, np.ascontiguousarray(texts.spans[:, place]))
+            cells[:, place + 1] = self._text_cells(place + 1, column)
+        return Matrix(cells, np.empty((0, 2), dtype=np.int64), None)
+
+    def _text_cells(self, place: int, texts: Texts) -> F64:
+        """Cells of a column of categories or of free texts: NaN where there is no text."""
+        cells = np.full(len(texts.spans), np.nan)
+        rows = np.flatnonzero(texts.spans[:, 1] != NO_TEXT)
+        present = texts.part(rows)
+        if self.columns[place].kind is Kind.TEXT:
+            cells[rows] = present.characters()
+        elif len(rows):
+            codes, names = present.grouped()
+            cells[rows] = np.array([self._code(place, name or "") for name in names], dtype=np.float64)[codes]
+        return cells
+
+    def _matrix_of(self, events: Sequence[PredictionEvent]) -> Matrix:
+        """Turn objects into cells."""
         features = [event.features for event in events]
         count, width = len(events), len(self._names)
         values = self._values(features)
@@ -191,21 +238,25 @@ class ColumnTable:
         return np.array([len(value) if isinstance(value, str) else np.nan for value in values], dtype=np.float64)
 
     def _codes(self, place: int, values: Sequence[FeatureValue], invalid: list[tuple[int, int]]) -> F64:
-        """Codes of categories; a new category gets the next code while there is room, then `OTHER_CODE`."""
-        codes = self.columns[place].codes
+        """Codes of categories."""
         cells = np.full(len(values), np.nan)
         for row, value in enumerate(values):
             if isinstance(value, str):
-                name = value if len(value) <= CATEGORY_CHARS_MAX else _short_name(value)
-                code = codes.get(name)
-                if code is None:
-                    code = len(codes) + 1 if len(codes) < self._categories_max else OTHER_CODE
-                    if code != OTHER_CODE:
-                        codes[name] = code
-                cells[row] = code
+                cells[row] = self._code(place, value)
             elif value is not None:
                 invalid.append((row, place))
         return cells
+
+    def _code(self, place: int, category: str) -> int:
+        """Return the code of a category; a new one gets the next code while there is room, then `OTHER_CODE`."""
+        codes = self.columns[place].codes
+        name = category if len(category) <= CATEGORY_CHARS_MAX else _short_name(category)
+        code = codes.get(name)
+        if code is None:
+            if len(codes) >= self._categories_max:
+                return OTHER_CODE
+            code = codes[name] = len(codes) + 1
+        return code
 
     def _unknown(self, features: Sequence[dict[str, FeatureValue]]) -> I64 | None:
         """Count, for each event, the values of features without a column."""

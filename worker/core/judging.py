@@ -263,11 +263,11 @@ class Judge:
         flagged = seen.verdicts <= seen.alert_rate
         owner = self._owner
         for row in np.flatnonzero(flagged | (self._options.scores == "all")).tolist():
-            event, offset = seen.events[row], int(seen.offsets[row])
+            offset = int(seen.offsets[row])
             record = ScoreEvent(
-                event_id=event.event_id,
+                event_id=seen.events.event_id(row),
                 model_id=owner.model_id,
-                model_version=event.model_version,
+                model_version=seen.events.version(row),
                 shard=owner.shard,
                 offset=offset,
                 timestamp_ms=int(seen.times_ms[row]),

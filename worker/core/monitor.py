@@ -23,6 +23,7 @@ from worker.core.alerts.desk import AlertDesk, Rows, StoredDesk
 from worker.core.alerts.incident import Step
 from worker.core.alerts.life import Severity
 from worker.core.alerts.silences import SilenceBook
+from worker.core.arrivals import LabelEvents, PredictionEvents
 from worker.core.codec import TIMESTAMP_MS_MAX, encode
 from worker.core.columns import ColumnTable, Matrix, StoredColumn
 from worker.core.events import (
@@ -153,6 +154,7 @@ class Monitor:
 
     def process(self, events: Sequence[PredictionEvent], offsets: I64, times_ms: I64) -> list[Output]:
         """Process events (n) in stream order; offsets and times (ms) are n long."""
+        events = PredictionEvents.of(events)
         rows, count = EventRows.of(events, offsets, times_ms), len(events)
         start, first = 0, self._seen
         while start < count:
@@ -168,7 +170,7 @@ class Monitor:
             start = stop
         # A silence can only end with the first event.
         over = self._silence.predicted(rows.watermarks_ms, offsets)
-        self._told += [each.of_version(events[0].model_version) for each in over]
+        self._told += [each.of_version(events.version(0)) for each in over]
         return self._take_output(Rows(offsets, rows.watermarks_ms, first) if count else None)
 
     def _process_version(self, rows: EventRows, start: int, count: int) -> None:
@@ -215,10 +217,10 @@ class Monitor:
         self._slots.add(seen.cells, slot, self._columns.is_numeric)
         if len(seen.invalid):
             self._slots.add_invalid(seen.invalid, slot)
-        self._model_version = rows.events[end - 1].model_version
+        self._model_version = rows.events.version(end - 1)
         was_frozen = self._columns.frozen
         judged, told = self._judge.process(seen)
-        self._counts.add_verdicts(slot, ~np.isnan(judged.verdicts), judged.flagged)
+        self._counts.add_verdicts(slot, judged.verdicts, judged.flagged)
         if was_frozen:
             told += self._watching.process(seen, judged.raw, judged.anew)
         elif self._columns.frozen:
@@ -296,7 +298,7 @@ class Monitor:
         self._labels += len(events)
         self._labels_untold += len(events)
         self._told += self._silence.labelled(times_ms, offsets)
-        self._told += self._performance.label(events, offsets, times_ms)
+        self._told += self._performance.label(LabelEvents.of(events), offsets, times_ms)
         self._told += self._maintainer.take_told()
         return self._take_output()
 

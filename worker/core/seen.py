@@ -1,12 +1,11 @@
 """Consecutive events of one monitor: as it works them off, and as all its watchers see them."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from worker.core.arrivals import PredictionEvents
 from worker.core.columns import Matrix
-from worker.core.events import PredictionEvent
 from worker.core.kernels.arrays import F64, I64, Bool
 
 
@@ -20,7 +19,7 @@ class Seen(NamedTuple):
 
     first_sequence: int
     """Place of row 0 in the monitor's count of events."""
-    events: Sequence[PredictionEvent]
+    events: PredictionEvents
     offsets: I64
     times_ms: I64
     watermarks_ms: I64
@@ -30,13 +29,13 @@ class Seen(NamedTuple):
 
     def version_at(self, offset: int) -> str | None:
         """Return the version of the model that the event at an offset has."""
-        return self.events[int(np.searchsorted(self.offsets, offset))].model_version
+        return self.events.version(int(np.searchsorted(self.offsets, offset)))
 
 
 class EventRows(NamedTuple):
     """A batch of events as columns of equal length n, and what is found out of each row as it is worked off."""
 
-    events: Sequence[PredictionEvent]
+    events: PredictionEvents
     offsets: I64
     times_ms: I64
     panes: I64
@@ -44,7 +43,7 @@ class EventRows(NamedTuple):
     late: Bool
 
     @classmethod
-    def of(cls, events: Sequence[PredictionEvent], offsets: I64, times_ms: I64) -> "EventRows":
+    def of(cls, events: PredictionEvents, offsets: I64, times_ms: I64) -> "EventRows":
         """Return events of which nothing is found out yet."""
         count = len(events)
         panes, watermarks_ms = np.empty(count, np.int64), np.empty(count, np.int64)

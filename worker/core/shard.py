@@ -5,7 +5,7 @@ Rule 2: outputs leave in the order of the offsets that caused them, however the 
 Rule 3: whatever is about to change a monitor tells the open cut first.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from operator import attrgetter
@@ -38,6 +38,7 @@ from worker.core.events import (
     UndoFeedback,
 )
 from worker.core.journal import THINNING_MAX
+from worker.core.kernels.arrays import I64
 from worker.core.maintenance.challengers import ChallengerPool
 from worker.core.maintenance.metering import Meter
 from worker.core.monitor import Home, Monitor
@@ -56,6 +57,13 @@ class Topics(NamedTuple):
     predictions: str = "predictions"
     labels: str = "labels"
     feedback: str = "feedback"
+
+
+class _Routed(NamedTuple):
+    """Events by model: in which order they come to lie model by model (None: as they are), and the part of each."""
+
+    order: I64 | None
+    parts: list[tuple[str, slice]]
 
 
 class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,26 +129,34 @@ class Shard:
         decoded = decode_predictions(
             batch, record_bytes_max=options.record_bytes_max, future_max_ms=options.future_max_ms
         )
-        groups = self._route(decoded)
+        routed = self._route(decoded)
+        events, offsets, times = (
+            decoded.events,
+            np.array(batch.offsets, dtype=np.int64)[decoded.rows],
+            decoded.timestamps_ms,
+        )
+        if routed.order is not None:
+            events, offsets, times = events.ordered(routed.order), offsets[routed.order], times[routed.order]
         out: list[Output] = []
-        offsets, times = np.array(batch.offsets, dtype=np.int64), np.array(decoded.timestamps_ms, dtype=np.int64)
-        offsets = offsets[decoded.rows]
-        for model_id, places in groups.items():
-            events = [decoded.events[place] for place in places]
-            out += self._to_change(model_id).process(events, offsets[places], times[places])
+        for model_id, part in routed.parts:
+            out += self._to_change(model_id).process(events[part], offsets[part], times[part])
         self._last_offset = batch.offsets[-1]
         return out, decoded.rejects
 
     def _labels(self, batch: RawBatch) -> tuple[list[Output], list[Reject]]:
         options = self._options
         decoded = decode_labels(batch, record_bytes_max=options.record_bytes_max, future_max_ms=options.future_max_ms)
-        groups = self._route(decoded)
-        offsets, times = np.array(batch.offsets, dtype=np.int64), np.array(decoded.timestamps_ms, dtype=np.int64)
-        offsets = offsets[decoded.rows]
+        routed = self._route(decoded)
+        events, offsets, times = (
+            decoded.events,
+            np.array(batch.offsets, dtype=np.int64)[decoded.rows],
+            decoded.timestamps_ms,
+        )
+        if routed.order is not None:
+            events, offsets, times = events.ordered(routed.order), offsets[routed.order], times[routed.order]
         out: list[Output] = []
-        for model_id, places in groups.items():
-            events = [decoded.events[place] for place in places]
-            out += self._to_change(model_id).label(events, offsets[places], times[places])
+        for model_id, part in routed.parts:
+            out += self._to_change(model_id).label(events[part], offsets[part], times[part])
         return out, decoded.rejects
 
     def _feedback(self, batch: RawBatch) -> tuple[list[Output], list[Reject]]:
@@ -206,19 +222,25 @@ class Shard:
         self._rejects_trace += _hash(f"{told.topic} {told.offset} {value!r}")
         return Output(told.topic, self._partition, told.offset, told.key.encode(), value)
 
-    def _route(self, decoded: DecodedBatch | DecodedLabels) -> dict[str, list[int]]:
-        """Group the places of events by model, in order of first appearance; reject what is beyond `models_max`."""
-        groups: dict[str, list[int]] = defaultdict(list)
-        for place, model_id in enumerate([event.model_id for event in decoded.events]):
-            groups[model_id].append(place)
-        for model_id in [model_id for model_id in groups if model_id not in self._monitors]:
-            if len(self._monitors) < self._options.models_max:
+    def _route(self, decoded: DecodedBatch | DecodedLabels) -> _Routed:
+        """Group events by model, in order of first appearance; reject what is beyond `models_max`."""
+        codes, model_ids = decoded.events.models()
+        order = None if len(model_ids) <= 1 else np.argsort(codes, kind="stable")
+        ends = np.cumsum(np.bincount(codes, minlength=len(model_ids))).tolist()
+        parts = []
+        for model_id, part in zip(model_ids, map(slice, [0, *ends], ends), strict=False):
+            if model_id not in self._monitors:
+                if len(self._monitors) >= self._options.models_max:
+                    rows = decoded.rows[part] if order is None else decoded.rows[order[part]]
+                    decoded.rejects.extend(self._refused(row) for row in rows.tolist())
+                    continue
                 self._monitors[model_id] = self._new_monitor(model_id)
-            else:
-                detail = f"{self._options.models_max} other models are watched already (engine.models_max)"
-                refused = groups.pop(model_id)
-                decoded.rejects.extend(Reject(decoded.rows[place], RejectCode.MODELS_MAX, detail) for place in refused)
-        return groups
+            parts.append((model_id, part))
+        return _Routed(order, parts)
+
+    def _refused(self, row: int) -> Reject:
+        detail = f"{self._options.models_max} other models are watched already (engine.models_max)"
+        return Reject(row, RejectCode.MODELS_MAX, detail)
 
     def _new_monitor(self, model_id: str) -> Monitor:
         home = Home(self._partition, self._topics.predictions, self._topics.labels)

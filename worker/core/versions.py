@@ -1,11 +1,10 @@
 """Has a new version of the model taken over? What was learned of the old one says little about it."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from worker.core.events import PredictionEvent
+from worker.core.arrivals import PredictionEvents
 
 HORIZON_EVENTS = 50
 APPEARED_SHARE = 0.2
@@ -34,16 +33,15 @@ class VersionWatch:
         self.appeared_at: list[int] = []
         """Places in the events last taken in at which a version appeared or took over."""
 
-    def until_takeover(self, events: Sequence[PredictionEvent]) -> int | None:
+    def until_takeover(self, events: PredictionEvents) -> int | None:
         """Take in events up to the one with which another version has taken over.
 
         Return how many events that were, or None if all of them were taken in without that.
         """
         self.appeared_at = []
-        versions = [event.model_version for event in events]
-        if self._candidate is None and set(versions) <= {self.current, None}:
+        if self._candidate is None and events.versions_are(self.current):
             return None
-        for place, version in enumerate(versions, start=1):
+        for place, version in enumerate(events.versions(), start=1):
             if version is None:
                 continue
             if self._takes_over(version):

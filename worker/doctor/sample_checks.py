@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from worker.core.codec import Decoded, Reject, decode_labels, decode_predictions
+from worker.core.codec import DecodedBatch, DecodedLabels, Reject, decode_labels, decode_predictions
 from worker.core.events import InputTopic, LabelEvent, PredictionEvent, RawBatch, RejectCode
 from worker.core.options import EngineOptions
 from worker.doctor.findings import Area, Finding, Status, ok, unknown, warning
@@ -65,14 +65,14 @@ def sample_findings(settings: Settings, sample: Mapping[InputTopic, Sequence[Raw
 
 
 def _half(
-    batches: Sequence[tuple[RawBatch, Decoded[PredictionEvent] | Decoded[LabelEvent]]],
+    batches: Sequence[tuple[RawBatch, DecodedBatch | DecodedLabels]],
 ) -> _Half:
     half = _Half(sum(len(batch.offsets) for batch, _ in batches), [], {}, 0)
     repeated = 0
     for batch, decoded in batches:
         half.refused.extend((batch, reject) for reject in decoded.rejects)
         events: Sequence[PredictionEvent | LabelEvent] = decoded.events
-        for row, event, event_ms in zip(decoded.rows, events, decoded.timestamps_ms, strict=True):
+        for row, event, event_ms in zip(decoded.rows.tolist(), events, decoded.timestamps_ms.tolist(), strict=True):
             seen = _Seen(batch.partition, batch.offsets[row], batch.keys[row], event_ms, batch.timestamps_ms[row])
             repeated += half.seen.setdefault((event.model_id, event.event_id), seen) is not seen
     return half._replace(repeated=repeated)

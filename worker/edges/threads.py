@@ -15,7 +15,9 @@ from typing import Self, TypeVar
 THREADS_MAX = 4
 """By itself: what is done under the GIL takes turns, so that more of them gain little."""
 
-_SWITCH_SECONDS = 0.005
+_SWITCH_SECONDS = 0.0002
+"""A thread that comes back from a kernel waits for the GIL until the other one calls a kernel, or for so long. Python's
+5 ms are a convoy: kernels take some 0.1 ms. Even shorter only adds switches (`benchmarks/threads.py`)."""
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 """Of cgroup v2, as a container sees its own: quota (or "max") and period in microseconds."""

@@ -9,7 +9,8 @@ from msgspec import Struct
 from worker.core.alerts.incident import Flagged, Incident, IncidentLife, Step
 from worker.core.alerts.incident_rows import IncidentRows, Kept, unusual_parts
 from worker.core.alerts.records import Origin, Story, alert_record
-from worker.core.events import AlertEvent, DetectorScore, FeatureEvidence, PredictionEvent
+from worker.core.arrivals import PredictionEvents
+from worker.core.events import AlertEvent, DetectorScore, FeatureEvidence
 from worker.core.events.alerts import AnomalyGroup
 from worker.core.identity import derived_seed
 from worker.core.kernels.arrays import F64, I64, Bool
@@ -42,7 +43,7 @@ class Verdicts(NamedTuple):
     """
 
     first_sequence: int
-    events: Sequence[PredictionEvent]
+    events: PredictionEvents
     offsets: I64
     times_ms: I64
     watermarks_ms: I64
@@ -196,15 +197,14 @@ class IncidentDesk:
 
 
 def _flagged(seen: Verdicts, row: int) -> Flagged:
-    event = seen.events[row]
     return Flagged(
         sequence=seen.first_sequence + row,
         offset=int(seen.offsets[row]),
-        event_id=event.event_id,
+        event_id=seen.events.event_id(row),
         time_ms=int(seen.times_ms[row]),
         watermark_ms=int(seen.watermarks_ms[row]),
         p_value=float(seen.verdicts[row]),
-        model_version=event.model_version,
+        model_version=seen.events.version(row),
     )
 
 
@@ -215,7 +215,7 @@ def resolved_at(seen: Verdicts | Seen, row: int) -> Step:
         sequence=seen.first_sequence + row,
         offset=int(seen.offsets[row]),
         watermark_ms=int(seen.watermarks_ms[row]),
-        model_version=seen.events[row].model_version,
+        model_version=seen.events.version(row),
     )
 
 

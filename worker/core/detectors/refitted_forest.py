@@ -53,6 +53,10 @@ class RefittedForest:
     def _score(self, rows: F32) -> F64:
         return np.full(len(rows), np.nan) if self.forest is None else self.forest.score(rows)
 
+    def steady(self, rows: int) -> bool:  # noqa: ARG002 - any number of rows
+        """Return True: scores change with a refit alone."""
+        return True
+
     def barrier(self) -> int:
         """Return the next count of rows at which a refit is requested or taken over."""
         return self._refits.barrier
@@ -99,7 +103,7 @@ class RefittedForest:
             return None
         forest = ForestArrays.from_bytes(fitted["forest"].tobytes())
         mine = self._rows.shape[1], self._options.trees
-        refuse_if(_STORED, {"the forest is of other rows or trees": (forest.n_features, len(forest.feature)) != mine})
+        refuse_if(_STORED, {"the forest is of other rows or trees": (forest.n_features, forest.n_trees) != mine})
         return forest
 
     def _request(self, rows: F32, refit: int) -> ForestRequest:

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from worker.core.arrivals import PredictionEvents
 from worker.core.journal import THINNING_MAX
 from worker.core.kernels.arrays import F32, F64, I32, I64, Bool
 from worker.core.kernels.reservoir import LARGEST
@@ -104,11 +105,11 @@ class Sayings:
     def pass_by(self, part: Arrived) -> None:
         """Count events (n) and remember nothing else of them."""
         self._counters[0] += len(part.events)
-        self._note_version([event.model_version for event in part.events])
+        self._note_version(part.events)
 
-    def _note_version(self, versions: list[str | None]) -> None:
-        if self.first_version is None:
-            self.first_version = next((each for each in versions if each is not None), None)
+    def _note_version(self, events: PredictionEvents) -> None:
+        if self.first_version is None and not events.versions_are(None):
+            self.first_version = next((each for each in events.versions() if each is not None), None)
 
     def predicted(self, part: Arrived, speaker: "Speaker | None") -> I64:
         """Remember events (n); return the number of the row of each, -1 for those that are not used."""
@@ -134,13 +135,12 @@ class Sayings:
 
     def _epochs(self, part: Arrived) -> I32:
         """Return the epoch of each event, -1 for those of another version than the one in service."""
-        versions = [event.model_version for event in part.events]
-        self._note_version(versions)
-        epochs = np.full(len(versions), self.epoch, dtype=np.int32)
+        self._note_version(part.events)
+        epochs = np.full(len(part.events), self.epoch, dtype=np.int32)
         # Until another one takes over, the first one is in service.
         current = self.first_version if self.version is None else self.version
-        if not set(versions) <= {current, None}:
-            epochs[[each not in (current, None) for each in versions]] = -1
+        if not part.events.versions_are(current):
+            epochs[[each not in (current, None) for each in part.events.versions()]] = -1
         return epochs
 
     def _room_for(self, features: int) -> WaitingRows:

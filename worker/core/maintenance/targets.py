@@ -14,7 +14,8 @@ from worker.core.kernels.arrays import F64, Bool
 from worker.core.performance.batch import Labelled
 from worker.core.performance.ledger import Ledger
 from worker.core.performance.task import ANOTHER
-from worker.core.performance.values import NUMBER, Names
+from worker.core.performance.values import Names
+from worker.core.scanning import NUMBER
 from worker.core.state import refuse_if
 
 TaskName: TypeAlias = Literal["binary", "multiclass", "regression"]

@@ -1,11 +1,10 @@
 """Who else wants to know of predictions and their labels: model maintenance, a layer above."""
 
-from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from worker.core.events import PredictionEvent
+from worker.core.arrivals import PredictionEvents
 from worker.core.kernels.arrays import F64, I64
 from worker.core.performance.batch import Labelled
 from worker.core.performance.ledger import Ledger
@@ -15,7 +14,7 @@ from worker.core.performance.values import Names
 class Arrived(NamedTuple):
     """Predictions (n) as the monitor has them. `cells` f64[n, d]: their features; None in a warm-up."""
 
-    events: Sequence[PredictionEvent]
+    events: PredictionEvents
     offsets: I64
     times_ms: I64
     watermarks_ms: I64

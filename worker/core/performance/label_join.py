@@ -17,7 +17,7 @@ from worker.core.kernels import join as k
 from worker.core.kernels.arrays import F64, I8, I16, I32, I64, U64
 from worker.core.kernels.tally import LAG_BUCKETS
 from worker.core.options import PerformanceOptions
-from worker.core.performance.values import BOOLEAN, TEXT
+from worker.core.scanning import BOOLEAN, TEXT
 from worker.core.state import COUNT_MAX, AnyArray, Arrays, blank, by_part, check_like, outside, prefixed, refuse_if
 
 _CAPACITY_MIN = 64

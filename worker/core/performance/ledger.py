@@ -28,8 +28,9 @@ from worker.core.performance.series_keys import Key, series_key
 from worker.core.performance.tallies import Rows
 from worker.core.performance.task import Classes, Pairs, Quality, Task
 from worker.core.performance.telling import PerformanceOwner
-from worker.core.performance.values import NUMBER, Names
+from worker.core.performance.values import Names
 from worker.core.performance.watched import WRONG_MAX, Happening, Watched
+from worker.core.scanning import NUMBER
 from worker.core.standing import Moment
 from worker.core.telling import Place, Told
 

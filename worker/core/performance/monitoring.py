@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from worker.core.events import LabelEvent, PredictionEvent, PredictionValue
+from worker.core.arrivals import LabelEvents, PredictionEvents, ValueColumn
 from worker.core.kernels.arrays import F64, I8, I32, I64, U64, Bool
-from worker.core.kernels.event_keys import event_keys
 from worker.core.options import EngineOptions
 from worker.core.performance.batch import Labelled, Pending, labelled
 from worker.core.performance.bias import BiasSetup
@@ -27,31 +26,30 @@ from worker.core.performance.segments import OTHER, Evicted, Segments
 from worker.core.performance.series_keys import ARCHIVED, series_code
 from worker.core.performance.task import Pairs, Task, infer_task
 from worker.core.performance.telling import PerformanceOwner
-from worker.core.performance.values import NUMBER, Names, encode_probabilities, encode_values
+from worker.core.performance.values import Names, encode_probabilities, encode_values, first_new
+from worker.core.scanning import NO_LABEL, NUMBER
 from worker.core.telling import Told
 
 
 class Said(NamedTuple):
-    """What predictions (n) say, as columns; and whether any of it is a text, a label, a probability."""
+    """What predictions (n) say; None for labels and probabilities that no event has."""
 
-    predictions: list[PredictionValue]
-    labels: list[PredictionValue | None]
-    probabilities: list[dict[str, float] | None]
-    has_texts: bool
-    has_labels: bool
-    has_probabilities: bool
+    predictions: ValueColumn
+    labels: ValueColumn | None
+    probabilities: list[dict[str, float] | None] | None
+
+    @classmethod
+    def of(cls, events: PredictionEvents) -> "Said":
+        """Return what events say."""
+        return cls(events.predictions, events.labels, events.probabilities)
 
     def part(self, begin: int, end: int) -> "Said":
         """Return some of them."""
-        return Said(self.predictions[begin:end], self.labels[begin:end], self.probabilities[begin:end], *self[3:])
-
-
-def _said(events: Sequence[PredictionEvent]) -> Said:
-    predictions, labels = [event.prediction for event in events], [event.label for event in events]
-    probabilities = [event.probabilities for event in events]
-    has_labels = labels.count(None) < len(labels)
-    has_texts = str in set(map(type, predictions)) or (has_labels and str in set(map(type, labels)))
-    return Said(predictions, labels, probabilities, has_texts, has_labels, any(probabilities))
+        rows = slice(begin, end)
+        labels = None if self.labels is None else self.labels.part(rows)
+        return Said(
+            self.predictions.part(rows), labels, None if self.probabilities is None else self.probabilities[rows]
+        )
 
 
 class PerformanceMonitor:
@@ -82,8 +80,7 @@ class PerformanceMonitor:
         if not self.options.enabled:
             return []
         events = arrived.events
-        keys = event_keys([event.event_id for event in events], self._seed)
-        said = _said(events)
+        keys, said = events.keys(self._seed), Said.of(events)
         told: list[Told] = []
         begin = 0
         while begin < len(events):
@@ -100,7 +97,7 @@ class PerformanceMonitor:
         """Give what is told the version of the model that the event at its offset has."""
         if not told:
             return told
-        versions = dict(zip(part.offsets.tolist(), (event.model_version for event in part.events), strict=True))
+        versions = dict(zip(part.offsets.tolist(), part.events.versions(), strict=True))
         return [each.of_version(versions.get(each.offset)) for each in told]
 
     def _until_new(self, said: Said, begin: int) -> int:
@@ -110,15 +107,14 @@ class PerformanceMonitor:
         Where labels can be among them, also no more than could make the task known at the last of them, or change what
         the follower does.
         """
-        end = min(len(said.predictions), begin + self.follower.rows_max)
-        if said.has_labels or self.join.early:
+        end = min(len(said.predictions.kinds), begin + self.follower.rows_max)
+        if said.labels is not None or self.join.early:
             room = self.follower.room if self.ledger else max(self.options.task_labels - len(self.pending), 1)
             end = min(end, begin + room)
-        if said.has_texts:
-            pairs = zip(said.predictions[begin + 1 : end], said.labels[begin + 1 : end], strict=True)
-            found = self.texts.first_new(each if isinstance(each, str) else None for pair in pairs for each in pair)
-            end = end if found is None else begin + 1 + found // 2
-        if said.has_probabilities:
+        for column in (said.predictions, said.labels):
+            if column is not None:
+                end = begin + 1 + first_new(column.part(slice(begin + 1, end)), self.texts)
+        if said.probabilities is not None:
             for place, row in enumerate(said.probabilities[begin + 1 : end], start=begin + 1):
                 if row is not None and self.columns.first_new(row) is not None:
                     return place - begin
@@ -131,10 +127,7 @@ class PerformanceMonitor:
             self.seen += end - begin
             return end, []
         names = self._known.segments
-        values = [
-            [None if event.segment is None else event.segment.get(name) for name in names]
-            for event in arrived.events[begin:end]
-        ]
+        values = arrived.events[begin:end].segments(names)
         told = [
             each
             for leaving in self.segments.leaving(values[0], self.seen)
@@ -156,7 +149,7 @@ class PerformanceMonitor:
 
     def _predicted(self, part: Arrived, said: Said, keys: U64) -> list[Told]:
         predictions, kinds = encode_values(said.predictions, self.texts)
-        labels, label_kinds = encode_values(said.labels, self.texts)
+        labels, label_kinds = self._labels_of(said)
         probabilities = self._probabilities(said)
         self._learn_names()
         panes = part.times_ms // self.options.pane_ms
@@ -171,9 +164,15 @@ class PerformanceMonitor:
         told = [] if ledger is None else ledger.due(due, part.times_ms, part.offsets)
         return told + self._pass_on(labelled(joined, self.join.columns, part.offsets), inline=True)
 
+    def _labels_of(self, said: Said) -> tuple[F64, I8]:
+        if said.labels is None:
+            count = len(said.predictions.kinds)
+            return np.zeros(count), np.full(count, NO_LABEL, dtype=np.int8)
+        return encode_values(said.labels, self.texts)
+
     def _probabilities(self, said: Said) -> F64:
-        if not said.has_probabilities:
-            return np.full((len(said.predictions), len(self.columns)), np.nan)
+        if said.probabilities is None:
+            return np.full((len(said.predictions.kinds), len(self.columns)), np.nan)
         cells = encode_probabilities(said.probabilities, self.columns)
         self.join.columns.widen(len(self.columns))
         return cells
@@ -227,19 +226,17 @@ class PerformanceMonitor:
 
     # Labels.
 
-    def label(self, events: Sequence[LabelEvent], offsets: I64, times_ms: I64) -> list[Told]:
+    def label(self, events: LabelEvents, offsets: I64, times_ms: I64) -> list[Told]:
         """Take in labels (n) in stream order."""
         if not self.options.enabled:
             return []
-        keys = event_keys([event.event_id for event in events], self._seed)
+        keys, said = events.keys(self._seed), events.labels
         told: list[Told] = []
         begin = 0
         while begin < len(events):
-            texts = [event.label if isinstance(event.label, str) else None for event in events[begin + 1 :]]
-            found = self.texts.first_new(texts)
-            end = len(events) if found is None else begin + 1 + found
+            end = begin + 1 + first_new(said.part(slice(begin + 1, None)), self.texts)
             part = slice(begin, end)
-            values, kinds = encode_values([event.label for event in events[part]], self.texts)
+            values, kinds = encode_values(said.part(part), self.texts)
             self._learn_names()
             joined = self.join.labels(keys[part], values, kinds, times_ms[part])
             told += self._pass_on(labelled(joined, self.join.columns, offsets[part]), inline=False)

@@ -17,8 +17,9 @@ from worker.core.performance.monitoring import PerformanceMonitor
 from worker.core.performance.segments import OTHER, Segment
 from worker.core.performance.series_keys import ARCHIVED, Key, series_code, series_key
 from worker.core.performance.task import Quality, Task
-from worker.core.performance.values import BOOLEAN, TEXT, Names
+from worker.core.performance.values import Names
 from worker.core.performance.watched import StoredWatched, Watched
+from worker.core.scanning import BOOLEAN, TEXT
 from worker.core.state import COUNT_MAX, AnyArray, Arrays, by_part, check_like, outside, prefixed, refuse_if
 
 _STORED = "stored performance"

@@ -12,7 +12,8 @@ from msgspec import Struct
 
 from worker.core.kernels.arrays import F64, I8, I16, Bool
 from worker.core.options import ModelPerformanceOptions
-from worker.core.performance.values import BOOLEAN, NUMBER, OTHER, TEXT, Names
+from worker.core.performance.values import OTHER, Names
+from worker.core.scanning import BOOLEAN, NUMBER, TEXT
 
 TaskName = Literal["binary", "multiclass", "regression"]
 Mode = Literal["text", "boolean", "number", "score", "text_score", "value"]

@@ -9,13 +9,9 @@ from operator import itemgetter
 
 import numpy as np
 
-from worker.core.events import PredictionValue
+from worker.core.arrivals import ValueColumn
 from worker.core.identity import derived_seed
 from worker.core.kernels.arrays import F64, I8
-from worker.core.kernels.join import NO_LABEL
-
-NUMBER, BOOLEAN, TEXT = 0, 1, 2
-"""Kinds of values; NO_LABEL (-1) is the fourth."""
 
 OTHER = 0
 """Code of every name beyond the bound."""
@@ -70,29 +66,29 @@ class Names:
         )
 
 
-def encode_values(values: Sequence[PredictionValue | None], texts: Names) -> tuple[F64, I8]:
-    """Return values (n) and kinds (n); None becomes NO_LABEL. New texts get codes in the order of the rows."""
-    types = set(map(type, values))
-    count = len(values)
-    if types <= {float, int}:
-        return np.array(values, dtype=np.float64), np.zeros(count, dtype=np.int8)
-    if types == {bool}:
-        return np.array(values, dtype=np.float64), np.full(count, BOOLEAN, dtype=np.int8)
-    if types == {type(None)}:
-        return np.zeros(count), np.full(count, NO_LABEL, dtype=np.int8)
-    numbers, kinds = np.zeros(count), np.empty(count, dtype=np.int8)
-    for row, value in enumerate(values):
-        if isinstance(value, str):
-            code = texts.add(value)
-            # Beyond the bound texts can still be told apart, though they have no name any more.
-            numbers[row], kinds[row] = code if code != OTHER else -1 - derived_seed("text", value), TEXT
-        elif isinstance(value, bool):
-            numbers[row], kinds[row] = value, BOOLEAN
-        elif value is None:
-            kinds[row] = NO_LABEL
-        else:
-            numbers[row], kinds[row] = value, NUMBER
-    return numbers, kinds
+def encode_values(values: ValueColumn, texts: Names) -> tuple[F64, I8]:
+    """Return numbers (n) and kinds (n), texts as their codes. New texts get codes in the order of the rows."""
+    if values.texts is None:
+        return values.numbers, values.kinds
+    codes, names = values.names()
+    return np.where(codes < 0, values.numbers, _codes(names, texts)[codes]), values.kinds
+
+
+def first_new(values: ValueColumn, texts: Names) -> int:
+    """Return the place of the first value (n) that is a text without a code, but would get one; n if there is none."""
+    if values.texts is None:
+        return len(values.kinds)
+    codes, names = values.names()
+    new = texts.first_new(names)
+    return len(codes) if new is None else int(np.argmax(codes == new))
+
+
+def _codes(names: Sequence[str], texts: Names) -> F64:
+    """Return the codes of names. Beyond the bound texts can still be told apart, though they have no name any more."""
+    codes = np.array([texts.add(name) for name in names], dtype=np.float64)
+    for place in np.flatnonzero(codes == OTHER).tolist():
+        codes[place] = -1 - derived_seed("text", names[place])
+    return codes
 
 
 def encode_probabilities(rows: Sequence[dict[str, float] | None], columns: Names) -> F64:
