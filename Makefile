@@ -35,7 +35,7 @@ test: setup ## Run every check: lint, types, import rules and tests.
 	$(BIN)/python -m pytest
 
 kernels: setup # Compiled once, not in each test process.
-	@$(BIN)/python -c "from worker.core.warm_up import compile_kernels as once; once()"
+	@$(BIN)/python -m worker compile-kernels >&2
 
 test-integrations: setup ## Run the tests with real Prometheus, Alertmanager and OpenSearch (fetched once).
 	$(BIN)/python -m pytest -m integration tests/integrations

@@ -1,196 +1,146 @@
-"""Measures the worker against the null loop (two settings) and the plain loop, on one broker, in one run, in turn.
+"""All that issue 11 asks to be measured, in parts; each renews its table in RESULTS.md.
 
-    make bench                                  three rounds, RESULTS.md renewed, the last line is JSON
-    python -m benchmarks.bench --rounds 1 --events 400000
+    make bench                                         everything but `flat`, under half an hour; the last line is JSON
+    python -m benchmarks.bench --only loops --rounds 3
+    python -m benchmarks.bench --only latency --latency-rate 40000
+    python -m benchmarks.bench --scale 0.02 --rounds 1 --keep-results       whether it runs at all
 
-Every contestant is a process of its own that reads the same topic from its beginning in a fresh consumer group. It is
-watched from outside: the rate is what the group's committed offsets advance in, from the first commit seen to the last.
+    loops       the worker against the null loop, the plain loop and micro-batches: see `loops.py`
+    sizes       models per process, features per event: `sizes.py`
+    processes   one process and two: `processes.py`
+    memory      bytes per model: `memory.py`
+    latency     from an event to its alert, at half of the rate that `loops` has just measured: `latency.py`
+    start       until a worker is ready: `start.py`
+    flat        memory over 50 million events: `memory.py`; some ten minutes
+
+The machine must be quiet: broker and contestants share its cores.
 """
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
+import shlex
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
-from rich.console import Console
+from benchmarks import results
+from benchmarks.rates import console
+from benchmarks.results import Part
 
-from benchmarks.events import FEATURES, MODELS, PARTITIONS, create_topics, generate, publish
-from worker.edges.broker import LocalBroker
-
-TOPIC = "predictions"
-OUTPUTS = (
-    "modelvigil.alerts",
-    "modelvigil.metrics",
-    "modelvigil.maintenance",
-    "modelvigil.dead-letters",
-)
-OTHERS = ("labels", "modelvigil.state", "modelvigil.incidents")
-JVM = ("-Xms512m", "-Xmx1g", "-XX:+UseSerialGC")
-PLAIN_SECONDS = 10.0
-DONE_SECONDS_MAX = 240.0
-RESULTS = Path(__file__).with_name("RESULTS.md")
-CONTESTANTS = ("null", "tuned", "worker", "plain")
-
-console = Console(stderr=True)
+USUAL = ("loops", "sizes", "processes", "memory", "latency", "start")
+PARTS = (*USUAL, "flat")
+FLAT_EVENTS = 50_000_000
 
 
-class Reading(NamedTuple):
-    """Committed events at a moment."""
+class Plan(NamedTuple):
+    """How much is measured."""
 
-    seconds: float
     events: int
+    rounds: int
+    scale: float
+    """Share of the usual amount, in the parts but `loops`."""
+    latency_rate: int | None
 
 
-def command(contestant: str, servers: str, group: str) -> list[str]:
-    """Return the command that starts a contestant."""
-    python = sys.executable
-    match contestant:
-        case "null" | "tuned":
-            settings = "tuned" if contestant == "tuned" else "default"
-            return [python, "-m", "benchmarks.null_loop", servers, TOPIC, group, settings]
-        case "plain":
-            return [python, "-m", "benchmarks.plain_loop", servers, TOPIC, OUTPUTS[0], group]
-        case _:
-            return [python, "-m", "worker", "run", "--bootstrap-servers", servers, "--group-id", group]
+Measured = dict[str, Part]
+"""What the parts before have given."""
 
 
-@contextmanager
-def running(arguments: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a contestant; it is stopped at the end, and its output is in `log`."""
-    with log.open("wb") as out, subprocess.Popen(arguments, stdout=out, stderr=out) as process:
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
+def _loops(plan: Plan, _done: Measured) -> Part:
+    from benchmarks import loops  # noqa: PLC0415 - a part that is not asked for need not be loaded
+
+    return loops.part(plan.events, plan.rounds)
 
 
-def committed(watcher: Consumer) -> int:
-    """Return how many events the group has committed; 0 while the coordinator is not ready to say."""
-    wanted = [TopicPartition(TOPIC, partition) for partition in range(PARTITIONS)]
-    try:
-        places = watcher.committed(wanted, timeout=10)
-    except KafkaException:
-        return 0
-    return sum(max(0, place.offset) for place in places)
+def _sizes(plan: Plan, _done: Measured) -> Part:
+    from benchmarks import sizes  # noqa: PLC0415 - as above
+
+    return sizes.part(plan.scale)
 
 
-def measure(arguments: list[str], servers: str, group: str, total: int, log: Path, *, cut: bool = False) -> float:
-    """Return the events per second of one contestant; `cut`: it need not finish."""
-    watcher = Consumer({"bootstrap.servers": servers, "group.id": group, "enable.auto.commit": False, "log_level": 0})
-    readings: list[Reading] = []
-    with running(arguments, log) as process:
-        limit = time.monotonic() + DONE_SECONDS_MAX
-        while time.monotonic() < limit and process.poll() is None:
-            now, events = time.monotonic(), committed(watcher)
-            if events and (not readings or events > readings[-1].events):
-                readings.append(Reading(now, events))
-            if events >= total or (cut and readings and now - readings[0].seconds > PLAIN_SECONDS):
-                break
-            time.sleep(0.02)
-    watcher.close()
-    if len(readings) < 2 or (not cut and readings[-1].events < total):
-        raise SystemExit(f"bench: group {group} did not finish; its output is in {log}")
-    return (readings[-1].events - readings[0].events) / (readings[-1].seconds - readings[0].seconds)
+def _processes(plan: Plan, _done: Measured) -> Part:
+    from benchmarks import processes  # noqa: PLC0415 - as above
+
+    return processes.part(round(plan.events * plan.scale), min(plan.rounds, 3))
 
 
-def contest(servers: str, rounds: int, total: int, folder: Path) -> dict[str, list[float]]:
-    """Let the contestants run in turn; return the rates of each."""
-    rates: dict[str, list[float]] = {contestant: [] for contestant in CONTESTANTS}
-    for turn in range(rounds):
-        for contestant in CONTESTANTS:
-            group = f"{contestant}-{turn}"
-            arguments = command(contestant, servers, group)
-            rate = measure(arguments, servers, group, total, folder / f"{group}.log", cut=contestant == "plain")
-            rates[contestant].append(rate)
-            console.print(f"round {turn + 1} of {rounds}: {contestant:>6} {rate:>10,.0f} events/s")
-    return rates
+def _memory(plan: Plan, _done: Measured) -> Part:
+    from benchmarks import memory  # noqa: PLC0415 - as above
+
+    return memory.per_model_part(plan.scale)
 
 
-def summary(rates: dict[str, list[float]]) -> dict[str, float]:
-    """Return the medians, and the median of the ratios round by round."""
-    null, tuned, worker, plain = (rates[contestant] for contestant in CONTESTANTS)
-    return {
-        "null_eps": round(statistics.median(null)),
-        "worker_eps": round(statistics.median(worker)),
-        "plain_eps": round(statistics.median(plain)),
-        "worker_over_null": round(statistics.median(b / a for a, b in zip(null, worker, strict=True)), 3),
-        "worker_over_plain": round(statistics.median(b / c for b, c in zip(worker, plain, strict=True)), 1),
-        "tuned_null_eps": round(statistics.median(tuned)),
-        "worker_over_tuned_null": round(statistics.median(b / a for a, b in zip(tuned, worker, strict=True)), 3),
-    }
+def _flat(plan: Plan, _done: Measured) -> Part:
+    from benchmarks import memory  # noqa: PLC0415 - as above
+
+    return memory.flat_part(round(FLAT_EVENTS * plan.scale))
 
 
-def report(rates: dict[str, list[float]], figures: dict[str, float], total: int) -> str:
-    """Return the text of RESULTS.md's generated part."""
-    names = {
-        "null": "null loop: consume, decode, commit transactionally (librdkafka's default fetch settings)",
-        "tuned": "null loop with the worker's own fetch settings",
-        "worker": "modelvigil, all detectors on",
-        "plain": "plain loop from the libraries' tutorials",
-    }
-    lines = [
-        (
-            f"`make bench` with {total:,} events ({FEATURES} features, {MODELS} models, {PARTITIONS} partitions), "
-            f"{len(rates['null'])} rounds, {time.strftime('%Y-%m-%d')}, Python {platform.python_version()}, "
-            f"{os.cpu_count()} cores shared with the broker."
-        ),
-        "",
-        "| loop | events/s: minimum | median | maximum |",
-        "|---|---|---|---|",
-        *(
-            f"| {names[key]} | {min(rate):,.0f} | {statistics.median(rate):,.0f} | {max(rate):,.0f} |"
-            for key, rate in rates.items()
-        ),
-        "",
-        (
-            f"worker / null loop: **{figures['worker_over_null']:.2f}**, "
-            f"worker / tuned null loop: **{figures['worker_over_tuned_null']:.2f}**, "
-            f"worker / plain loop: **{figures['worker_over_plain']:.0f}** (medians of the ratios round by round)."
-        ),
-    ]
-    return "\n".join(lines)
+def _latency(plan: Plan, done: Measured) -> Part:
+    from benchmarks import half_load  # noqa: PLC0415 - as above
+
+    rate = plan.latency_rate
+    if rate is None and "loops" in done:
+        rate = int(str(done["loops"].figures["worker_eps"])) // 2
+    if rate is None:
+        raise SystemExit("bench: latency is measured at half of what loops gives: add loops, or --latency-rate")
+    return half_load.part(rate, plan.scale)
 
 
-def write_results(text: str) -> None:
-    """Put the generated part between its marks in RESULTS.md; the rest is written by hand."""
-    begin, end = "<!-- make bench: begin -->", "<!-- make bench: end -->"
-    page = RESULTS.read_text(encoding="utf-8")
-    head, tail = page.split(begin)[0], page.split(end)[1]
-    RESULTS.write_text(f"{head}{begin}\n{text}\n{end}{tail}", encoding="utf-8")
+def _start(_plan: Plan, _done: Measured) -> Part:
+    from benchmarks import starting  # noqa: PLC0415 - as above
+
+    return starting.part()
+
+
+MEASURES: dict[str, Callable[[Plan, Measured], Part]] = {
+    "loops": _loops,
+    "sizes": _sizes,
+    "processes": _processes,
+    "memory": _memory,
+    "latency": _latency,
+    "start": _start,
+    "flat": _flat,
+}
+
+
+def parts(text: str) -> list[str]:
+    """Read names of parts between commas; they come in the usual order, as one may need another one's figures."""
+    asked = text.split(",")
+    if unknown := set(asked) - set(PARTS):
+        raise argparse.ArgumentTypeError(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    return [name for name in PARTS if name in asked]
+
+
+def measured(names: Sequence[str], plan: Plan, *, is_kept: bool) -> Measured:
+    """Run the parts; each is in RESULTS.md as soon as it is done, unless the page is to be kept as it is."""
+    done: Measured = {}
+    for name in names:
+        begun = time.monotonic()
+        console.rule(name)
+        done[name] = MEASURES[name](plan, done)
+        console.print(done[name].text, markup=False)
+        console.print(f"{name} took {time.monotonic() - begun:.0f} s")
+        if not is_kept:
+            command = f"python -m benchmarks.bench {shlex.join(sys.argv[1:])}".rstrip()
+            results.write(f"bench {name}", command, done[name])
+    return done
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description="Measures the worker against the null loop and the plain loop.")
-    parser.add_argument("--events", type=int, default=800_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = argparse.ArgumentParser(description="Measures the worker against other loops, sizes, memory and latency.")
+    parser.add_argument("--only", type=parts, default=list(USUAL), help=f"of {','.join(PARTS)}")
+    parser.add_argument("--events", type=int, default=800_000, help="of loops and processes")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the usual amounts, in all parts but loops")
+    parser.add_argument("--latency-rate", type=int, help="events/s, where loops is not measured")
     parser.add_argument("--keep-results", action="store_true", help="do not write RESULTS.md")
     arguments = parser.parse_args()
-    with LocalBroker(jvm_options=JVM, say=console.print) as broker:
-        servers = broker.bootstrap_servers
-        create_topics(servers, [TOPIC, *OUTPUTS, *OTHERS])
-        with console.status(f"generating and publishing {arguments.events:,} events"):
-            publish(servers, TOPIC, generate(arguments.events))
-        folder = Path(tempfile.mkdtemp(prefix="modelvigil-bench-"))
-        rates = contest(servers, arguments.rounds, arguments.events, folder)
-    figures = summary(rates)
-    if not arguments.keep_results:
-        write_results(report(rates, figures, arguments.events))
-    print(json.dumps(figures))
+    plan = Plan(arguments.events, arguments.rounds, arguments.scale, arguments.latency_rate)
+    done = measured(arguments.only, plan, is_kept=arguments.keep_results)
+    print(json.dumps({name: part.figures for name, part in done.items()}))
 
 
 if __name__ == "__main__":

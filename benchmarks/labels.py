@@ -11,7 +11,6 @@ must be 1 for the rates to mean anything, and the bytes of a prediction that wai
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -21,10 +20,10 @@ from typing import NamedTuple
 
 import numpy as np
 import orjson
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer
 
-from benchmarks.bench import DONE_SECONDS_MAX, JVM, TOPIC, console, running
 from benchmarks.events import EVENTS_PER_SECOND, MODELS, PARTITIONS, START_MS, generate
+from benchmarks.rates import JVM, TOPIC, Task, console, follow, running, worker_command
 from worker.cluster import create_topics
 from worker.core.events import PredictionEvent
 from worker.core.options import EngineOptions, ModelPerformanceOptions, PerformanceOptions
@@ -60,7 +59,7 @@ class Record(NamedTuple):
     """Of the event at whose time it comes."""
 
 
-class Rate(NamedTuple):
+class LabelRate(NamedTuple):
     """Of one run, per second."""
 
     predictions: float
@@ -112,21 +111,12 @@ def metrics_topic(group: str) -> str:
 
 def command(contestant: str, servers: str, group: str) -> list[str]:
     """Return the command of a contestant's worker."""
-    more = ["--set", "engine.performance.enabled=false"] if contestant == "disabled" else []
-    topics = (f"topics.labels={LABELS if contestant == 'on' else NO_LABELS}", f"topics.metrics={metrics_topic(group)}")
-    for topic in topics:
-        more += ["--set", topic]
-    arguments = ["--bootstrap-servers", servers, "--group-id", group, *more]
-    return [sys.executable, "-m", "worker", "run", *arguments]
-
-
-def committed(watcher: Consumer, topic: str) -> int:
-    """Return how many records of a topic the group has committed; 0 while the coordinator is not ready to say."""
-    try:
-        places = watcher.committed([TopicPartition(topic, number) for number in range(PARTITIONS)], timeout=10)
-    except KafkaException:
-        return 0
-    return sum(max(0, place.offset) for place in places)
+    settings = {
+        "topics.labels": LABELS if contestant == "on" else NO_LABELS,
+        "topics.metrics": metrics_topic(group),
+        **({"engine.performance.enabled": "false"} if contestant == "disabled" else {}),
+    }
+    return worker_command(servers, group, settings)
 
 
 def joined(servers: str, topic: str) -> int:
@@ -151,34 +141,17 @@ def joined(servers: str, topic: str) -> int:
     return sum(labelled.values())
 
 
-def measure(arguments: list[str], servers: str, group: str, wanted: dict[str, int], log: Path) -> Rate:
+def measure(arguments: list[str], servers: str, group: str, wanted: dict[str, int], log: Path) -> LabelRate:
     """Return the rates of one contestant that has to read so many records of each topic."""
-    watcher = Consumer({"bootstrap.servers": servers, "group.id": group, "enable.auto.commit": False, "log_level": 0})
-    first: tuple[float, dict[str, int]] | None = None
     with running(arguments, log) as process:
-        limit = time.monotonic() + DONE_SECONDS_MAX
-        while time.monotonic() < limit and process.poll() is None:
-            counts = {topic: committed(watcher, topic) for topic in wanted}
-            now = time.monotonic()
-            if first is None and any(counts.values()):
-                first = now, counts
-            if first is not None and all(counts[topic] >= wanted[topic] for topic in wanted):
-                break
-            time.sleep(0.02)
-        else:
-            raise SystemExit(f"labels: group {group} did not finish; its output is in {log}")
+        rate = follow(process, Task(servers, group, wanted, log))
         labelled = joined(servers, metrics_topic(group)) if LABELS in wanted else 0
-    watcher.close()
-    seconds = now - first[0]
-    if seconds <= 0.0:
-        raise SystemExit("labels: it was all committed at once; take more --events")
-    done = {topic: wanted[topic] - first[1][topic] for topic in wanted}
-    return Rate(done[TOPIC] / seconds, sum(done.values()) / seconds, labelled)
+    return LabelRate(rate.per_second, (rate.events + rate.other_records) / rate.seconds, labelled)
 
 
-def contest(servers: str, rounds: int, total: int, folder: Path) -> dict[str, list[Rate]]:
+def contest(servers: str, rounds: int, total: int, folder: Path) -> dict[str, list[LabelRate]]:
     """Let the contestants run in turn; return the rates of each."""
-    rates: dict[str, list[Rate]] = {contestant: [] for contestant in CONTESTANTS}
+    rates: dict[str, list[LabelRate]] = {contestant: [] for contestant in CONTESTANTS}
     for turn in range(rounds):
         for contestant in CONTESTANTS:
             group = f"{contestant}-{turn}"
@@ -214,7 +187,7 @@ def bytes_per_row(cells: dict[str, float] | None, segments: tuple[str, ...], opt
     return round(monitor.join.bytes / monitor.join.waiting, 1)
 
 
-def summary(rates: dict[str, list[Rate]], total: int) -> dict[str, float]:
+def summary(rates: dict[str, list[LabelRate]], total: int) -> dict[str, float]:
     """Return medians, and the medians of the ratios round by round."""
     on, off, disabled = ([rate.predictions for rate in rates[contestant]] for contestant in CONTESTANTS)
     return {

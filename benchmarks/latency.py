@@ -23,7 +23,6 @@ import argparse
 import gc
 import json
 import multiprocessing
-import sys
 import tempfile
 import time
 from array import array
@@ -45,8 +44,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.bench import JVM, OTHERS, OUTPUTS, TOPIC, committed, running
 from benchmarks.events import FEATURES, MODELS, PARTITIONS, create_topics
+from benchmarks.rates import JVM, OTHERS, OUTPUTS, TOPIC, committed, has_positions, running, worker_command
 from worker.edges.broker import LocalBroker
 from worker.edges.broker.ports import ReservedPorts
 
@@ -267,8 +266,7 @@ def command(servers: str, load: Load, port: int, folder: Path) -> list[str]:
         "ops.port": str(port),
         "artefacts.url": str(folder / "models"),
     }
-    more = [text for name, value in settings.items() for text in ("--set", f"{name}={value}")]
-    return [sys.executable, "-m", "worker", "run", "--bootstrap-servers", servers, "--group-id", GROUP, *more]
+    return worker_command(servers, GROUP, settings)
 
 
 class Histograms(NamedTuple):
@@ -373,9 +371,8 @@ def watch(
 
 def wait_until_live(watcher: Consumer) -> None:
     """Return when the worker has committed where it begins to read each partition."""
-    wanted = [TopicPartition(TOPIC, partition) for partition in range(PARTITIONS)]
     limit = time.monotonic() + START_SECONDS_MAX
-    while any(place.offset < 0 for place in watcher.committed(wanted, timeout=10)):
+    while not has_positions(watcher):
         if time.monotonic() > limit:
             raise SystemExit(f"latency: the worker was not ready within {START_SECONDS_MAX:.0f} s")
         time.sleep(0.1)

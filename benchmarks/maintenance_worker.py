@@ -22,9 +22,9 @@ import orjson
 from confluent_kafka import Consumer
 from rich.console import Console
 
-from benchmarks.bench import JVM, TOPIC
 from benchmarks.events import EVENTS_PER_SECOND, generate
 from benchmarks.labels import LABELS, LAG_EVENTS, create, measure, metrics_topic, publish, records
+from benchmarks.rates import JVM, TOPIC
 from worker.edges.broker import LocalBroker
 
 READ_SECONDS_MAX = 30.0

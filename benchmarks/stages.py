@@ -80,15 +80,15 @@ class RememberedRefits:
         return InHand(request.fit())
 
 
-def batches(count: int) -> list[RawBatch]:
+def batches(count: int, size_max: int = BATCH) -> list[RawBatch]:
     """Return the events as a consumer gives them: a batch of each partition in turn."""
     values: dict[int, list[bytes]] = {partition: [] for partition in range(PARTITIONS)}
     for partition, value in generate(count):
         values[partition].append(value)
     out = []
-    for begin in range(0, max(map(len, values.values())), BATCH):
+    for begin in range(0, max(map(len, values.values())), size_max):
         for partition, all_of_it in values.items():
-            part = all_of_it[begin : begin + BATCH]
+            part = all_of_it[begin : begin + size_max]
             size = len(part)
             stamps = [START_MS + 10**9] * size
             out.append(RawBatch(partition, range(begin, begin + size), stamps, part, [None] * size, [None] * size))

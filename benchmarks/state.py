@@ -19,21 +19,16 @@ from statistics import median
 
 from confluent_kafka import Consumer
 
-from benchmarks.bench import JVM, TOPIC, committed, console, measure, running
 from benchmarks.events import PARTITIONS, generate, publish
+from benchmarks.rates import JVM, TOPIC, Task, committed, console, measure, running, watcher_of, worker_command
 from worker.cluster import create_topics
 from worker.edges.broker import LocalBroker
 from worker.settings import load_settings
 
-OFF = ["--set", "worker.snapshot_interval_ms=1000000000", "--set", "worker.snapshot_records_max=1000000000"]
+JSON = {"worker.log_format": "json"}
+OFF = {"worker.snapshot_interval_ms": "1000000000", "worker.snapshot_records_max": "1000000000"}
 FAILOVER_SECONDS_MAX = 60.0
 _TOTAL = re.compile(r'snapshot_bytes":\s*(\d+)')
-
-
-def worker_command(servers: str, group: str, *more: str) -> list[str]:
-    """Return the command of a worker that logs JSON."""
-    arguments = ["--bootstrap-servers", servers, "--group-id", group, "--set", "worker.log_format=json"]
-    return [sys.executable, "-m", "worker", "run", *arguments, *more]
 
 
 def throughput(servers: str, rounds: int, total: int, folder: Path) -> dict[str, float]:
@@ -41,13 +36,13 @@ def throughput(servers: str, rounds: int, total: int, folder: Path) -> dict[str,
     rates: dict[str, list[float]] = {"on": [], "off": []}
     sizes = []
     for turn in range(rounds):
-        for name, more in (("on", []), ("off", OFF)):
+        for name, settings in (("on", {}), ("off", OFF)):
             group = f"state-{name}-{turn}"
-            log = folder / f"{group}.log"
-            rates[name].append(measure(worker_command(servers, group, *more), servers, group, total, log))
+            task = Task(servers, group, {TOPIC: total}, folder / f"{group}.log")
+            rates[name].append(measure(worker_command(servers, group, JSON | settings), task).per_second)
             console.print(f"round {turn + 1} of {rounds}: snapshots {name:>3} {rates[name][-1]:>10,.0f} events/s")
             if name == "on":
-                sizes.append(int(_TOTAL.findall(log.read_text(encoding="utf-8"))[-1]))
+                sizes.append(int(_TOTAL.findall(task.log.read_text(encoding="utf-8"))[-1]))
     ratio = median(on / off for on, off in zip(rates["on"], rates["off"], strict=True))
     return {
         "on_eps": round(median(rates["on"])),
@@ -60,11 +55,11 @@ def throughput(servers: str, rounds: int, total: int, folder: Path) -> dict[str,
 def failover(servers: str, total: int, folder: Path) -> float:
     """Kill one of two workers; return the seconds until each of its partitions has been committed again."""
     group = f"failover-{uuid.uuid4().hex[:6]}"
-    watcher = Consumer({"bootstrap.servers": servers, "group.id": group, "enable.auto.commit": False, "log_level": 0})
+    watcher = watcher_of(servers, group)
     # Slowly, so that neither is at the end when it matters.
-    slow = ["--set", "worker.fetch_records_max=300", "--set", "worker.commit_interval_ms=200"]
-    first = running(worker_command(servers, group, *slow), folder / "first.log")
-    second = running(worker_command(servers, group, *slow), folder / "second.log")
+    slow = JSON | {"worker.fetch_records_max": "300", "worker.commit_interval_ms": "200"}
+    first = running(worker_command(servers, group, slow), folder / "first.log")
+    second = running(worker_command(servers, group, slow), folder / "second.log")
     with first as doomed, second:
         _wait(lambda: _owners(folder) == 2, "both workers own partitions")
         before = _positions(watcher)

@@ -21,6 +21,7 @@ PAGES = sorted(FOLDER.glob("*.md"))
 SECTIONS = ["Meaning", "Impact", "Diagnosis", "Mitigation"]
 GROUPS = {
     "check-config": "worker.cli",
+    "compile-kernels": "worker.cli_kernels",
     "doctor": "worker.cli_doctor",
     "feedback": "worker.cli_feedback",
     "notify": "worker.cli_notify",

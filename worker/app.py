@@ -29,15 +29,17 @@ from worker.core.warm_up import compile_kernels
 from worker.edges.clock import SystemClock, WorkEffort, WorkMeter
 from worker.edges.kafka import KafkaConnection, KafkaHistory, KafkaMembership, KafkaSink, KafkaSource
 from worker.edges.kafka.client import FencedMemberError
+from worker.edges.kernel_cache import KernelCache
 from worker.edges.ops_http import OpsServer, OpsServerError
 from worker.edges.refit_pool import ProcessRefitPool, RefitFailedError
 from worker.edges.registration import BackgroundRegistration
 from worker.edges.stop_signals import stop_on_signals
 from worker.edges.telemetry import Metrics, ModelBook, Stage, Telemetry, configure_logging
+from worker.edges.threads import ThreadExecutor, threads_for
 from worker.edges.watchdog import Watchdog
 from worker.loop import CommitFailedError, FencedError, Loop, LoopOptions, Ports, StateRefusedError
 from worker.observer import Observer
-from worker.ports import ArtefactStore, ArtefactStoreError, ModelRegistry, SinkError, SourceError
+from worker.ports import ArtefactStore, ArtefactStoreError, Executor, ModelRegistry, SinkError, SourceError
 from worker.recovery.restore_job import RestoreOptions
 from worker.recovery.restores import RestoresOptions
 from worker.recovery.snapshots import SnapshotOptions
@@ -92,14 +94,23 @@ def run_worker(settings: Settings, connection: KafkaConnection | None = None) ->
             registry = None if store is None else _model_registry(settings, stack, log)
             pool = stack.enter_context(_refit_pool(settings, telemetry))
             pool.warm()
-            _compile_kernels(log)
+            _prepare_kernels(log)
             watchdog = stack.enter_context(Watchdog(settings.worker.watchdog_ms / 1000))
             vitals.heartbeat_age_s = watchdog.age_s
             observer = Reporting(telemetry, log, watchdog.beat)
             kafka = connection or connect(settings)
-            loop = _build_loop(settings, kafka, cluster, pool, _Models(store, registry), observer)
+            threads = threads_for(settings.worker.engine_threads)
+            executor = stack.enter_context(ThreadExecutor(threads))
+            loop = _build_loop(settings, kafka, cluster, pool, _Models(store, registry), observer, executor)
             topic, address = settings.topics.predictions, server.url
-            log.info("started", group=settings.kafka.group_id, topic=topic, process=os.getpid(), metrics=address)
+            log.info(
+                "started",
+                group=settings.kafka.group_id,
+                topic=topic,
+                process=os.getpid(),
+                engine_threads=threads,
+                metrics=address,
+            )
             loop.run(stop.is_set)
             telemetry.report_at_end()
             log.info("stopped")
@@ -131,6 +142,7 @@ def _build_loop(
     pool: ProcessRefitPool,
     models: _Models,
     observer: Observer,
+    executor: Executor,
 ) -> Loop:
     topics = settings.topics
     meter = WorkMeter()
@@ -140,7 +152,7 @@ def _build_loop(
     has_feedback = "feedback" in cluster.partitions
     effort = WorkEffort(meter, lambda: pool.challenger_children_cpu_s)
     ports = _ports(settings, connection, has_feedback=has_feedback)
-    ports = ports._replace(effort=effort, artefacts=models.store, registry=models.registry)
+    ports = ports._replace(effort=effort, artefacts=models.store, registry=models.registry, executor=executor)
     return Loop(engine, ports, identity, _loop_options(settings, pinned, has_feedback=has_feedback), observer)
 
 
@@ -239,11 +251,10 @@ def _artefact_store(settings: Settings, log: structlog.stdlib.BoundLogger) -> Ar
     return Store(url, settings.artefacts.options)
 
 
-def _compile_kernels(log: structlog.stdlib.BoundLogger) -> None:
-    """Compile before joining the group: the first time on a machine it takes longer than a poll may."""
+def _prepare_kernels(log: structlog.stdlib.BoundLogger) -> None:
+    """Have all kernels compiled before joining the group: the first time that takes longer than a poll may."""
     begun = time.monotonic()
-    log.info("loading kernels; the first start on a machine compiles them, which takes some 10 s")
-    compile_kernels()
+    KernelCache.of_this_program().complete(compile_kernels, log.info)
     log.info("kernels ready", seconds=round(time.monotonic() - begun, 2))
 
 

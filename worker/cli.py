@@ -17,6 +17,7 @@ import click
 from worker import __version__
 from worker.cli_doctor import doctor
 from worker.cli_feedback import feedback
+from worker.cli_kernels import compile_kernels
 from worker.cli_notify import notify
 from worker.cli_options import (
     ALWAYS,
@@ -128,8 +129,9 @@ def run(
     leaves at once, and nothing is lost by that.
 
     With --processes N, N workers share this machine: each is started again when it ends, and all metrics are on one
-    page. A worker keeps one core busy, and worker.refit_processes (1) more while it fits detectors; one more, at low
-    priority, if it keeps challengers. More workers than partitions are spares.
+    page. A worker keeps worker.engine_threads cores busy (by itself: all that it may use, at most 4, shared out among
+    the N), and worker.refit_processes (1) more while it fits detectors; one more, at low priority, if it keeps
+    challengers. More workers than partitions are spares.
 
     \b
     Examples:
@@ -402,5 +404,5 @@ def _toml_value(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-for command in (state, feedback, notify, ship, replay, doctor):
+for command in (state, feedback, notify, ship, replay, doctor, compile_kernels):
     modelvigil.add_command(command)

@@ -78,6 +78,7 @@ def explained() -> Iterator[None]:
 
     from worker.cluster import BrokerUnreachableError, TopicsError  # noqa: PLC0415 - Rule 2 of cli
     from worker.edges.kafka import ClientError  # noqa: PLC0415 - Rule 2 of cli
+    from worker.edges.kernel_cache import PLACE_NEEDED, kernel_folder  # noqa: PLC0415 - Rule 2 of cli
     from worker.settings import SettingsError  # noqa: PLC0415 - Rule 2 of cli
 
     # Kafka's clients log each failed connection, beside the failure that we tell. `run` sets up a log of its own.
@@ -91,6 +92,11 @@ def explained() -> Iterator[None]:
         raise Failure(ExitCode.UNREACHABLE, str(error)) from None
     except TopicsError as error:
         raise Failure(ExitCode.TOPICS, str(error)) from None
+    except RuntimeError as error:
+        # numba refuses where it can keep nothing, as soon as the first kernel is imported.
+        if kernel_folder():
+            raise
+        raise Failure(ExitCode.CONFIGURATION, f"compiled kernels can be kept nowhere; {PLACE_NEEDED}") from error
     finally:
         structlog.configure(**before)
 

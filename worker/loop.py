@@ -18,6 +18,7 @@ from worker.artefact_publishing import ArtefactOptions, ArtefactPublisher
 from worker.budget import BudgetOptions, MaintenanceBudget
 from worker.core.engine import Engine
 from worker.core.events import InputTopic, Output, RawBatch
+from worker.dispatch import Dispatch
 from worker.lagging import AlertCause, Lag, alert_causes, marked
 from worker.observer import Census, Observer, Shards
 from worker.ports import (
@@ -25,7 +26,9 @@ from worker.ports import (
     Clock,
     CommitOutcome,
     Effort,
+    Executor,
     History,
+    InlineExecutor,
     Membership,
     ModelRegistry,
     NoEffort,
@@ -73,7 +76,10 @@ class LoopOptions(NamedTuple):
 
 
 class Ports(NamedTuple):
-    """The outside world. Without an effort nothing is thinned; without a store of models they are not kept."""
+    """The outside world. Without an effort nothing is thinned; without a store of models they are not kept.
+
+    Without an executor one shard is worked on after the other.
+    """
 
     membership: Membership
     source: Source
@@ -83,6 +89,7 @@ class Ports(NamedTuple):
     effort: Effort | None = None
     artefacts: ArtefactStore | None = None
     registry: ModelRegistry | None = None
+    executor: Executor | None = None
 
 
 class FencedError(Exception):
@@ -126,12 +133,13 @@ class Loop:
         self, engine: Engine, ports: Ports, identity: Identity, options: LoopOptions, observer: Observer | None = None
     ) -> None:
         self._engine = engine
-        self._membership, self._source, history, self._sink, self._clock, effort, artefacts, registry = ports
+        self._membership, self._source, history, self._sink, self._clock, effort, artefacts, registry, executor = ports
         self._options = options
         self._observer = observer or Observer()
         self._effort = effort or NoEffort()
         self._budget = MaintenanceBudget(options.budget, self._clock.monotonic_ms(), self._effort.spent())
         self._artefacts = ArtefactPublisher(artefacts, registry, options.artefacts, self._clock, self._observer)
+        self._dispatch = Dispatch(engine, executor or InlineExecutor(), self._effort, self._clock)
         self._tracks: dict[int, Track] = {}
         self._ticked_ms: dict[int, int] = {}
         self._pending = _Pending()
@@ -212,15 +220,19 @@ class Loop:
             for batch in self._alignment.release(self._clock.monotonic_ms(), self._source.may_have_more):
                 self._take(batch)
             self._pause_labels()
+        self._handle()
 
     def _take(self, batch: RawBatch) -> None:
-        """Process a batch, if its shard is here and its journal has room; or make room before."""
-        track = self._tracks.get(batch.partition)
-        if track is not None and track.full:
-            self._store_now(track)
+        """Let a batch wait for the engine, if its shard is here and its journal has room; or make room before."""
+        partition = batch.partition
+        track = self._tracks.get(partition)
+        if track is not None and not track.has_room(self._dispatch.waiting(partition)):
+            self._handle()
+            if track.full:
+                self._store_now(track)
         # Storing polls the group: the shard may have gone meanwhile.
-        if batch.partition in self._tracks:
-            self._handle(batch)
+        if partition in self._tracks:
+            self._dispatch.add(batch)
 
     def _pause_labels(self) -> None:
         """Fetch no more labels of a shard while enough of them wait."""
@@ -230,17 +242,15 @@ class Loop:
                 self._source.pause_labels(partition, paused=full)
                 self._paused ^= {partition}
 
-    def _handle(self, batch: RawBatch) -> None:
-        started_ms = self._clock.monotonic_ms()
-        self._effort.begin()
-        handled = self._engine.handle(batch)
-        self._effort.end()
-        self._tracks[batch.partition].taken(batch.topic, batch.offsets[-1] + 1)
-        lag_ms = self._lag.taken(batch, self._clock.epoch_ms())
-        self._pending.outputs.extend(handled.outputs if lag_ms is None else marked(handled.outputs, lag_ms))
-        self._pending.causes += alert_causes(batch, handled.outputs)
-        self._pending.moved.add(batch.partition)
-        self._observer.handled(handled, (self._clock.monotonic_ms() - started_ms) / 1000)
+    def _handle(self) -> None:
+        """Process what waits for the engine."""
+        for batch, handled, seconds in self._dispatch.work():
+            self._tracks[batch.partition].taken(batch.topic, batch.offsets[-1] + 1)
+            lag_ms = self._lag.taken(batch, self._clock.epoch_ms())
+            self._pending.outputs.extend(handled.outputs if lag_ms is None else marked(handled.outputs, lag_ms))
+            self._pending.causes += alert_causes(batch, handled.outputs)
+            self._pending.moved.add(batch.partition)
+            self._observer.handled(handled, seconds)
 
     def _tick_idle(self) -> None:
         """Tell each shard the time now and then: models that have been silent since the last time close their panes."""

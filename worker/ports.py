@@ -10,9 +10,9 @@ Rule 4: one number, one shard: partition p of `predictions`, of `labels` and of 
         `predictions` is managed by the group. Every shard reads the one partition of `feedback`, each at its own pace.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from worker.core.detectors.refit import RefitPool, RefitRequest, RefitTicket
 from worker.core.events import InputTopic, Manifest, Output, RawBatch
@@ -30,8 +30,10 @@ __all__ = [
     "Commit",
     "CommitOutcome",
     "Effort",
+    "Executor",
     "GroupListener",
     "History",
+    "InlineExecutor",
     "Membership",
     "Meter",
     "ModelRegistry",
@@ -52,6 +54,8 @@ __all__ = [
     "StoredModel",
     "UnavailableError",
 ]
+
+_Result = TypeVar("_Result")
 
 
 class Position(NamedTuple):
@@ -336,6 +340,25 @@ class NoEffort:
     def spent(self) -> Spent:
         """Return nothing."""
         return Spent(0.0, 0.0, 0.0)
+
+
+class Executor(Protocol):
+    """Does pieces of work that know nothing of one another, maybe several at the same time."""
+
+    def run(self, tasks: Sequence[Callable[[], _Result]]) -> list[_Result]:
+        """Do all of it; return the results in the order of the tasks.
+
+        Nothing is under way any more on return, nor when an error is raised: of those that fail, that of the first.
+        """
+        ...
+
+
+class InlineExecutor:
+    """Does one piece after the other, in the thread of the caller."""
+
+    def run(self, tasks: Sequence[Callable[[], _Result]]) -> list[_Result]:
+        """Do all of it; the first error ends it."""
+        return [task() for task in tasks]
 
 
 class Clock(Protocol):

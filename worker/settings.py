@@ -114,7 +114,9 @@ class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Pace and bounds of the loop, and how it speaks."""
 
     commit_interval_ms: Annotated[int, Meta(ge=10, le=10_000)] = 200
-    fetch_records_max: Annotated[int, Meta(ge=1, le=100_000)] = 5_000
+    fetch_records_max: Annotated[int, Meta(ge=1, le=100_000)] = 20_000
+    """In a backlog librdkafka gives some 3,000 records of one partition after the other: with fewer than this, one
+    thread of the engine would have most of them."""
     outputs_max: Annotated[int, Meta(ge=1, le=90_000)] = 20_000
     """Pending outputs that cause an early commit; the queue of a producer ends at 100,000."""
     handover_ms: Annotated[int, Meta(ge=0, le=60_000)] = 5_000
@@ -148,6 +150,8 @@ class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     watchdog_ms: Annotated[int, Meta(ge=30_000, le=900_000)] = 60_000
     """A loop that is silent for so long hangs: the process ends with 75, and whoever supervises it starts it again."""
     transaction_timeout_ms: Annotated[int, Meta(ge=5_000, le=900_000)] = 15_000
+    engine_threads: Annotated[int, Meta(ge=0, le=64)] = 0
+    """Partitions that one process works on at the same time; 0: as many as it may use cores, at most 4."""
     refit_processes: Annotated[int, Meta(ge=1, le=64)] = 1
     maintenance_cpu_share_max: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.2
     """Of the CPU that the engine takes, fits of challengers included; beyond it maintenance uses fewer events."""

@@ -35,6 +35,7 @@ COMMANDS = [
     ["replay"],
     ["schemas"],
     ["check-config"],
+    ["compile-kernels"],
 ]
 GROUPS = [["topics"], ["state"], ["feedback"]]
 NOBODY = "127.0.0.1:1"

@@ -118,8 +118,18 @@ def test_drawn_orders_come_close_to_all_of_them() -> None:
     drawn = contributions(explainer_of(unit_usual(12), {"bumpy": bumpy}), row, seed=1).fused
     every = trials(np.abs(row), seed=0, rows_max=2**12)
     assert every.ranks is None
-    exact = every.parts(bumpy(every.rows(row, np.zeros(12))))
+    exact = every.parts(bumpy(every.rows(row, np.zeros(12)))[np.newaxis])[0]
     assert np.abs(drawn - exact).max() < 0.03 * abs(exact.sum())
+
+
+@pytest.mark.parametrize("features", [0, 1, 10, 12])
+def test_scores_together_have_the_parts_that_each_has_alone(features: int) -> None:
+    """Bit for bit, whether all coalitions are there or drawn orders: an explanation is one call for all detectors."""
+    rng = np.random.default_rng(7)
+    chosen = trials(rng.uniform(0.5, 2.0, size=features), seed=3)
+    scores = rng.normal(size=(5, len(chosen.members))) * np.logspace(-3, 3, 5)[:, np.newaxis]
+    alone = [chosen.parts(each[np.newaxis])[0] for each in scores]
+    np.testing.assert_array_equal(chosen.parts(scores), alone)
 
 
 @pytest.mark.parametrize("features", [0, 1, 10, 11, 125, 126, 2000])

@@ -159,7 +159,7 @@ def test_kernels_are_compiled_from_what_is_shipped(home: Path) -> None:
     python.write_text('#!/bin/sh\necho "$$" "$NUMBA_CACHE_DIR" "$@"\n')
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
     words = start(home, "--compile-kernels")[1]
-    assert words[1:4] == [str(home / "kernels"), "-I", "-c"]
+    assert words[1:] == [str(home / "kernels"), "-I", "-m", "worker", "compile-kernels"]
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="levels of x86-64")

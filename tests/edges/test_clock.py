@@ -1,5 +1,6 @@
 """The meters of work: they count what lies between begin and end."""
 
+import threading
 import time
 
 import pytest
@@ -38,3 +39,22 @@ def test_an_effort_tells_all_parts() -> None:
     assert spent.engine_s >= 0.02
     assert 0.01 <= spent.maintenance_s < spent.engine_s
     assert spent.children_s == 7.5
+
+
+def test_a_meter_loses_nothing_of_threads_that_work_at_the_same_time() -> None:
+    """Each has its own begin, and what all have measured is added up."""
+    meter, count = WorkMeter(), 4
+    barrier = threading.Barrier(count)
+
+    def work(number: int) -> None:
+        meter.begin()
+        barrier.wait(10)
+        time.sleep(0.02 * number)
+        meter.end()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert meter.seconds >= 0.02 * (1 + 2 + 3)

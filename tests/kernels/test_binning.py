@@ -12,13 +12,16 @@ from scipy import stats  # type: ignore[import-untyped] # no stubs
 from worker.core.kernels.arrays import F64, I64
 from worker.core.kernels.binning import (
     BATCH,
+    CELLS,
     LAG_SUMS,
     add_differences,
     add_lags,
     add_products,
     add_transitions,
     count_bins,
+    count_projected,
     project,
+    score_bins,
     slowest_scores,
     sum_blocks,
 )
@@ -180,3 +183,26 @@ def test_rare_events_do_not_look_like_a_drift() -> None:
     assert found[FREEDOM] == 1
     exact = stats.binom.sf(19, 500, 0.01)
     assert 0.1 < stats.chi2.sf(found[G], 1) / exact < 10.0
+
+
+@given(st.integers(0, 40), st.integers(0, 4), st.integers(0, 2**32))
+@settings(max_examples=50, deadline=None)
+def test_projections_are_counted_as_by_one_step_after_the_other(rows: int, sums: int, seed: int) -> None:
+    """The naive twin looks scores up, projects them, and counts the bins of their cells."""
+    rng = np.random.default_rng(seed)
+    columns, pairs, bins = 5, 3, 6
+    places = rng.integers(0, bins, (rows, columns)).astype(np.uint8)
+    score = rng.integers(-512, 513, (columns, bins)).astype(np.int16)
+    first, second = (rng.integers(low, columns, pairs).astype(np.int32) for low in (0, -columns))
+    signs = rng.choice([-1, 1], (sums, columns)).astype(np.int16)
+    divisors = rng.integers(1, 4, sums)
+    table = rng.integers(0, bins, (pairs + sums, CELLS)).astype(np.uint8)
+    counts = np.zeros((pairs + sums, bins), dtype=np.uint32)
+    count_projected(places, score, first, second, signs, divisors, table, counts)
+    scores = np.empty((rows, columns), dtype=np.int16)
+    projected = np.empty((rows, pairs + sums), dtype=np.int16)
+    score_bins(places, score, scores)
+    project(scores, first, second, signs, divisors, projected)
+    for place in range(pairs + sums):
+        found = table[place, (projected[:, place].astype(int) + 512) >> 2]
+        assert counts[place].tolist() == np.bincount(found, minlength=bins).tolist()

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from worker.core.detectors.calibration import Calibration, Judgement
-from worker.core.kernels.calibration import P_VALUE_MIN, TAIL_SHARE, tail_p_value
+from worker.core.kernels.calibration import P_VALUE_MIN, TAIL_SHARE, tail_p_values
 from worker.core.options import CalibrationOptions
 
 OPTIONS = CalibrationOptions()
@@ -76,12 +76,16 @@ def test_a_p_value_is_rank_below_the_threshold_and_exponential_above(seed: int) 
     rng = np.random.default_rng(seed)
     reference = np.sort(rng.gamma(2, size=500).round(1))
     threshold = float(reference[int((1 - TAIL_SHARE) * 499)])
-    for score in [*reference[::25], threshold, threshold + 0.1, threshold + 3.0, threshold + 1e9]:
+    values = np.array([*reference[::25], threshold, threshold + 0.1, threshold + 3.0, threshold + 1e9, np.nan])
+    p_values = np.empty(len(values))
+    tail_p_values(values, reference, threshold, 0.7, p_values, np.empty(len(values), dtype=np.int64))
+    for score, p_value in zip(values[:-1], p_values[:-1], strict=True):
         if score > threshold:
             expected = max(P_VALUE_MIN, TAIL_SHARE * math.exp(-(score - threshold) / 0.7))
         else:
             expected = (np.count_nonzero(reference >= score) + 1) / 501
-        assert tail_p_value(float(score), reference, threshold, 0.7) == pytest.approx(expected, rel=1e-12)
+        assert p_value == pytest.approx(expected, rel=1e-12)
+    assert np.isnan(p_values[-1])
 
 
 def test_constant_scores_are_never_anomalies() -> None:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from worker.core.events import InputTopic
 from worker.core.journal import (
+    ENTRY_CHARS_MAX,
     JOURNAL_CHARS_MAX,
     THINNING_MAX,
     Base,
@@ -143,3 +144,12 @@ def _manifest(offset: int, label_offset: int, feedback_offset: int) -> Manifest:
         models={},
         feedback_offset=feedback_offset,
     )
+
+
+def test_no_entry_makes_a_journal_longer_than_it_may() -> None:
+    """What the loop counts on when it lets several batches of a shard wait for a journal with little room."""
+    journal, kinds = Journal(), [EntryKind.PREDICTIONS, EntryKind.LABELS, EntryKind.TICK]
+    for number in range(300):
+        before = journal.chars
+        journal.add(kinds[number % 3], 2 ** (number % 61))
+        assert journal.chars - before <= ENTRY_CHARS_MAX

@@ -20,6 +20,8 @@ from worker.core.snapshot import FORMAT
 JOURNAL_CHARS_MAX = 2_600
 """Of an encoded journal; the rest of a pointer takes some 1,000 at most."""
 _ENTRY_BYTES_MAX = 10
+ENTRY_CHARS_MAX = 16
+"""By which an entry may make it longer: three bytes are four characters, and a part of three counts as all of it."""
 _AMOUNT_MAX = 2**61
 _KIND_BITS = 3
 _MORE = 0x80

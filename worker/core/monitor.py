@@ -220,7 +220,7 @@ class Monitor:
         self._model_version = rows.events.version(end - 1)
         was_frozen = self._columns.frozen
         judged, told = self._judge.process(seen)
-        self._counts.add_verdicts(slot, ~np.isnan(judged.verdicts), judged.flagged)
+        self._counts.add_verdicts(slot, judged.verdicts, judged.flagged)
         if was_frozen:
             told += self._watching.process(seen, judged.raw, judged.anew)
         elif self._columns.frozen:

@@ -16,11 +16,11 @@ from worker.core.kernels.json_scan import (
     LABEL,
     MODEL_ID,
     PREDICTION,
-    UNKNOWN,
     TIMESTAMP,
+    UNKNOWN,
     scan_records,
 )
-from worker.core.kernels.json_text import PADDING
+from worker.core.kernels.json_text import PADDING, count_byte
 from worker.core.kernels.json_times import NO_TIME
 from worker.core.kernels.json_values import BOOLEAN, NO_TEXT, NULL, NUMBER, TEXT, Pairs
 from worker.core.kernels.text_groups import EMPTY, fill_cells, fill_table, group_spans
@@ -46,8 +46,7 @@ NO_LABEL = NULL
 """Kind of a label that is not there."""
 
 _TEXT_BYTES_MAX = 2**31 - 1
-_PAIR_BYTES_MIN = 6
-"""A pair of an object takes at least `"a":1` and a comma or a brace."""
+_COLON = 0x3A
 
 _PREDICTION_FIELDS = (1 << UNKNOWN) - 1
 _PREDICTION_REQUIRED = 1 << EVENT_ID | 1 << MODEL_ID | 1 << FEATURES | 1 << PREDICTION
@@ -111,15 +110,13 @@ class _Columns(NamedTuple):
     values: F64
     kinds: I8
     ends: I64
-    features: Pairs
-    probabilities: Pairs
-    segments: Pairs
+    pairs: tuple[Pairs, Pairs, Pairs]
 
 
 def scan_predictions(values: Sequence[bytes | None], record_bytes_max: int) -> ScannedPredictions:
     """Scan a batch of `predictions`. A record that is too long, or none, is not clean."""
     found = _scan(values, record_bytes_max, _PREDICTION_FIELDS, _PREDICTION_REQUIRED)
-    firsts, features, probabilities, segments = found.ends, found.features, found.probabilities, found.segments
+    firsts, (features, probabilities, segments) = found.ends, found.pairs
     n_features, n_probabilities, n_segments = firsts[:, -1].tolist()
     return ScannedPredictions(
         text=found.text,
@@ -220,15 +217,9 @@ def _table(entries: int) -> I32:
 
 def _scan(values: Sequence[bytes | None], record_bytes_max: int, known: int, required: int) -> _Columns:
     count = len(values)
-    # A value may be as long as the broker allows; what is too long need not be copied.
-    parts = [b"" if value is None or len(value) > record_bytes_max else value for value in values]
-    lengths = np.fromiter(map(len, parts), np.int64, count)
-    if int(lengths.sum()) + count + PADDING > _TEXT_BYTES_MAX:
-        # Places of 32 bits do not reach so far; a batch of a consumer is never so large.
-        parts, lengths = [b""] * count, np.zeros(count, np.int64)
-    parts.append(bytes(PADDING))
-    text = np.frombuffer(bytearray(b"\0").join(parts), dtype=np.uint8)
-    pairs_max = len(text) // _PAIR_BYTES_MIN + 1
+    text, lengths = _joined(values, record_bytes_max)
+    # A pair has a colon. Room that is never written should still be small, so that it is taken from memory in use.
+    pairs_max = count_byte(text, _COLON)
     found = _Columns(
         text=text,
         clean=np.empty(count, np.bool_),
@@ -237,14 +228,28 @@ def _scan(values: Sequence[bytes | None], record_bytes_max: int, known: int, req
         values=np.empty((2, count)),
         kinds=np.empty((2, count), np.int8),
         ends=np.empty((3, count + 1), np.int64),
-        features=_pairs(pairs_max),
-        probabilities=_pairs(pairs_max),
-        segments=_pairs(pairs_max),
+        pairs=(_pairs(pairs_max), _pairs(pairs_max), _pairs(pairs_max)),
     )
-    scan_records(text, lengths, record_bytes_max, known, required, *found[1:])
+    scan_records(text, lengths, known, required, *found[1:])
     return found
 
 
+def _joined(values: Sequence[bytes | None], record_bytes_max: int) -> tuple[U8, I64]:
+    """Return records behind each other, a NUL byte behind each, and their lengths (n); what is none or too long: 0."""
+    try:
+        lengths = np.fromiter(map(len, values), np.int64, len(values))  # type: ignore[arg-type]  # None raises
+    except TypeError:
+        return _joined([value or b"" for value in values], record_bytes_max)
+    if lengths.max(initial=0) > record_bytes_max:
+        kept = [b"" if not value or len(value) > record_bytes_max else value for value in values]
+        return _joined(kept, record_bytes_max)
+    if lengths.sum() + len(values) + PADDING > _TEXT_BYTES_MAX:
+        # Places of 32 bits do not reach so far, and no consumer fetches so much at once.
+        return _joined([b""] * len(values), record_bytes_max)
+    joined = bytearray(b"\0").join([*values, bytes(PADDING)])  # type: ignore[list-item]  # no None is left
+    return np.frombuffer(joined, np.uint8), lengths
+
+
 def _pairs(size: int) -> Pairs:
-    """Return room for pairs: memory that is not written costs nothing."""
+    """Return room for pairs."""
     return Pairs(np.empty((size, 2), np.int32), np.empty(size, np.int8), np.empty(size), np.empty((size, 2), np.int32))

@@ -135,6 +135,10 @@ class Standing:
         incident.pattern = pattern or incident.pattern
         return [self._told("updated", incident, ranked, moment)]
 
+    def stay_closed(self) -> None:
+        """Take a look at which nothing is affected, while no incident is open: there is nothing to tell."""
+        self._quiet += 1
+
     def _look_at_nothing(self, moment: Moment) -> list[Told]:
         self._quiet += 1
         if self.open is None or self._quiet < self._options.quiet_looks:

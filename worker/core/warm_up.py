@@ -1,7 +1,6 @@
 """Runs a few made-up events through everything once, so that every kernel is compiled before the first real one.
 
-numba keeps what it compiled beside the modules; with a warm cache this takes a fraction of a second, the first time on
-a machine about ten.
+numba keeps what it compiled; `edges/kernel_cache.py` sees to it that this is called only when something is missing.
 """
 
 from typing import Generic, TypeVar
@@ -12,6 +11,7 @@ from worker.core.alerts.grouping import groups
 from worker.core.alerts.incident_rows import IncidentRows
 from worker.core.codec import encode
 from worker.core.columns import Column, Kind
+from worker.core.detectors.forest_fit import fit_forest
 from worker.core.detectors.isolation_forest import ForestArrays
 from worker.core.detectors.refit import FittedModel, RefitRequest, SvmRequest
 from worker.core.detectors.svm_arrays import SvmArrays
@@ -162,6 +162,8 @@ def compile_kernels() -> None:
     _group_rows()
     # What labels within predictions and the first advice need.
     rows_until_used(0, 0, 1, 1)
+    # What fits are answered with where no process is free for them; above, they are made up.
+    fit_forest(np.zeros((4, 1)), n_trees=1, sample_size=4, seed=0)
     Ranking(2, RankingOptions()).paired(0, 1)
 
 

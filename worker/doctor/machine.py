@@ -7,8 +7,8 @@ import socket
 from pathlib import Path
 from typing import NamedTuple
 
-from worker.core import kernels
 from worker.doctor.facts import Machine, Port
+from worker.edges.kernel_cache import kernel_folder
 from worker.ops_settings import PORT
 from worker.ports import ArtefactStoreError
 from worker.settings import ARTEFACTS_FOLDER, Settings, SettingsError, with_secrets
@@ -27,7 +27,7 @@ def look(settings: Settings) -> Machine:
     return Machine(
         python=platform.python_version(),
         processors=_processors(),
-        compiled_at=_compiled_at(),
+        compiled_at=kernel_folder(),
         port=_port(settings),
         artefacts=store.why,
         artefacts_tried=store.tried,
@@ -39,15 +39,6 @@ def _processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _compiled_at() -> str:
-    """Return where numba keeps what it has compiled; empty if it may write to none of its places: then it refuses."""
-    assert kernels.__file__ is not None
-    beside = Path(kernels.__file__).parent / "__pycache__"
-    own, caches = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
-    places = [*([Path(own)] if own else []), beside, Path(caches) if caches else Path.home() / ".cache"]
-    return next((str(place) for place in places if _writable(place)), "")
 
 
 def _writable(folder: Path) -> bool:

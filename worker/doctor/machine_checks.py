@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from worker.doctor.facts import Documents, Machine
 from worker.doctor.findings import Area, Finding, error, ok, unknown, warning
 from worker.edges.kafka.diagnosis import Missing
+from worker.edges.kernel_cache import PLACE_NEEDED
 from worker.settings import Settings
 
 _AREA, _DOCUMENTS = Area.MACHINE, Area.ELASTICSEARCH
@@ -23,7 +24,7 @@ def machine_findings(settings: Settings, machine: Machine | Missing) -> Iterator
         yield error(
             _AREA,
             "compiled kernels can be kept nowhere, so a worker does not start",
-            "set NUMBA_CACHE_DIR to a folder that this user may write to",
+            PLACE_NEEDED,
         )
     yield from _port(settings, machine)
     yield from _artefacts(settings, machine)

@@ -3,7 +3,8 @@
 Rule 1: what crosses to the child and back is bytes of our own formats; nothing is unpickled that describes a model.
 Rule 2: a request determines its model, so a fit that died with its process is simply asked for again.
 Rule 3: no child outlives this process, however it ends: each watches its parent and goes when it is gone.
-Rule 4: the fits of challengers take up to seconds, and never stand in the way of a detector's, for which events may be
+Rule 4: the threads of the engine ask at the same time; who does, and who is told, holds a lock.
+Rule 5: the fits of challengers take up to seconds, and never stand in the way of a detector's, for which events may be
         waiting: they have one process of their own, which yields to all others, and begins with the first of them.
 """
 
@@ -97,6 +98,8 @@ class ProcessRefitPool:
         self._cpu_s: dict[str, float] = {}
         self._children_cpu_s = 0.0
         self._counting = threading.Lock()
+        self._starting = threading.Lock()
+        self._fitting = threading.Lock()
         self._executor = self._start()
         self._challengers = _ChallengerLane(self.count_in_child)
 
@@ -155,11 +158,30 @@ class ProcessRefitPool:
 
     def start(self, payload: bytes) -> "Future[bytes]":
         """Start one fit, on new processes if the old ones have died."""
-        try:
-            return self._executor.submit(_fit, payload)
-        except BrokenProcessPool:
-            self._executor = self._start()
-            return self._executor.submit(_fit, payload)
+        with self._starting:
+            try:
+                return self._executor.submit(_fit, payload)
+            except BrokenProcessPool:
+                self._executor = self._start()
+                return self._executor.submit(_fit, payload)
+
+    def fit_here(self, fit: Callable[[], _Fitted]) -> _Fitted:
+        """Fit in this process: one at a time, because how many threads BLAS uses is the same for all of them.
+
+        Two fits, the first of which puts that back while the second one goes on, would differ from run to run.
+        """
+        with self._fitting:
+            return fit()
+
+    def tell_waited(self, seconds: float) -> None:
+        """Say that events waited."""
+        with self._counting:
+            self.waited(seconds)
+
+    def tell_fitted(self, cpu_s: float) -> None:
+        """Say what a detector's fit took."""
+        with self._counting:
+            self.fitted(cpu_s)
 
     def _start(self) -> ProcessPoolExecutor:
         # `spawn`: a fork would copy librdkafka's threads half-way.
@@ -180,11 +202,13 @@ class _Ticket:
     def result(self) -> FittedModel:
         """Return the model: wait for a fit under way, and do here what still waits in the queue (the same bytes)."""
         begun = time.monotonic()
-        reply = msgspec.msgpack.decode(_fit(self._payload) if self._future.cancel() else self._awaited(), type=_Reply)
+        pool, payload = self._pool, self._payload
+        fitted = pool.fit_here(lambda: _fit(payload)) if self._future.cancel() else self._awaited()
+        reply = msgspec.msgpack.decode(fitted, type=_Reply)
         model = self._kind.from_bytes(reply.fitted)
-        self._pool.count("forest" if self._kind is ForestArrays else "svm", reply.cpu_s)
-        self._pool.fitted(reply.cpu_s)
-        self._pool.waited(time.monotonic() - begun)
+        pool.count("forest" if self._kind is ForestArrays else "svm", reply.cpu_s)
+        pool.tell_fitted(reply.cpu_s)
+        pool.tell_waited(time.monotonic() - begun)
         return model
 
     def _awaited(self) -> bytes:
@@ -228,11 +252,11 @@ class _ChallengerTicket(Generic[_Fitted]):
         begun = time.monotonic()
         kind, payload, future = self._job
         if future.cancel():
-            reply = _answered(kind, payload)
+            reply = self._pool.fit_here(lambda: _answered(kind, payload))
             self._pool.count(kind, reply.cpu_s)
         else:
             reply = future.result()
-        self._pool.waited(time.monotonic() - begun)
+        self._pool.tell_waited(time.monotonic() - begun)
         if reply.refusal is not None:
             raise ValueError(reply.refusal)
         return self._fitted_from(reply.fitted)
@@ -250,6 +274,7 @@ class _ChallengerLane:
         self._waiting: PriorityQueue[tuple[int, int, _Job | None]] = PriorityQueue()
         self._arrivals = count()
         self._lock = threading.Lock()
+        self._beginning = threading.Lock()
         self._is_closed = False
         self._thread: threading.Thread | None = None
         self._child: tuple[BaseProcess, Connection] | None = None
@@ -258,9 +283,10 @@ class _ChallengerLane:
         """Put a fit into the queue."""
         job = _Job(kind, payload, Future())
         self._waiting.put((_URGENCY[kind], next(self._arrivals), job))
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="challengers", daemon=True)
-            self._thread.start()
+        with self._beginning:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="challengers", daemon=True)
+                self._thread.start()
         return job
 
     def close(self) -> None:

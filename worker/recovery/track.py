@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from worker.core.events import InputTopic
 from worker.core.journal import (
+    ENTRY_CHARS_MAX,
     JOURNAL_CHARS_MAX,
     Base,
     Entry,
@@ -120,6 +121,10 @@ class Track:
     def full(self) -> bool:
         """Whether the journal may not grow any more before a snapshot is complete."""
         return self.chars >= JOURNAL_CHARS_MAX
+
+    def has_room(self, entries: int) -> bool:
+        """Whether the journal is not full after so many more entries, however long they are."""
+        return self.chars + entries * ENTRY_CHARS_MAX < JOURNAL_CHARS_MAX
 
     def taken(self, topic: InputTopic, end: int) -> None:
         """Records of a topic have been processed up to `end` (the next offset)."""

@@ -12,6 +12,7 @@ from worker.core.engine import Engine
 from worker.core.options import EngineOptions, MaintenanceOptions
 from worker.core.shard import Topics
 from worker.core.warm_up import compile_kernels
+from worker.edges.kernel_cache import KernelCache
 from worker.edges.refit_pool import ProcessRefitPool
 from worker.replay.difference import Caught, Difference, KindCount, by_kind, caught, compare
 from worker.replay.incidents import Incident, in_order
@@ -91,7 +92,7 @@ def run_replay(settings: Settings, wanted: Wanted, progress: Progress) -> Report
         plans = [inputs.plan(partition, wanted.span, wanted.warm_up) for partition in partitions]
         with ProcessRefitPool(settings.worker.refit_processes) as pool:
             pool.warm()
-            compile_kernels()
+            KernelCache.of_this_program().complete(compile_kernels, lambda what: progress.begin(what, 0))
             player = _Player(settings, inputs, published, pool, progress)
             replayed, counted = player.play(plans, wanted.span, settings.engine)
             before = published.incidents

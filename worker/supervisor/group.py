@@ -13,6 +13,7 @@ import structlog
 
 from worker.edges.ops_http import OpsServer, OpsServerError
 from worker.edges.telemetry import configure_logging
+from worker.edges.threads import threads_for
 from worker.own_program import own_program
 from worker.settings import Settings, SettingsError
 from worker.supervisor.lifeline import Lifeline, hold_on
@@ -44,6 +45,8 @@ def run_members(settings: Settings, processes: int, arguments: Sequence[str], co
 
     def start(number: int, socket: Path) -> "subprocess.Popen[bytes]":
         more = ["--supervised", f"{number}:{lifeline.fd}", "--set", f"ops.socket={json.dumps(str(socket))}"]
+        if not settings.worker.engine_threads:
+            more += ["--set", f"worker.engine_threads={threads_for(0, processes)}"]
         if names:
             more += ["--set", f"worker.instance_id={json.dumps(names[number])}"]
         return _started([*arguments, *more], lifeline.fd)

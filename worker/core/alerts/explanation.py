@@ -71,9 +71,9 @@ def contributions(explainer: Explainer, row: F64, seed: int) -> Parts:
     fused = explainer.fused(scores) if has_score.any() else np.full(len(rows), np.nan)
     if not np.isfinite(fused).all():
         return Parts(_band_distances(row, usual), {})
-    names = list(explainer.scorers)
-    detectors = {names[place]: chosen.parts(scores[place]) for place in np.flatnonzero(has_score)}
-    return Parts(chosen.parts(fused), detectors)
+    names = [name for name, is_scored in zip(explainer.scorers, has_score.tolist(), strict=True) if is_scored]
+    parts = chosen.parts(np.vstack([fused, scores[has_score]]))
+    return Parts(parts[0], dict(zip(names, parts[1:], strict=True)))
 
 
 def largest(values: F64, count: int) -> I64:

@@ -48,10 +48,17 @@ class Trials(NamedTuple):
         return rows
 
     def parts(self, scores: F64) -> F64:
-        """Return what each feature adds (d) to finite scores (r) of the rows; adds up to scores[-1] - scores[0]."""
+        """Return what each feature adds (k x d) to each of k finite scores (k x r) of the rows.
+
+        The parts of score i add up to scores[i, -1] - scores[i, 0].
+        """
         n_players = self.members.shape[1]
-        added = _exact(scores, n_players) if self.ranks is None else _sampled(scores, self.ranks)
-        parts: F64 = np.append(added, 0.0)[self.players] * self.shares
+        added = np.zeros((len(scores), n_players + 1))
+        if self.ranks is None:
+            added[:, :-1] = _exact(scores, n_players)
+        else:
+            added[:, :-1] = [_sampled(each, self.ranks) for each in scores]
+        parts: F64 = added[:, self.players] * self.shares
         return parts
 
 
@@ -107,17 +114,17 @@ def _sampled(scores: F64, ranks: I64) -> F64:
 
 
 def _exact(scores: F64, n_players: int) -> F64:
-    """Return the mean over all orders: |S|! (m - |S| - 1)! / m! for each coalition S that a player joins."""
-    codes = np.arange(len(scores))
-    sizes = np.zeros(len(scores), dtype=np.int64)
+    """Return the mean over all orders (k x m): |S|! (m - |S| - 1)! / m! for each coalition S that a player joins."""
+    sizes = np.zeros(1, dtype=np.int64)
+    for _ in range(n_players - 1):
+        sizes = np.concatenate([sizes, sizes + 1])
+    # The coalitions without a player are in the same order of sizes, whoever the player is.
+    weights = np.array([_weight(size, n_players) for size in range(n_players)])[sizes] if n_players else np.zeros(0)
+    added = np.empty((len(scores), n_players))
     for player in range(n_players):
-        sizes += codes >> player & 1
-    weights = np.array([_weight(size, n_players) for size in range(n_players)])
-    added = np.empty(n_players)
-    for player in range(n_players):
-        without = codes[codes >> player & 1 == 0]
-        joined = scores[without | 1 << player] - scores[without]
-        added[player] = (weights[sizes[without]] * joined).sum()
+        pairs = scores.reshape(len(scores), -1, 2, 1 << player)
+        joined = (pairs[:, :, 1] - pairs[:, :, 0]).reshape(len(scores), -1)
+        added[:, player] = (weights * joined).sum(axis=1)
     return added
 
 

@@ -21,6 +21,7 @@ from worker.core.kernels.calibration import (
     RENEWAL,
     RENEWAL_EVENTS_MAX,
     SEEN,
+    disagree,
     fuse,
     judge,
 )
@@ -29,8 +30,6 @@ from worker.core.state import COUNT_MAX, Arrays, check_like, fill, outside, refu
 
 _STORED = "stored calibration"
 _POLICIES = {"always": LEARN_ALWAYS, "unless_burst": LEARN_UNLESS_BURST, "never": LEARN_NEVER}
-_UNSUSPICIOUS = 0.2
-"""A p-value above this says that nothing is unusual."""
 
 
 class Judgement(NamedTuple):
@@ -48,14 +47,11 @@ class Judgement(NamedTuple):
     def disagreements(self, alert_rate: float) -> Bool:
         """Tell for each event (n) whether detectors contradict each other about it.
 
-        It was flagged although half of the detectors or more see nothing unusual, or it was not, although one of them
-        finds it rarer than what is flagged.
+        The kernel says when they do.
         """
-        known = np.maximum(np.count_nonzero(~np.isnan(self.p_values), axis=0), 1)
-        calm = np.count_nonzero(self.p_values > _UNSUSPICIOUS, axis=0)
-        alarmed = (self.p_values <= alert_rate).any(axis=0)
-        flagged = self.verdicts <= alert_rate
-        return np.where(flagged, 2 * calm >= known, alarmed & ~np.isnan(self.verdicts))
+        found = np.empty(len(self.verdicts), dtype=np.bool)
+        disagree(self.p_values, self.verdicts, alert_rate, found)
+        return found
 
 
 class Calibration:
@@ -85,6 +81,7 @@ class Calibration:
         self._random_state = np.arange(series, dtype=np.uint64) + np.uint64(seed * series)
         self._members = np.zeros(1, dtype=np.int64)
         self._burst = np.zeros(4)
+        self._steady_rows = 0
 
     @property
     def ready(self) -> bool:
@@ -119,6 +116,7 @@ class Calibration:
             raw,
             p_values,
         )
+        self._steady_rows -= done
         verdicts = p_values[detectors, :done]
         return done, Judgement(scores[:, :done], p_values[:detectors, :done], fused[:done], verdicts, raw[:done])
 
@@ -126,6 +124,17 @@ class Calibration:
     def is_new_normal(self) -> bool:
         """Whether a burst has lasted for so long that it is not one."""
         return bool(self._burst[LASTED] >= self._regime_events)
+
+    def steady(self, rows: int) -> bool:
+        """Return whether `fused` is sure to say the same now and after any part of so many next rows.
+
+        That is, no reference of a detector can be renewed. Counts down, and looks at them when it gets to 0.
+        """
+        if rows >= self._steady_rows:
+            counters = self._counters[:-1]
+            due = np.where(counters[:, LENGTH] > 0, counters[:, RENEWAL], self._events_min[:-1])
+            self._steady_rows = int((due - counters[:, SEEN]).min(initial=COUNT_MAX))
+        return rows < self._steady_rows
 
     def fused(self, scores: F64) -> F64:
         """Return the fused scores (n) of scores (k x n) as they would be now; learns nothing."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from worker.core.statistics.bands import Usual, usual_band
 _STORED = "stored detectors"
 
 
+_Saved: TypeAlias = dict[str, AnyArray]
+
+
 class Scorers(NamedTuple):
     """Detectors at one moment, to ask what they would say; nothing is learned.
 
@@ -42,12 +45,16 @@ class Scorers(NamedTuple):
 
 
 class _Mark(NamedTuple):
-    """A batch, and all that moved while it was judged, as it was before."""
+    """A batch, and as they were before it the arrays of all that says something else in the course of it.
+
+    Most batches are within windows and between renewals, so that nearest neighbours and moments are all that moves.
+    """
 
     rows: F64
     scores: F64
     alert_rate: float
-    moving: list[dict[str, AnyArray]]
+    moving: list[tuple[Detector, _Saved]]
+    calibration: _Saved | None
 
 
 class Ensemble:
@@ -105,11 +112,13 @@ class Ensemble:
         """
         if self._calibration is None:
             raise AssertionError("rows are judged during the warm-up")
-        moving = [{name: array.copy() for name, array in arrays.items()} for arrays in self._moving()]
+        count = len(rows)
+        moving = [(each, _saved(each.live())) for each in self._detectors if not each.steady(count)]
+        calibration = None if self._calibration.steady(count) else _saved(self._calibration.state())
         scores = np.empty((len(self._detectors), len(rows)))
         for place, detector in enumerate(self._detectors):
             scores[place] = detector.score_and_learn(rows)
-        self._mark = _Mark(rows, scores, alert_rate, moving)
+        self._mark = _Mark(rows, scores, alert_rate, moving, calibration)
         return self._calibration.judge(scores, alert_rate)[1]
 
     @property
@@ -126,16 +135,22 @@ class Ensemble:
         mark, calibration = self._mark, self._calibration
         if mark is None or calibration is None:
             raise AssertionError("nothing was judged")
-        after = [{name: array.copy() for name, array in arrays.items()} for arrays in self._moving()]
-        self._move_to(mark.moving)
-        for detector in self._streaming():
+        after = [(detector, _saved(detector.live())) for detector, _ in mark.moving]
+        for detector, old in mark.moving:
+            fill(detector.live(), old)
             detector.score_and_learn(mark.rows[:row])
-        calibration.judge(np.ascontiguousarray(mark.scores[:, :row]), mark.alert_rate)
+        judged = None if mark.calibration is None else _saved(calibration.state())
+        if mark.calibration is not None:
+            fill(calibration.state(), mark.calibration)
+            calibration.judge(np.ascontiguousarray(mark.scores[:, :row]), mark.alert_rate)
         yield self.scorers()
-        self._move_to(after)
+        for detector, new in after:
+            fill(detector.live(), new)
+        if judged is not None:
+            fill(calibration.state(), judged)
 
     def release(self) -> None:
-        """Give back the memory that `before` needs, half a megabyte perhaps, until rows are judged again."""
+        """Give back the memory that `before` needs, a third of a megabyte perhaps, until rows are judged again."""
         self._mark = None
 
     def scorers(self) -> Scorers:
@@ -143,19 +158,6 @@ class Ensemble:
         if self._calibration is None:
             raise AssertionError("there are no detectors during the warm-up")
         return Scorers({each.name: each.score for each in self._detectors}, self._calibration.fused)
-
-    def _streaming(self) -> list[Detector]:
-        """Return the detectors whose scores depend on every row; the others change at barriers only."""
-        return [detector for detector in self._detectors if detector.barrier() == NEVER]
-
-    def _moving(self) -> list[Arrays]:
-        """Return the live arrays that scores and verdicts depend on."""
-        state = {} if self._calibration is None else self._calibration.state()
-        return [state, *(detector.live() for detector in self._streaming())]
-
-    def _move_to(self, saved: list[dict[str, AnyArray]]) -> None:
-        for arrays, old in zip(self._moving(), saved, strict=True):
-            fill(arrays, old)
 
     def end_warmup(self, rows: F64) -> None:
         """Build the detectors for the rows of the warm-up (n x d), and let them learn these.
@@ -273,6 +275,11 @@ class Ensemble:
             rows[start : start + len(part), : part.shape[1]] = part
             start += len(part)
         return rows
+
+
+def _saved(arrays: Arrays) -> _Saved:
+    """Return copies."""
+    return {name: array.copy() for name, array in arrays.items()}
 
 
 def _stored_warmup(seen: int, features: int, arrays: Arrays) -> list[F64]:

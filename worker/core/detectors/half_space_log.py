@@ -16,7 +16,7 @@ from worker.core.detectors.protocol import NEVER, RefitNote
 from worker.core.detectors.scaling import RobustLimits
 from worker.core.kernels import half_space_log as kernel
 from worker.core.kernels.arrays import F64, I32, I64, U8
-from worker.core.kernels.isolation import pack_nodes
+from worker.core.kernels.isolation import ROWS_PER_BLOCK, pack_nodes
 from worker.core.options import HalfSpaceOptions
 from worker.core.state import Arrays, by_part, check_like, fill, outside, prefixed, refuse_if
 
@@ -88,8 +88,12 @@ class LogHalfSpaceTrees:
             self._renewed_at = windows
 
     def _bits(self, rows: F64) -> I32:
-        bits: I32 = self._limits.transform(rows).astype(np.float32, order="C").view(np.int32)
+        bits: I32 = self._limits.to_float32(rows).view(np.int32)
         return bits
+
+    def steady(self, rows: int) -> bool:
+        """Return whether no window can end: what is learned counts from the next window on."""
+        return int(self._position[kernel.LEARNED]) + rows < self._options.window_events
 
     def barrier(self) -> int:
         """Return NEVER: nothing is refitted."""
@@ -142,5 +146,7 @@ def _drawn(n_features: int, shape: tuple[int, int], seed: int) -> tuple[I64, U8]
     kernel.draw(np.full(1, seed, dtype=np.uint64), feature, threshold, n_features)
     nodes = np.zeros(shape, dtype=np.int64)
     pack_nodes(feature, threshold.view(np.int32), np.ones(feature.shape, dtype=np.bool_), nodes)
-    digest = blake2b(nodes.astype("<i8").tobytes(), digest_size=16).digest()
+    # The fingerprint is stored: it names columns by their numbers, however nodes name them.
+    numbered = (nodes >> 32 << 32) | ((nodes & 0xFFFFFFFF) // ROWS_PER_BLOCK)
+    digest = blake2b(numbered.astype("<i8").tobytes(), digest_size=16).digest()
     return nodes, np.frombuffer(digest, dtype=np.uint8).copy()

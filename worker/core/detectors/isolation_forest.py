@@ -14,6 +14,7 @@ import numpy as np
 
 from worker.core.kernels import isolation
 from worker.core.kernels.arrays import F32, F64, I16, I32, I64, Bool
+from worker.core.kernels.scale import cut_rows
 
 TREES_MAX = 1000
 HEIGHT_MAX = 12
@@ -38,7 +39,11 @@ def to_forest_rows(rows: F64 | F32) -> F32:
 
     Uncut, 1e300 would become infinite, and scikit-learn cannot draw a threshold between a value and infinity.
     """
-    return np.clip(rows, -_LARGEST, _LARGEST).astype(np.float32, order="C", copy=False)
+    if rows.dtype != np.float64:
+        return np.clip(rows, -_LARGEST, _LARGEST).astype(np.float32, order="C", copy=False)
+    single = np.empty(rows.shape, dtype=np.float32)
+    cut_rows(rows, _LARGEST, single)
+    return single
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -74,6 +74,10 @@ class NearestNeighbours:
         options = self._options
         return self._scale.features, options.neighbours, int(options.distance == "mean")
 
+    def steady(self, rows: int) -> bool:  # noqa: ARG002 - any number of rows
+        """Return False: any row may be kept."""
+        return False
+
     def barrier(self) -> int:
         """Return NEVER: nothing is refitted."""
         return NEVER

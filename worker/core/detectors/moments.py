@@ -14,9 +14,6 @@ from worker.core.kernels import moments_score
 from worker.core.kernels.arrays import F64
 from worker.core.state import Arrays, check_like, fill, outside, refuse_if
 
-LARGEST = 1e100
-"""Values are cut here: their squares must not overflow."""
-
 _STORED = "stored moments"
 
 
@@ -41,16 +38,20 @@ class MomentsDistance:
     def score_and_learn(self, rows: F64) -> F64:
         """Score each row (n x d) by what was learned before it, then learn it."""
         scores = np.empty(len(rows))
-        limits, cut = self._limits, np.clip(rows, -LARGEST, LARGEST)
+        limits = self._limits
         moments = self._count, self._mean, self._m2
-        moments_score.score_and_learn(cut, limits.low, limits.high, self._settle, *moments, scores)
+        moments_score.score_and_learn(rows, limits.low, limits.high, self._settle, *moments, scores)
         return scores
 
     def score(self, rows: F64) -> F64:
         """Score rows and learn nothing."""
         scores = np.empty(len(rows))
-        moments_score.score(np.clip(rows, -LARGEST, LARGEST), self._count, self._mean, self._m2, scores)
+        moments_score.score(rows, self._count, self._mean, self._m2, scores)
         return scores
+
+    def steady(self, rows: int) -> bool:  # noqa: ARG002 - any number of rows
+        """Return False: every row moves the mean."""
+        return False
 
     def barrier(self) -> int:
         """Return NEVER: nothing is refitted."""

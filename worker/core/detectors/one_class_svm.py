@@ -87,6 +87,10 @@ class OneClassSvm:
             return np.full(len(scaled), np.nan)
         return -(self.model.decision(scaled) if self._options.score == "decision" else self.model.log_density(scaled))
 
+    def steady(self, rows: int) -> bool:  # noqa: ARG002 - any number of rows
+        """Return True: scores change with a refit alone."""
+        return True
+
     def barrier(self) -> int:
         """Return the next count of rows at which a refit is requested or taken over."""
         return self._refits.barrier

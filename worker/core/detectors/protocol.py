@@ -47,6 +47,10 @@ class Detector(Protocol):
         """Score rows as `score_and_learn` would score each of them if it came next, and learn nothing."""
         ...
 
+    def steady(self, rows: int) -> bool:
+        """Return whether `score` is sure to say the same now and after any part of so many next rows (no barrier)."""
+        ...
+
     def barrier(self) -> int:
         """Return the count of learned rows at which `cross` must be called before the next row; NEVER if none."""
         ...

@@ -4,6 +4,7 @@ import numpy as np
 
 from worker.core.kernels.arrays import F32, F64, I64
 from worker.core.kernels.reservoir import LARGEST
+from worker.core.kernels.scale import keep_latest
 from worker.core.state import COUNT_MAX, Arrays, check_like, fill, outside, refuse_if
 
 _STORED = "stored recent rows"
@@ -18,11 +19,7 @@ class RecentRows:
 
     def add(self, rows: F64) -> None:
         """Keep rows (n x d); the oldest ones give way."""
-        size = len(self._rows)
-        kept = np.clip(rows[-size:], -LARGEST, LARGEST)
-        places = (int(self._seen[0]) + len(rows) - len(kept) + np.arange(len(kept))) % size
-        self._rows[places] = kept
-        self._seen[0] += len(rows)
+        keep_latest(rows, LARGEST, self._rows, self._seen)
 
     def rows(self) -> F64:
         """Return the rows (k x d), oldest first."""

@@ -53,6 +53,10 @@ class RefittedForest:
     def _score(self, rows: F32) -> F64:
         return np.full(len(rows), np.nan) if self.forest is None else self.forest.score(rows)
 
+    def steady(self, rows: int) -> bool:  # noqa: ARG002 - any number of rows
+        """Return True: scores change with a refit alone."""
+        return True
+
     def barrier(self) -> int:
         """Return the next count of rows at which a refit is requested or taken over."""
         return self._refits.barrier

@@ -35,6 +35,10 @@ class ScaledHalfSpaceTrees:
         """Scale and score rows; learn nothing."""
         return self._trees.score(self._limits.transform(rows))
 
+    def steady(self, rows: int) -> bool:  # noqa: ARG002 - any number of rows
+        """Return False: where a missing value goes depends on all rows."""
+        return False
+
     def barrier(self) -> int:
         """Return NEVER: nothing is refitted."""
         return NEVER

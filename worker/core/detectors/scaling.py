@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 
 from worker.core.kernels.arrays import F32, F64
-from worker.core.kernels.scale import REACH, scale_rows
+from worker.core.kernels.scale import REACH, limit_rows, scale_rows
 from worker.core.state import Arrays, check_like, outside, refuse_if
 
 QUANTILES = (0.02, 0.98)
@@ -60,16 +60,15 @@ class RobustLimits:
         A constant column maps its value to 0.5, less to 0, more to 1. A column without limits maps every value to
         0.5: nothing is known of what is low or high there, so that a value is present is all that the trees may see.
         """
-        width = self.high - self.low
-        scaled: F64 = np.clip(rows, self.low, self.high)
-        scaled -= self.low
-        scaled /= np.where(width > 0.0, width, 1.0)
-        for column in np.flatnonzero(~(width > 0.0)):
-            values = rows[:, column]
-            limit = self.low[column]
-            place = np.full(len(values), 0.5) if np.isnan(limit) else 0.5 * (values >= limit) + 0.5 * (values > limit)
-            scaled[:, column] = np.where(np.isnan(values), np.nan, place)
-        return scaled
+        limited = np.empty(rows.shape)
+        limit_rows(rows, self.low, self.high, limited)
+        return limited
+
+    def to_float32(self, rows: F64) -> F32:
+        """Return rows as `transform` does, as float32."""
+        limited = np.empty(rows.shape, dtype=np.float32)
+        limit_rows(rows, self.low, self.high, limited)
+        return limited
 
 
 @dataclass(frozen=True, slots=True, eq=False)

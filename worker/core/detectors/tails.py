@@ -14,11 +14,9 @@ from worker.core.detectors.protocol import NEVER, RefitNote
 from worker.core.kernels import tails as kernel
 from worker.core.kernels.arrays import F64, Bool
 from worker.core.kernels.gate import ADMITTED
+from worker.core.kernels.tails import LARGEST
 from worker.core.options import TailsOptions
 from worker.core.state import COUNT_MAX, Arrays, by_part, check_like, fill, outside, prefixed, refuse_if
-
-LARGEST = 1e300
-"""Values are cut here: no difference and no sum of them overflows."""
 
 _STORED = "stored tails"
 
@@ -51,6 +49,7 @@ class TailSurprise:
         self._counters = np.zeros(2, dtype=np.int64)
         self._random_state = np.full(1, seed, dtype=np.uint64)
         self._gate = Gate(options.gate_quantile, seed + 1)
+        self._steady_rows = 0
 
     def fit(self, warmup_rows: F64) -> None:
         """Do nothing: there is no scale to take."""
@@ -59,7 +58,7 @@ class TailSurprise:
         """Score each row by what was learned before it, then learn it if the gate admits it."""
         scores = np.empty(len(rows))
         kernel.score_and_learn(
-            _cut(rows),
+            rows,
             self._settle,
             self._memory,
             self._logs,
@@ -69,13 +68,21 @@ class TailSurprise:
             self._gate.for_kernel,
             scores,
         )
+        self._steady_rows -= len(rows)
         return scores
 
     def score(self, rows: F64) -> F64:
         """Score rows and learn nothing."""
         scores = np.empty(len(rows))
-        kernel.score(_cut(rows), self._logs, self._tails, scores)
+        kernel.score(rows, self._logs, self._tails, scores)
         return scores
+
+    def steady(self, rows: int) -> bool:
+        """Return whether no reference can be renewed. Counts down, and looks at the features when it gets to 0."""
+        if rows >= self._steady_rows:
+            due = np.maximum(self._tails.renewal, kernel.VALUES_MIN)
+            self._steady_rows = int((due - self._tails.kept).min())
+        return rows < self._steady_rows
 
     def barrier(self) -> int:
         """Return NEVER: nothing is refitted."""
@@ -106,13 +113,6 @@ class TailSurprise:
         _check_values(own)
         self._gate.restore(gate)
         fill(self._own(), own)
-
-
-def _cut(rows: F64) -> F64:
-    """Return rows as the kernel takes them: contiguous, no infinite values, and 0 instead of -0."""
-    cut: F64 = np.clip(rows, -LARGEST, LARGEST, dtype=np.float64, order="C")
-    cut += 0.0
-    return cut
 
 
 def _check_counts(seen: int, own: Arrays) -> None:

@@ -32,7 +32,7 @@ from worker.core.kernels.binning import (
     add_lags,
     add_products,
     count_cells,
-    count_projections,
+    count_projected,
     project,
     score_bins,
 )
@@ -112,19 +112,23 @@ class Dependence:
         """Take in rows of bins (n x c), whose scores (c x b) are given. They all belong to one block."""
         if self._size == 0:
             return
+        if self._stage == "watching":
+            signs, table, counts = self._signs, self._table, self.windows.counts
+            count_projected(bins, score, self._first, self._second, signs, self._divisors, table, counts)
+        else:
+            self._learn(bins, score)
+        self._seen += len(bins)
+
+    def _learn(self, bins: U8, score: I16) -> None:
         scores = self._room(len(bins))
         score_bins(bins[:, : self._columns], score[: self._columns], scores)
         if self._stage == "pairs":
             add_products(scores, self._products)
-        else:
-            projected = self._projected[: len(bins)]
-            project(scores, self._first, self._second, self._signs, self._divisors, projected)
-            if self._stage == "cells":
-                count_cells(projected, self._cells)
-                add_lags(projected, self._seen, self._recent, self._batch, self._sums)
-            else:
-                count_projections(projected, self._table, self.windows.counts)
-        self._seen += len(bins)
+            return
+        projected = self._projected[: len(bins)]
+        project(scores, self._first, self._second, self._signs, self._divisors, projected)
+        count_cells(projected, self._cells)
+        add_lags(projected, self._seen, self._recent, self._batch, self._sums)
 
     def _room(self, rows: int) -> I16:
         """Return where scores go; the memory is kept."""
@@ -151,6 +155,8 @@ class Dependence:
             else:
                 self._make_bins()
                 self._enter("watching")
+                # Only who learns needs room.
+                self._scored = self._projected = np.zeros((0, 0), dtype=np.int16)
 
     def next_block(self) -> None:
         """Empty the place of the block that comes next."""

@@ -164,9 +164,10 @@ class DriftWatch:
         share = spent_share(now_ms - self.block_ms, self.fill)
         self.block_ms, self.fill = now_ms, 0
         windows.end_block(share)
-        told = self._look(seen, row)
+        is_affected = windows.is_affected
+        told = self._look(seen, row, is_affected=is_affected)
         if dependence is not None:
-            dependence.end_block(share, is_calm=not (windows.affected >= 0).any())
+            dependence.end_block(share, is_calm=not is_affected)
             told += self._look_at_dependence(dependence, seen, row)
         told += self._adopt(seen, row)
         if self.learning is None:
@@ -177,7 +178,12 @@ class DriftWatch:
 
     # What is found.
 
-    def _look(self, seen: Seen, row: int) -> list[Told]:
+    def _look(self, seen: Seen, row: int, *, is_affected: bool) -> list[Told]:
+        if not is_affected and self.predictions.open is None and self.inputs.open is None:
+            self.predictions.stay_closed()
+            self.inputs.stay_closed()
+            self.open_blocks = 0
+            return []
         columns = np.flatnonzero(self.windows.affected >= 0)
         findings = self._findings(columns)
         of_prediction = [each for place, each in zip(columns, findings, strict=True) if place == 0]
@@ -260,8 +266,12 @@ class DriftWatch:
         )
 
     def _look_at_dependence(self, dependence: Dependence, seen: Seen, row: int) -> list[Told]:
-        affected = dependence.affected(self.windows.affected >= 0)
         windows = dependence.windows
+        if not windows.is_affected and self.multivariate.open is None:
+            self.multivariate.stay_closed()
+            self.open_dependence = 0
+            return []
+        affected = dependence.affected(self.windows.affected >= 0)
         places = np.array([each.place for each in affected], dtype=np.int64)
         findings = [self._relation(windows, each) for each in affected]
         moment = Moment.at(seen, row, self._window_of(windows, places), len(windows.affected))

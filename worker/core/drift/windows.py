@@ -13,8 +13,9 @@ from msgspec import Meta, Struct
 
 from worker.core.drift.decisions import LEVEL_MAX, LISTED_MAX, benjamini_yekutieli, holm, p_values
 from worker.core.kernels.arrays import F64, I16, I64, U32, Bool
-from worker.core.kernels.binning import add_differences, sum_blocks
-from worker.core.kernels.two_sample import FOUND, ODD, PSI, compare
+from worker.core.kernels.binning import sum_blocks
+from worker.core.kernels.two_sample import FOUND, PSI, compare
+from worker.core.kernels.windows import DIFFERENCES_MAX, SQUARE_MAX, learn_differences, look, renew_factors
 from worker.core.options import DriftOptions
 from worker.core.state import COUNT_MAX, AnyArray, Arrays, check_like, fill, outside, refuse_if
 
@@ -25,13 +26,6 @@ LATEST_BLOCKS_MAX = 4
 """The window whose effect is published for every column: short enough to follow, long enough to be calm."""
 
 _STORED = "stored drift windows"
-# Successive differences of blocks against what autocorrelation of events explains: a prior of 16 blocks says "all".
-_PRIOR_BLOCKS = 16.0
-_SQUARE_MAX = 25.0
-_PAIR = 2
-# What is within three deviations is no alarm at any level that may be spent in one look.
-_ODD = 3.0
-_DIFFERENCES_MAX = 512.0
 
 
 class StoredWindows(Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,6 +64,8 @@ class Windows:
         self._total: I64 = np.zeros((columns, bins), dtype=np.int64)
         self._spread: F64 = np.zeros(columns)
         self._found: F64 = np.zeros((columns, FOUND))
+        self._factors: F64 = np.ones((2, columns))
+        self._lengths: I64 = np.array(self.lengths, dtype=np.int64)
 
     def begin(self, reference: I64, score: I16, is_ordered: Bool) -> None:
         """Take a reference (c x b), the scores of its bins, and which columns have an order; forget all blocks."""
@@ -110,9 +106,8 @@ class Windows:
 
     def full_design(self) -> tuple[F64, F64]:
         """Return both factors with what blocks have added, which never makes them smaller."""
-        more = (_PRIOR_BLOCKS + self.differences[1]) / (_PRIOR_BLOCKS + self.differences[0])
-        more = np.maximum(more, 1.0)
-        return self.design[0] * more, self.design[1] * more
+        renew_factors(self.design, self.differences, self._factors)
+        return self._factors[0], self._factors[1]
 
     def end_block(self, share: float) -> None:
         """Take the current block as full; `share` of a day is what it adds to spend. Look at what is due.
@@ -120,17 +115,49 @@ class Windows:
         Call `next_block` after that, when the block's counts are no longer needed.
         """
         self.blocks += 1
-        self._learn_differences()
-        location, shape = self.full_design()
+        learn_differences(
+            self.ring,
+            self.blocks,
+            self.score,
+            self._spread,
+            self.affected,
+            self.design,
+            self.differences,
+            self._factors,
+        )
         self.unspent += share
-        for k, length in enumerate(self.lengths):
-            if self.blocks >= length and self.blocks % max(length // 2, 1) == 0:
-                self._look(k, length, location, shape)
-                self.unspent[k] = 0.0
+        k = self._look(0)
+        while k < len(self.lengths):
+            self._decide(k, self.lengths[k])
+            self.unspent[k] = 0.0
+            k = self._look(k + 1)
+
+    def _look(self, first: int) -> int:
+        """Look at the lengths that are due, from one on; return the first at which there is something to decide."""
+        return look(
+            self.ring,
+            self.blocks,
+            first,
+            self._lengths,
+            self._latest_length,
+            self.reference,
+            self.is_ordered,
+            self._factors,
+            self.affected,
+            self.unspent,
+            self._latest_psi,
+            self._total,
+            self._found,
+        )
 
     def next_block(self) -> None:
         """Empty the place of the block that comes next."""
         self.counts[:] = 0
+
+    @property
+    def is_affected(self) -> bool:
+        """Whether any column is affected."""
+        return bool((self.affected >= 0).any())
 
     @property
     def latest_psi(self) -> list[float | None]:
@@ -152,15 +179,11 @@ class Windows:
         p, psi = self.compared(older, newer)
         return not ((holm(p) <= STABLE_P) & (psi >= self._level.psi_min)).any()
 
-    def _look(self, k: int, length: int, location: F64, shape: F64) -> None:
-        window, found = self.total(length), self._found
-        compare(self.reference, window, self.is_ordered, location, shape, found)
-        if length == min(self._latest_length, 1 << (self.blocks.bit_length() - 1)):
-            self._latest_psi[:] = found[:, PSI]
+    def _decide(self, k: int, length: int) -> None:
+        """Decide which columns are affected by what was found in the window of a length."""
+        found = self._found
         watching = self.affected == k
-        if float(found[:, ODD].max(initial=0.0)) <= _ODD and not watching.any():
-            return
-        p, psi = p_values(found, self.is_ordered, shape), found[:, PSI]
+        p, psi = p_values(found, self.is_ordered, self._factors[1]), found[:, PSI]
         level = min(self._level.per_day / len(self.lengths) * float(self.unspent[k]), LEVEL_MAX)
         is_large = psi >= self._level.psi_min
         alarmed = is_large & (holm(p) <= level)
@@ -183,17 +206,6 @@ class Windows:
         older = np.ones(self._blocks_max, dtype=np.bool)
         older[kept] = False
         self.ring[older, column] = 0
-
-    def _learn_differences(self) -> None:
-        """Learn how much blocks differ beyond what the autocorrelation of events explains."""
-        if min(self.blocks, self._blocks_max) < _PAIR:
-            return
-        newest = (self.blocks - 1) % self._blocks_max
-        calm = self.affected == NOT_AFFECTED
-        variance = self._spread * self.design[0]
-        older, newer = self.ring[newest - 1], self.ring[newest]
-        add_differences(older, newer, self.score, variance, calm, _SQUARE_MAX, self.differences)
-        self.differences[:, self.differences[0] >= _DIFFERENCES_MAX] /= 2.0
 
     # Storing and restoring.
 
@@ -224,7 +236,7 @@ class Windows:
             {
                 "a count of the reference is out of range": outside(arrays["reference"], 0, COUNT_MAX),
                 "a design effect is out of range": outside(arrays["design"], 1.0, float(COUNT_MAX)),
-                "a difference is out of range": outside(arrays["differences"], 0.0, _SQUARE_MAX * _DIFFERENCES_MAX),
+                "a difference is out of range": outside(arrays["differences"], 0.0, SQUARE_MAX * DIFFERENCES_MAX),
                 "what may be spent is out of range": outside(arrays["unspent"], 0.0, float(COUNT_MAX)),
                 "a column is affected in no window": outside(affected, NOT_AFFECTED, len(self.lengths) - 1),
                 "a p-value is none": outside(arrays["p_value"], 0.0, 1.0),

@@ -256,9 +256,26 @@ def count_cells(projected: I16, counts: U32) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def count_projections(projected: I16, table: U8, counts: U32) -> None:
-    """Count projections (n x r) in the bins (r x b) that table (r x CELLS) gives. O(n r)."""
-    rows, columns = projected.shape
-    for i in range(rows):
+def count_projected(
+    bins: U8, score: I16, first: I32, second: I32, signs: I16, divisors: I64, table: U8, counts: U32
+) -> None:
+    """Count projections in the bins (r x b) that table (r x CELLS) gives. O(n (p + q c)).
+
+    They are those of `project`, of the scores that `score_bins` looks up for bins (n x c): in one call, and without
+    storing what is between, because it is made for every event.
+    """
+    columns, pairs = signs.shape[1], first.shape[0]
+    scores = np.empty(columns, dtype=np.int64)
+    for i in range(bins.shape[0]):
         for j in range(columns):
-            counts[j, table[j, (projected[i, j] + 512) >> 2]] += np.uint32(1)
+            scores[j] = score[j, bins[i, j]]
+        for k in range(pairs):
+            other = second[k]
+            both = scores[first[k]] + scores[other] if other >= 0 else scores[first[k]] - scores[-1 - other]
+            counts[k, table[k, ((both >> 1) + 512) >> 2]] += np.uint32(1)
+        for q in range(signs.shape[0]):
+            total = np.int64(0)
+            for j in range(columns):
+                total += np.int64(signs[q, j]) * scores[j]
+            cut = min(max(total // divisors[q], -512), 512)
+            counts[pairs + q, table[pairs + q, (cut + 512) >> 2]] += np.uint32(1)

@@ -29,11 +29,13 @@ learned at COARSE_RATE, by a factor of its own between a half and one.
 """
 
 import math
+from typing import NamedTuple
 
 import numba
 import numpy as np
 
 from worker.core.kernels.arrays import F64, I64, U64, Bool
+from worker.core.kernels.ordering import count_below, sort_into
 from worker.core.kernels.reservoir import next_random
 
 TAIL_SHARE = 0.02
@@ -49,33 +51,52 @@ LOG_FACTOR_MAX = math.log(10.0)
 COARSE_RATE, COARSE_STEP, LOG_COARSE_MIN = 0.01, 0.02, -math.log(2.0)
 BURST_HORIZON_EVENTS = 100
 BURST_LEVEL = 5.0
+ROWS_PER_BLOCK = 256
+UNSUSPICIOUS = 0.2
+"""A p-value above this says that nothing is unusual."""
+
+
+class RoomArrays(NamedTuple):
+    """Room to work in, for a block of n events."""
+
+    counts: I64
+    ready: I64
+    """How many detectors have a p-value."""
+    weight: F64
+    learned: Bool
 
 
 @numba.njit(cache=True, nogil=True)
-def tail_p_value(score: float, reference: F64, threshold: float, mean_excess: float) -> float:
-    """Return the p-value of a score against a sorted reference (r). O(log r)."""
+def tail_p_values(
+    scores: F64, reference: F64, threshold: float, mean_excess: float, p_values: F64, counts: I64
+) -> None:
+    """Write the p-values of scores f64[n] (NaN stays NaN) against a sorted reference f64[r]; all NaN if r = 0.
+
+    `counts` i64[n] is room to work in. O(n log r).
+    """
     length = reference.shape[0]
-    if score > threshold and mean_excess > 0.0:
-        beyond: float = max(P_VALUE_MIN, TAIL_SHARE * math.exp(-(score - threshold) / mean_excess))
-        return beyond
-    low, high = 0, length
-    while low < high:
-        middle = (low + high) >> 1
-        if reference[middle] < score:
-            low = middle + 1
-        else:
-            high = middle
-    rank: float = (length - low + 1.0) / (length + 1.0)
-    return rank
+    rows = scores.shape[0]
+    if length == 0:
+        p_values[:rows] = np.nan
+        return
+    count_below(scores, reference, counts)
+    for row in range(rows):
+        p_values[row] = (length - counts[row] + 1.0) / (length + 1.0)
+    if mean_excess > 0.0:
+        for row in range(rows):
+            if scores[row] > threshold:
+                beyond = TAIL_SHARE * math.exp(-(scores[row] - threshold) / mean_excess)
+                p_values[row] = max(P_VALUE_MIN, beyond)
+    for row in range(rows):
+        p_values[row] = np.nan if math.isnan(scores[row]) else p_values[row]
 
 
 @numba.njit(cache=True, nogil=True)
 def _renew(pool: F64, reference: F64, counters: I64, tail: F64, events_min: int) -> None:
-    """Sort the pool into the reference and fit the tail. O(r log r), amortised over an eighth of the past."""
+    """Sort the pool into the reference and fit the tail. O(r), amortised over an eighth of the past."""
     seen = counters[SEEN]
     length = min(seen, pool.shape[0])
-    reference[:length] = pool[:length]
-    reference[:length].sort()
+    sort_into(pool[:length], reference[:length])
     cut = int((1.0 - TAIL_SHARE) * (length - 1))
     threshold = reference[cut]
     excess = 0.0
@@ -89,8 +110,21 @@ def _renew(pool: F64, reference: F64, counters: I64, tail: F64, events_min: int)
 
 
 @numba.njit(cache=True, nogil=True)
+def _due(counters: I64, events_min: int) -> int:
+    """Return the count of scores at which the reference is renewed."""
+    return counters[RENEWAL] if counters[LENGTH] > 0 else events_min
+
+
+@numba.njit(cache=True, nogil=True)
+def _until_due(counters: I64, events_min: int) -> int:
+    """Return how many scores can be learned until the reference is renewed, with the last of them; at least one."""
+    return max(1, _due(counters, events_min) - counters[SEEN])
+
+
+@numba.njit(cache=True, nogil=True)
 def _learn(
-    score: float,
+    scores: F64,
+    is_learned: Bool,
     pool: F64,
     reference: F64,
     counters: I64,
@@ -99,33 +133,31 @@ def _learn(
     events_min: int,
     memory_events: int,
 ) -> None:
-    """Put a score into the pool with probability max(r / seen, r / memory), and renew the reference when due."""
+    """Put those scores f64[n] that are learned into the pool of one series, each with probability max(r / seen,
+    r / memory), and renew the reference when due.
+    """
     size = pool.shape[0]
-    seen = counters[SEEN]
-    if seen < size:
-        pool[seen] = score
-    else:
-        place = next_random(random_state) % np.uint64(min(seen + 1, max(memory_events, size)))
-        if place < np.uint64(size):
-            pool[place] = score
-    counters[SEEN] = seen + 1
-    due = counters[RENEWAL] if counters[LENGTH] > 0 else events_min
-    if seen + 1 >= due:
-        _renew(pool, reference, counters, tail, events_min)
+    choices_max = max(memory_events, size)
+    due = _due(counters, events_min)
+    for row in range(scores.shape[0]):
+        score = scores[row]
+        if not is_learned[row] or math.isnan(score):
+            continue
+        seen = counters[SEEN]
+        if seen < size:
+            pool[seen] = score
+        else:
+            place = next_random(random_state) % np.uint64(min(seen + 1, choices_max))
+            if place < np.uint64(size):
+                pool[place] = score
+        counters[SEEN] = seen + 1
+        if seen + 1 >= due:
+            _renew(pool, reference, counters, tail, events_min)
+            due = _due(counters, events_min)
 
 
 @numba.njit(cache=True, nogil=True)
-def _p_value(score: float, reference: F64, counters: I64, tail: F64) -> float:
-    """Return the p-value of a score in one series; NaN while its reference is empty or there is no score."""
-    length = counters[LENGTH]
-    if length == 0 or math.isnan(score):
-        return np.nan
-    p: float = tail_p_value(score, reference[:length], tail[THRESHOLD], tail[MEAN_EXCESS])
-    return p
-
-
-@numba.njit(cache=True, nogil=True)
-def _with_alone(fused: float, p_values: F64, alone: Bool) -> float:
+def _with_alone(fused: float, p_values: F64, row: int, alone: Bool) -> float:
     """Return the p-value of an event that is unusual to all detectors together or to one of those that may be alone.
 
     The smallest of m p-values times m is a p-value, whatever their dependence (Bonferroni; Dunn 1961).
@@ -133,8 +165,8 @@ def _with_alone(fused: float, p_values: F64, alone: Bool) -> float:
     smallest = fused
     count = 1
     for series in range(alone.shape[0]):
-        if alone[series] and not math.isnan(p_values[series]):
-            smallest = min(smallest, p_values[series])
+        if alone[series] and not math.isnan(p_values[series, row]):
+            smallest = min(smallest, p_values[series, row])
             count += 1
     together: float = min(1.0, count * smallest) if not math.isnan(fused) else np.nan
     return together
@@ -166,19 +198,38 @@ def _move_burst(flagged: int, burst: F64) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _fused(scores: F64, weights: F64, reference: F64, counters: I64, tail: F64, p_values: F64) -> tuple[float, int]:
-    """Write the p-values of one event's scores (k); return the fused score and how many detectors are ready."""
-    total = 0.0
-    weight = 0.0
-    ready = 0
+def _fuse(
+    scores: F64, weights: F64, reference: F64, counters: I64, tail: F64, fused: F64, p_values: F64, room: RoomArrays
+) -> None:
+    """Write the p-values (k x n) and the fused scores (n) of scores (k x n), and to the room who is ready. O(n k log r)
+
+    Series by series, not event by event: then one reference is near at a time, and many searches go on at once.
+    """
+    rows: int = scores.shape[1]
+    weight, ready = room.weight[:rows], room.ready[:rows]
+    fused[:] = 0.0
+    weight[:] = 0.0
+    ready[:] = 0
     for series in range(scores.shape[0]):
-        p = _p_value(scores[series], reference[series], counters[series], tail[series])
-        p_values[series] = p
-        if not math.isnan(p):
-            total -= weights[series] * math.log10(p)
-            weight += weights[series]
-            ready += 1
-    return total / weight if weight > 0.0 else np.nan, ready
+        of_series = p_values[series]
+        past = reference[series, : counters[series, LENGTH]]
+        tail_p_values(scores[series], past, tail[series, THRESHOLD], tail[series, MEAN_EXCESS], of_series, room.counts)
+        for row in range(rows):
+            p = of_series[row]
+            if not math.isnan(p):
+                fused[row] -= weights[series] * math.log10(p)
+                weight[row] += weights[series]
+                ready[row] += 1
+    for row in range(rows):
+        fused[row] = fused[row] / weight[row] if weight[row] > 0.0 else np.nan
+
+
+@numba.njit(cache=True, nogil=True)
+def _room(rows: int) -> RoomArrays:
+    """Return room for a block of at most so many rows."""
+    size = min(rows, ROWS_PER_BLOCK)
+    counts, ready = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
+    return RoomArrays(counts, ready, np.empty(size), np.empty(size, dtype=np.bool_))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -212,45 +263,111 @@ def judge(
     detectors is alarmed, so those that are `alone` (k) can flag an event by themselves. An event is judged before any
     of its scores is learned; which flagged events are learned is told by `policy` (LEARN_...).
 
+    p-values change at renewals alone. So rows are taken in blocks that no renewal is within: see `_judge_run`.
+
     Stops after the event at which a burst has lasted for `regime_events`; returns how many rows were judged.
     O(n k log r).
     """
     detectors = scores.shape[0]
     rows: int = scores.shape[1]
-    for row in range(rows):
-        fused[row], ready = _fused(scores[:, row], weights, reference, counters, tail, p_values[:, row])
-        if ready != members[0]:
-            members[0] = ready
-            counters[detectors, :] = 0
-        raw = _p_value(fused[row], reference[detectors], counters[detectors], tail[detectors])
-        raw_verdicts[row] = raw
-        verdict = _controlled(_with_alone(raw, p_values[:, row], alone), alert_rate, burst)
-        p_values[detectors, row] = verdict
-        flagged = verdict <= alert_rate
-        _move_burst(int(flagged), burst)
-        if burst[LASTED] >= regime_events:
-            return row + 1
-        if flagged and (policy == LEARN_NEVER or (policy == LEARN_UNLESS_BURST and burst[LASTED] > 0.0)):
-            continue
-        for series in range(detectors + 1):
-            score = fused[row] if series == detectors else scores[series, row]
-            if not math.isnan(score):
+    room = _room(rows)
+    first = 0
+    while first < rows:
+        last = min(rows, first + ROWS_PER_BLOCK)
+        for series in range(detectors):
+            last = min(last, first + _until_due(counters[series], events_min[series]))
+        block = p_values[:, first:last]
+        _fuse(scores[:, first:last], weights, reference, counters, tail, fused[first:last], block, room)
+        begin = first
+        while begin < last:
+            if room.ready[begin - first] != members[0]:
+                members[0] = room.ready[begin - first]
+                counters[detectors, :] = 0
+            end = min(last, begin + _until_due(counters[detectors], events_min[detectors]))
+            for row in range(begin + 1, end):
+                if room.ready[row - first] != members[0]:
+                    end = row
+                    break
+            raw, of_fused = raw_verdicts[begin:end], fused[begin:end]
+            past = reference[detectors, : counters[detectors, LENGTH]]
+            tail_p_values(of_fused, past, tail[detectors, THRESHOLD], tail[detectors, MEAN_EXCESS], raw, room.counts)
+            judged = _decide(raw, p_values[:, begin:end], alone, burst, alert_rate, regime_events, policy, room.learned)
+            is_learned = room.learned[:judged]
+            for series in range(detectors + 1):
                 _learn(
-                    score,
+                    of_fused[:judged] if series == detectors else scores[series, begin : begin + judged],
+                    is_learned,
                     pool[series],
                     reference[series],
                     counters[series],
                     tail[series],
                     random_state[series : series + 1],
-                    int(events_min[series]),
+                    events_min[series],
                     memory_events,
                 )
+            begin += judged
+            if burst[LASTED] >= regime_events:
+                return begin
+        first = last
     return rows
+
+
+@numba.njit(cache=True, nogil=True)
+def _decide(
+    raw: F64,
+    p_values: F64,
+    alone: Bool,
+    burst: F64,
+    alert_rate: float,
+    regime_events: int,
+    policy: int,
+    is_learned: Bool,
+) -> int:
+    """Write the verdicts (last row of `p_values`) of events with `raw` ones (n), and which are learned; move the burst.
+
+    Stops after the event at which a burst has lasted for `regime_events`; returns how many events that are.
+    """
+    verdicts = p_values[alone.shape[0]]
+    for row in range(raw.shape[0]):
+        verdict = _controlled(_with_alone(raw[row], p_values, row, alone), alert_rate, burst)
+        verdicts[row] = verdict
+        flagged = verdict <= alert_rate
+        _move_burst(int(flagged), burst)
+        if burst[LASTED] >= regime_events:
+            is_learned[row] = False
+            return row + 1
+        kept_out = policy == LEARN_NEVER or (policy == LEARN_UNLESS_BURST and burst[LASTED] > 0.0)
+        is_learned[row] = not (flagged and kept_out)
+    return raw.shape[0]
 
 
 @numba.njit(cache=True, nogil=True)
 def fuse(scores: F64, weights: F64, reference: F64, counters: I64, tail: F64, fused: F64) -> None:
     """Write the fused scores (n) of scores (k x n) as they would be now; learns nothing. O(n k log r)."""
-    p_values = np.empty(scores.shape[0])
-    for row in range(scores.shape[1]):
-        fused[row] = _fused(scores[:, row], weights, reference, counters, tail, p_values)[0]
+    rows: int = scores.shape[1]
+    room = _room(rows)
+    p_values = np.empty((scores.shape[0], min(rows, ROWS_PER_BLOCK)))
+    for first in range(0, rows, ROWS_PER_BLOCK):
+        last = min(rows, first + ROWS_PER_BLOCK)
+        block = p_values[:, : last - first]
+        _fuse(scores[:, first:last], weights, reference, counters, tail, fused[first:last], block, room)
+
+
+@numba.njit(cache=True, nogil=True)
+def disagree(p_values: F64, verdicts: F64, alert_rate: float, found: Bool) -> None:
+    """Tell for each event (n) whether detectors contradict each other: p-values (k x n), verdicts (n). O(n k).
+
+    It was flagged although half of the detectors or more see nothing unusual, or it was not, although one of them finds
+    it rarer than what is flagged.
+    """
+    for row in range(verdicts.shape[0]):
+        known, calm, alarmed = 0, 0, 0
+        for series in range(p_values.shape[0]):
+            p = p_values[series, row]
+            known += not math.isnan(p)
+            calm += p > UNSUSPICIOUS
+            alarmed += p <= alert_rate
+        if verdicts[row] <= alert_rate:
+            found[row] = 2 * calm >= max(known, 1)
+        else:
+            found[row] = alarmed > 0 and not math.isnan(verdicts[row])

@@ -18,6 +18,7 @@ import numba
 import numpy as np
 
 from worker.core.kernels.arrays import F32, F64, I64, U64
+from worker.core.kernels.ordering import sort_into
 from worker.core.kernels.reservoir import next_random
 
 SEEN, RENEWAL = 0, 1
@@ -69,10 +70,10 @@ def admits(score: float, gate: GateArrays) -> bool:
 
 @numba.njit(cache=True, nogil=True)
 def _renew(gate: GateArrays) -> None:
-    """Take the threshold from the sample. O(r log r), after every eighth of the past, at most RENEWAL_SCORES_MAX."""
+    """Take the threshold from the sample. O(r), after every eighth of the past, at most RENEWAL_SCORES_MAX."""
     seen = gate.counters[SEEN]
     length = min(seen, gate.sample.shape[0])
-    gate.sample[:length].sort()
+    sort_into(gate.sample[:length], gate.sample[:length])
     gate.threshold[0] = gate.sample[int(gate.quantile * (length - 1))]
     gate.counters[RENEWAL] = seen + min(max(SCORES_MIN, seen >> 3), RENEWAL_SCORES_MAX)
 

@@ -25,11 +25,10 @@ import numpy as np
 
 from worker.core.kernels.arrays import F32, F64, I16, I32, I64, U64
 from worker.core.kernels.gate import GateArrays, admits
-from worker.core.kernels.isolation import child, spread
+from worker.core.kernels.isolation import ROWS_PER_BLOCK, add_values, block_room
 from worker.core.kernels.reservoir import next_random
 
 LEARNED, WINDOWS, PASSED = 0, 1, 2
-ROWS_PER_BLOCK = 192
 PADDING = 0.15
 """A threshold lies in the middle 70 % of its node's range (River's `padding`)."""
 _LEAST_SHARE = 0.1
@@ -113,13 +112,13 @@ def score_and_learn(
     ends when `window_size` rows were learned. A block has at most as many rows as the window still takes, so it ends
     only where a block does. Any cut of the rows into calls gives the same bits.
     """
-    height = _height(nodes.shape[1])
-    columns, leaves, admitted = _space(bits.shape[1], nodes.shape[0])
+    columns, leaves = block_room(bits.shape[0], bits.shape[1], nodes.shape[0])
+    admitted = np.empty(leaves.shape[1], dtype=np.int32)
     begin = 0
     while begin < bits.shape[0]:
         end = min(bits.shape[0], begin + ROWS_PER_BLOCK, begin + window_size - position[LEARNED])
         rows = end - begin
-        _score_block(bits[begin:end], nodes, values, height, columns[:rows], leaves, scores[begin:end])
+        _score_block(bits[begin:end], nodes, values, columns, leaves, scores[begin:end])
         if position[WINDOWS] == 0:
             scores[begin:end] = np.nan
         for i in range(rows):
@@ -145,11 +144,10 @@ def score(bits: I32, nodes: I64, values: F64, position: I64, scores: F64) -> Non
 
     Higher is more anomalous: 0 where there was no row in any tree, down to -log2(1 + window x 2^h). Learns nothing.
     """
-    height = _height(nodes.shape[1])
-    columns, leaves, _ = _space(bits.shape[1], nodes.shape[0])
+    columns, leaves = block_room(bits.shape[0], bits.shape[1], 1)
     for begin in range(0, bits.shape[0], ROWS_PER_BLOCK):
         end = min(bits.shape[0], begin + ROWS_PER_BLOCK)
-        _score_block(bits[begin:end], nodes, values, height, columns[: end - begin], leaves, scores[begin:end])
+        _score_block(bits[begin:end], nodes, values, columns, leaves, scores[begin:end])
     if position[WINDOWS] == 0:
         scores[:] = np.nan
 
@@ -177,7 +175,7 @@ def renew(nodes: I64, masses: F32, window_size: int, values: F64) -> None:
         for node in range(leaves - 1, 0, -1):
             sums[node] = sums[2 * node] + sums[2 * node + 1]
             goes_right = sums[2 * node] < sums[2 * node + 1]
-            nodes[tree, node] = (nodes[tree, node] | 1) - (0 if goes_right else 1)
+            nodes[tree, node] = (nodes[tree, node] | ROWS_PER_BLOCK) - (0 if goes_right else ROWS_PER_BLOCK)
         least = _LEAST_SHARE * sums[1]
         unit = window_size / sums[1] if sums[1] > 0.0 else 0.0
         node, depth = 1, 0
@@ -206,56 +204,8 @@ def _height(leaves: int) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def _space(features: int, trees: int) -> tuple[I64, I32, I32]:
-    """Return room for a block: the rows as the nodes need them, the leaf of each row in each tree, who is admitted."""
-    columns = np.empty((ROWS_PER_BLOCK, 2 * features), dtype=np.int64)
-    return columns, np.empty((trees, ROWS_PER_BLOCK), dtype=np.int32), np.empty(ROWS_PER_BLOCK, dtype=np.int32)
-
-
-@numba.njit(cache=True, nogil=True)
-def _score_block(bits: I32, nodes: I64, values: F64, height: int, columns: I64, leaves: I32, scores: F64) -> None:
-    """Write the leaf of each row in each tree, and the mean of their values, in the order of the trees. O(n T h)."""
-    rows = bits.shape[0]
-    spread(bits, columns)
-    scores[:] = 0.0
-    for tree in range(nodes.shape[0]):
-        _walk(columns, nodes[tree], height, leaves[tree, :rows])
-        of_leaf = values[tree]
-        of_row = leaves[tree]
-        for i in range(rows):
-            scores[i] += of_leaf[np.uint64(of_row[i])]
-    for i in range(rows):
+def _score_block(bits: I32, nodes: I64, values: F64, columns: I64, leaves: I32, scores: F64) -> None:
+    """Write the mean of the values of the leaves of each row, and the leaves, as `isolation.add_values`. O(n T h)."""
+    add_values(bits, nodes, values, columns, leaves, scores)
+    for i in range(bits.shape[0]):
         scores[i] /= nodes.shape[0]
-
-
-@numba.njit(cache=True, nogil=True)
-def _walk(columns: I64, nodes: I64, height: int, leaves: I32) -> None:
-    """Write the leaf of each row in one tree: eight rows at once hide the latency of the loads. O(n h)."""
-    root = np.uint64(1)
-    first = np.int64(1 << height)
-    rows = columns.shape[0]
-    in_eights = rows - rows % 8
-    for i in range(0, in_eights, 8):
-        a = b = c = d = e = f = g = h = root
-        for _ in range(height):
-            a = child(nodes, columns[i], a)
-            b = child(nodes, columns[i + 1], b)
-            c = child(nodes, columns[i + 2], c)
-            d = child(nodes, columns[i + 3], d)
-            e = child(nodes, columns[i + 4], e)
-            f = child(nodes, columns[i + 5], f)
-            g = child(nodes, columns[i + 6], g)
-            h = child(nodes, columns[i + 7], h)
-        leaves[i] = np.int64(a) - first
-        leaves[i + 1] = np.int64(b) - first
-        leaves[i + 2] = np.int64(c) - first
-        leaves[i + 3] = np.int64(d) - first
-        leaves[i + 4] = np.int64(e) - first
-        leaves[i + 5] = np.int64(f) - first
-        leaves[i + 6] = np.int64(g) - first
-        leaves[i + 7] = np.int64(h) - first
-    for i in range(in_eights, rows):
-        a = root
-        for _ in range(height):
-            a = child(nodes, columns[i], a)
-        leaves[i] = np.int64(a) - first

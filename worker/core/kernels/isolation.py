@@ -9,7 +9,9 @@ one integer comparison then decides, exactly as the comparison of the floats doe
 values x with float64 thresholds t; x <= t if and only if x <= (t rounded down to float32), so nothing is lost.
 
 A missing value (NaN) goes left or right as each node says. Each feature therefore has two columns in a block: column
-2j, where NaN is less than everything, and column 2j + 1, where it is more. The node names the one that it needs.
+2j, where NaN is less than everything, and column 2j + 1, where it is more. The node names the one that it needs: by
+where it begins in a block that is flat, column after column of ROWS_PER_BLOCK values. So the value of row i is found
+by one addition, which is part of the load where i is a constant.
 """
 
 import math
@@ -19,10 +21,14 @@ import numpy as np
 
 from worker.core.kernels.arrays import F64, I16, I32, I64, Bool
 
-ROWS_PER_BLOCK = 192
+ROWS_PER_BLOCK = 128
+FEW_ROWS = 8
+"""So many rows are walked at once. A block of fewer has columns of this length."""
 _MAGNITUDE = 0x7FFFFFFF
 _INFINITY = 0x7F800000
-_COLUMN = 0xFFFFFFFF
+_COLUMN = np.uint64(0xFFFFFFFF)
+_SHRINK = np.uint64(4)
+"""log2(ROWS_PER_BLOCK / FEW_ROWS): from the beginning of a column in a block to that in a block of few rows."""
 # Taylor series of e^x: with |x| <= ln(2) / 2 the first term left out is under 2^-57.
 _EXPONENTIAL = np.array([1.0 / math.factorial(k) for k in range(14)])
 _LN_2 = math.log(2.0)
@@ -41,7 +47,7 @@ def pack_nodes(feature: I16, threshold_bits: I32, missing_left: Bool, nodes: I64
     for tree in range(n_trees):
         for split in range(n_splits):
             column = 2 * np.int64(feature[tree, split]) + (0 if missing_left[tree, split] else 1)
-            nodes[tree, split + 1] = (ordered_bits(threshold_bits[tree, split]) << 32) | column
+            nodes[tree, split + 1] = (ordered_bits(threshold_bits[tree, split]) << 32) | (column * ROWS_PER_BLOCK)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -53,75 +59,115 @@ def score_rows(bits: I32, nodes: I64, leaf_value: F64, denominator: float, score
     blocks of rows, there to keep one tree and one block in the nearest cache, change no bit.
     """
     n_rows, n_features = bits.shape
-    n_trees, n_leaves = nodes.shape
-    height = 0
-    while (1 << height) < n_leaves:
-        height += 1
-    columns = np.empty((min(ROWS_PER_BLOCK, n_rows), 2 * n_features), dtype=np.int64)
-    scores[:] = 0.0
+    columns, leaves = block_room(n_rows, n_features, 1)
     for begin in range(0, n_rows, ROWS_PER_BLOCK):
         end = min(n_rows, begin + ROWS_PER_BLOCK)
-        block = columns[: end - begin]
-        spread(bits[begin:end], block)
-        for tree in range(n_trees):
-            _add_path_lengths(block, nodes[tree], leaf_value[tree], height, scores[begin:end])
+        add_values(bits[begin:end], nodes, leaf_value, columns, leaves, scores[begin:end])
     for i in range(n_rows):
         scores[i] = exp2(-(scores[i] / denominator)) if denominator > 0.0 else 0.5
 
 
 @numba.njit(cache=True, nogil=True)
-def spread(bits: I32, block: I64) -> None:
-    """Fill `block` i64[n, 2d]: each value's ordered bits in the upper half, in the two columns of its feature."""
-    for i in range(bits.shape[0]):
-        for j in range(bits.shape[1]):
-            value = bits[i, j]
-            if (value & _MAGNITUDE) > _INFINITY:
-                block[i, 2 * j] = np.int64(-(1 << 31)) << 32
-                block[i, 2 * j + 1] = np.int64((1 << 31) - 1) << 32
-            else:
-                upper = ordered_bits(value) << 32
-                block[i, 2 * j] = upper
-                block[i, 2 * j + 1] = upper
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def child(nodes: I64, row: I64, k: np.uint64) -> np.uint64:
-    """Return the child of node k that the row goes to. Unsigned indices spare the check for negative ones."""
-    node = nodes[k]
-    return (k << np.uint64(1)) + np.uint64(row[np.uint64(node & _COLUMN)] > node)
+def block_room(rows: int, features: int, trees: int) -> tuple[I64, I32]:
+    """Return room for a block of at most so many rows: its columns, and the leaf of each row in each tree."""
+    length = ROWS_PER_BLOCK if rows >= FEW_ROWS else FEW_ROWS
+    return np.empty(2 * features * length, dtype=np.int64), np.empty((trees, length), dtype=np.int32)
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_path_lengths(block: I64, nodes: I64, leaf_value: F64, height: int, sums: F64) -> None:
-    """Add each row's path length in one tree to `sums`: eight rows at once hide the latency of the loads. O(n h)."""
+def add_values(bits: I32, nodes: I64, values: F64, columns: I64, leaves: I32, sums: F64) -> None:
+    """Write to `sums` f64[n] the values f64[T, 2^h] of the leaves that rows i32[n, d] fall into, in the order of trees.
+
+    `columns` and `leaves` are of `block_room`; `leaves` receives the leaf in each tree if it has room for each, else
+    that in the last one.
+    """
+    rows, trees, height = bits.shape[0], nodes.shape[0], _height(nodes.shape[1])
+    length = ROWS_PER_BLOCK if rows >= FEW_ROWS else FEW_ROWS
+    _spread(bits, columns, length)
+    sums[:] = 0.0
+    rest = rows - rows % FEW_ROWS
+    if rest > 0:
+        for tree in range(trees):
+            _walk(columns, nodes[tree], values[tree], height, leaves[min(tree, leaves.shape[0] - 1), :rest], sums)
+    for i in range(rest, rows):
+        _walk_trees(columns, i, np.uint64(0) if rest > 0 else _SHRINK, nodes, values, height, leaves, sums)
+
+
+@numba.njit(cache=True, nogil=True)
+def _height(leaves: int) -> int:
+    """Return h for 2^h leaves."""
+    height = 0
+    while (1 << height) < leaves:
+        height += 1
+    return height
+
+
+@numba.njit(cache=True, nogil=True)
+def _spread(bits: I32, columns: I64, length: int) -> None:
+    """Fill a flat block: each value's ordered bits in the upper half, in the two columns of its feature."""
+    for j in range(bits.shape[1]):
+        low, high = columns[2 * j * length : (2 * j + 1) * length], columns[(2 * j + 1) * length : 2 * (j + 1) * length]
+        for i in range(bits.shape[0]):
+            value = bits[i, j]
+            upper = ordered_bits(value) << 32
+            is_missing = (value & _MAGNITUDE) > _INFINITY
+            low[i] = np.int64(-(1 << 31)) << 32 if is_missing else upper
+            high[i] = np.int64((1 << 31) - 1) << 32 if is_missing else upper
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _child(nodes: I64, columns: I64, i: np.uint64, k: np.uint64) -> np.uint64:
+    """Return the child of node k that row i goes to. Unsigned indices spare the check for negative ones."""
+    node = nodes[k]
+    return (k << np.uint64(1)) + np.uint64(columns[(np.uint64(node) & _COLUMN) + i] > node)
+
+
+@numba.njit(cache=True, nogil=True)
+def _walk(columns: I64, nodes: I64, values: F64, height: int, leaves: I32, sums: F64) -> None:
+    """Add each row's value in one tree: eight rows at once hide the latency of the loads. O(n h)."""
     root = np.uint64(1)
-    first_leaf = np.uint64(1 << height)
-    n_rows = block.shape[0]
-    in_eights = n_rows - n_rows % 8
-    for i in range(0, in_eights, 8):
+    first = np.uint64(1 << height)
+    for begin in range(0, leaves.shape[0], 8):
+        i = np.uint64(begin)
         k0 = k1 = k2 = k3 = k4 = k5 = k6 = k7 = root
         for _ in range(height):
-            k0 = child(nodes, block[i], k0)
-            k1 = child(nodes, block[i + 1], k1)
-            k2 = child(nodes, block[i + 2], k2)
-            k3 = child(nodes, block[i + 3], k3)
-            k4 = child(nodes, block[i + 4], k4)
-            k5 = child(nodes, block[i + 5], k5)
-            k6 = child(nodes, block[i + 6], k6)
-            k7 = child(nodes, block[i + 7], k7)
-        sums[i] += leaf_value[k0 - first_leaf]
-        sums[i + 1] += leaf_value[k1 - first_leaf]
-        sums[i + 2] += leaf_value[k2 - first_leaf]
-        sums[i + 3] += leaf_value[k3 - first_leaf]
-        sums[i + 4] += leaf_value[k4 - first_leaf]
-        sums[i + 5] += leaf_value[k5 - first_leaf]
-        sums[i + 6] += leaf_value[k6 - first_leaf]
-        sums[i + 7] += leaf_value[k7 - first_leaf]
-    for i in range(in_eights, n_rows):
-        k = root
+            k0 = _child(nodes, columns, i, k0)
+            k1 = _child(nodes, columns, i + np.uint64(1), k1)
+            k2 = _child(nodes, columns, i + np.uint64(2), k2)
+            k3 = _child(nodes, columns, i + np.uint64(3), k3)
+            k4 = _child(nodes, columns, i + np.uint64(4), k4)
+            k5 = _child(nodes, columns, i + np.uint64(5), k5)
+            k6 = _child(nodes, columns, i + np.uint64(6), k6)
+            k7 = _child(nodes, columns, i + np.uint64(7), k7)
+        for place, k in enumerate((k0, k1, k2, k3, k4, k5, k6, k7)):
+            leaves[i + np.uint64(place)] = k - first
+            sums[i + np.uint64(place)] += values[k - first]
+
+
+@numba.njit(cache=True, nogil=True)
+def _walk_trees(
+    columns: I64, row: int, shrink: np.uint64, nodes: I64, values: F64, height: int, leaves: I32, sums: F64
+) -> None:
+    """Add one row's values in all trees, eight trees at once where there are so many. O(T h).
+
+    `shrink` is 0 in a block of ROWS_PER_BLOCK, _SHRINK in one of few rows.
+    """
+    i, root, first = np.uint64(row), np.uint64(1), np.uint64(1 << height)
+    trees, last = nodes.shape[0], leaves.shape[0] - 1
+    places = np.empty(8, dtype=np.uint64)
+    for begin in range(0, trees, 8):
+        count = min(8, trees - begin)
+        places[:] = root
         for _ in range(height):
-            k = child(nodes, block[i], k)
-        sums[i] += leaf_value[k - first_leaf]
+            for place in range(count):
+                k = places[place]
+                node = nodes[begin + place, k]
+                column = (np.uint64(node) & _COLUMN) >> shrink
+                places[place] = (k << np.uint64(1)) + np.uint64(columns[column + i] > node)
+        for place in range(count):
+            leaf = places[place] - first
+            leaves[min(begin + place, last), i] = leaf
+            sums[i] += values[begin + place, leaf]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,15 +1,16 @@
-"""JSON numbers as float64, rounded correctly, as Python's `float` and msgspec read them.
+"""JSON numbers as float64, rounded correctly, as `float` and msgspec read them.
 
-Up to 2^53 and powers of ten up to 22: one multiplication or division is exact (Clinger 1990, "How to read floating point
-numbers accurately"). Otherwise Eisel and Lemire's way (Lemire 2021, "Number parsing at a gigabyte per second"; Mushtak
-and Lemire 2023, "Fast number parsing without fallback": for up to 19 digits it always decides). More digits are refused.
+Up to 2^53 and powers of ten up to 22: one multiplication or division is exact (Clinger 1990, "How to read floating
+point numbers accurately"). Otherwise the way of Eisel and Lemire (Lemire 2021, "Number parsing at a gigabyte per
+second"), which always decides for up to 19 digits (Mushtak and Lemire 2023, "Fast number parsing without fallback").
+More digits are refused.
 """
 
 import numba
 import numpy as np
 
 from worker.core.kernels.arrays import U8, U64
-from worker.core.kernels.json_text import byte, bytes_below, word
+from worker.core.kernels.json_text import byte, bytes_below, integer, word
 
 DIGITS_MAX = 19
 """Significant digits that always fit into 64 bits."""
@@ -81,8 +82,7 @@ def digits_from(text: U8, at: int, number: np.uint64) -> tuple[int, np.uint64]:
 
 @numba.njit(cache=True, nogil=True)
 def scan_number(text: U8, at: int) -> tuple[int, float]:
-    """Return what follows the number that begins at `at`, and its value; -1 for what is none or is refused. O(bytes)."""
-    begin = at
+    """Return what follows the number that begins at `at`, and its value; -1 for none, or if refused. O(bytes)."""
     negative = byte(text, at) == _MINUS
     if negative:
         at += 1
@@ -106,7 +106,7 @@ def scan_number(text: U8, at: int) -> tuple[int, float]:
             return -1, 0.0
         power, whole = power + exponent, False
     if number <= _EXACT_MAX and -_EXACT_POWER <= power <= _EXACT_POWER:
-        value = np.float64(number)
+        value = float(number)
         value = value / _TENS[-power] if power < 0 else value * _TENS[power]
     else:
         value = nearest(number, power)
@@ -173,7 +173,7 @@ def nearest(number: np.uint64, power: int) -> float:
         low += more
         if more > low:
             high += np.uint64(1)
-    upper = np.int64(high >> np.uint64(63))
+    upper = integer(high >> np.uint64(63))
     shift = np.uint64(upper + _SPARE)
     bits = high >> shift
     exponent = ((217706 * power) >> 16) + 63 + upper - zeros + 1023

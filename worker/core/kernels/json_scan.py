@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from worker.core.kernels.arrays import F64, I8, I32, I64, U8, Bool
-from worker.core.kernels.json_text import QUOTE, byte, same, skip_space, word
+from worker.core.kernels.json_text import QUOTE, byte, integer, skip_space, word
 from worker.core.kernels.json_times import NO_TIME, scan_time
 from worker.core.kernels.json_values import (
     NO_TEXT,
@@ -36,7 +36,6 @@ _NAMED_MAX = 64
 
 _GUESSES = 512
 _FIELD_GUESSES = 16
-_ONE = np.int64(1)
 _COMMA, _OPEN_BRACE, _CLOSE_BRACE = 0x2C, 0x7B, 0x7D
 _NULL = np.uint64(int.from_bytes(b"null", "little"))
 _FOUR_BYTES = np.uint64(0xFFFFFFFF)
@@ -51,7 +50,7 @@ _FIELD_NAMES = (
     b"segment",
     b"label",
 )
-_FIELD_TEXT = np.frombuffer(b"".join(name.ljust(24, b"\0") for name in _FIELD_NAMES), dtype=np.uint8).copy()
+_FIELD_TEXTS = np.array([list(name.ljust(16, b"\0")) for name in _FIELD_NAMES], dtype=np.uint8)
 _FIELD_LENGTHS = np.array([len(name) for name in _FIELD_NAMES])
 
 
@@ -59,15 +58,13 @@ _FIELD_LENGTHS = np.array([len(name) for name in _FIELD_NAMES])
 def _field(text: U8, begin: int, length: int) -> int:
     """Return which field has a name."""
     for field in range(UNKNOWN):
-        if _FIELD_LENGTHS[field] == length and same(text, begin, _FIELD_TEXT, 24 * field, length):
-            return field
+        if _FIELD_LENGTHS[field] == length:
+            place = 0
+            while place < length and byte(text, begin + place) == _FIELD_TEXTS[field, place]:
+                place += 1
+            if place == length:
+                return field
     return UNKNOWN
-
-
-@numba.njit(cache=True, nogil=True)
-def _guessed_all(all_guessed: bool, distinct: int, count: int) -> bool:
-    """Tell whether names are known to differ: they are the first ones of names that do."""
-    return all_guessed and count <= distinct
 
 
 @numba.njit(cache=True, nogil=True)
@@ -92,16 +89,63 @@ def _scan_named(text: U8, at: int, guesses: I32, distinct: I64, found: int, pair
             return -1, first
         if kind == NUMBER and not 0.0 <= pairs.values[row] <= 1.0:
             return -1, first
-        if kind == TEXT and not is_name(text, pairs.texts[row, 0], pairs.texts[row, 1]):
+        if kind == TEXT and not is_name(text, integer(pairs.texts[row, 0]), integer(pairs.texts[row, 1])):
             return -1, first
     return at, found
+
+
+@numba.njit(cache=True, nogil=True)
+def _scan_field_name(text: U8, name: int, guesses: I32, number: int) -> tuple[int, int]:
+    """Return where the value of a record's field number `number` begins, and which field; -1 for none.
+
+    `guesses` (k x 3) are begin, length and number of the fields of the record before.
+    """
+    guess = min(number, _FIELD_GUESSES - 1)
+    begin, length = integer(guesses[guess, 0]), integer(guesses[guess, 1])
+    if guessed(text, name, begin, length):
+        return after_colon(text, name + length + 1), integer(guesses[guess, 2])
+    at, length = scan_text(text, name)
+    # With an escape in it, it is in doubt.
+    if at < 0 or at - name - 1 != length:
+        return -1, UNKNOWN
+    field = _field(text, name, length)
+    guesses[guess, 0], guesses[guess, 1], guesses[guess, 2] = name, length, field
+    return after_colon(text, at), field
+
+
+@numba.njit(cache=True, nogil=True)
+def _scan_single(text: U8, at: int, row: int, field: int, spans: I32, times_ms: I64, values: F64, kinds: I8) -> int:
+    """Put the value of a field that is a scalar; return what follows it, -1 for what it can not be."""
+    if field == TIMESTAMP:
+        at, times_ms[row] = scan_time(text, at)
+        return at
+    first = at + 1
+    if field == PREDICTION or field == LABEL:
+        place = integer(field == LABEL)
+        at, kind, values[place, row], length = scan_scalar(text, at)
+        kinds[place, row] = kind
+        spans[3 + place, row, 0], spans[3 + place, row, 1] = first, length
+        return at if kind != NULL else -1
+    place = 0 if field == EVENT_ID else 1 if field == MODEL_ID else 2
+    if byte(text, at) != QUOTE:
+        return -1
+    at, length = scan_text(text, first)
+    spans[place, row, 0], spans[place, row, 1] = first, length
+    return at if at >= 0 and is_name(text, first, length) else -1
+
+
+@numba.njit(cache=True, nogil=True)
+def _nothing_yet(row: int, spans: I32, times_ms: I64, values: F64, kinds: I8) -> None:
+    """Fill in what a row has without the fields that it need not have."""
+    for place in range(2, spans.shape[0]):
+        spans[place, row, 0], spans[place, row, 1] = 0, NO_TEXT
+    times_ms[row], values[1, row], kinds[1, row] = NO_TIME, np.nan, NULL
 
 
 @numba.njit(cache=True, nogil=True)
 def scan_records(
     text: U8,
     lengths: I64,
-    record_bytes_max: int,
     known: int,
     required: int,
     clean: Bool,
@@ -110,107 +154,56 @@ def scan_records(
     values: F64,
     kinds: I8,
     ends: I64,
-    features: Pairs,
-    probabilities: Pairs,
-    segments: Pairs,
+    pairs: tuple[Pairs, Pairs, Pairs],
 ) -> None:
     """Scan n records that lie behind each other in `text`, a NUL byte behind each, padding behind the last. O(bytes).
 
-    `known` and `required` are sets of fields as bits. `spans` (5 x n x 2): event id, model id, version, text of the
-    prediction, of the label. `values`, `kinds` (2 x n): prediction, label. `ends` (3 x n + 1): the rows of features,
-    probabilities and segments are those from an entry to the next.
+    `known` and `required` are sets of fields as bits: others are skipped; these must be there. `spans` (5 x n x 2):
+    event id, model id, version, text of the prediction, of the label. `values`, `kinds` (2 x n): prediction, label.
+    `ends` (3 x n + 1): the rows of features, probabilities and segments (`pairs`) are those from an entry to the next.
     """
-    field_guesses = np.zeros((_FIELD_GUESSES, 3), dtype=np.int32)
-    guesses = np.zeros((3, _GUESSES, 2), dtype=np.int32)
-    distinct = np.zeros((2, 1), dtype=np.int64)
+    fields, names = np.zeros((_FIELD_GUESSES, 3), dtype=np.int32), np.zeros((3, _GUESSES, 2), dtype=np.int32)
+    distinct, found = np.zeros((2, 1), dtype=np.int64), np.zeros(3, dtype=np.int64)
+    features, probabilities, segments = pairs
     ends[:, 0] = 0
-    found_features, found_probabilities, found_segments = 0, 0, 0
-    begin = 0
+    end = integer(-1)
     for row in range(lengths.shape[0]):
-        at, record_end = skip_space(text, begin), begin + lengths[row]
-        begin = record_end + 1
-        spans[2, row, 0], spans[2, row, 1] = 0, NO_TEXT
-        times_ms[row] = NO_TIME
-        values[1, row], kinds[1, row], spans[4, row, 0], spans[4, row, 1] = np.nan, NULL, 0, NO_TEXT
-        new_features, new_probabilities, new_segments = found_features, found_probabilities, found_segments
-        seen, number = 0, 0
-        usable = lengths[row] <= record_bytes_max and byte(text, at) == _OPEN_BRACE
-        # An empty object lacks what is required: no need to look for its end.
-        at += 1
+        at, end = skip_space(text, end + 1), end + 1 + lengths[row]
+        _nothing_yet(row, spans, times_ms, values, kinds)
+        seen, number, usable = integer(0), 0, byte(text, at) == _OPEN_BRACE
         while usable:
             usable = False
-            at = skip_space(text, at)
+            # An empty object lacks what is required: no need to look for its end.
+            at = skip_space(text, at + 1)
             if byte(text, at) != QUOTE:
                 break
-            # Which field is it? The one that stood here in the record before, most often.
-            name = at + 1
-            guess = min(number, _FIELD_GUESSES - 1)
-            number += 1
-            if guessed(text, name, field_guesses[guess, 0], field_guesses[guess, 1]):
-                field = np.int64(field_guesses[guess, 2])
-                at = name + np.int64(field_guesses[guess, 1]) + 1
-            else:
-                at, length = scan_text(text, name)
-                # An escape in the name of a field: in doubt.
-                if at < 0 or at - name - 1 != length:
-                    break
-                field = _field(text, name, length)
-                field_guesses[guess, 0], field_guesses[guess, 1], field_guesses[guess, 2] = name, length, field
-            at = after_colon(text, at)
-            if at < 0:
+            at, field = _scan_field_name(text, at + 1, fields, number)
+            bit = integer(1) << field
+            if at < 0 or seen & bit != 0:
                 break
-            bit = _ONE << field
             if known & bit == 0:
                 at = skip_value(text, at)
-            elif seen & bit != 0:
-                break
             elif required & bit == 0 and word(text, at) & _FOUR_BYTES == _NULL:
                 at += 4
             elif field == FEATURES:
-                at, new_features, _ = scan_pairs(
-                    text,
-                    at,
-                    guesses[0],
-                    new_features,
-                    features.names,
-                    features.kinds,
-                    features.values,
-                    features.texts,
+                at, found[0], _ = scan_pairs(
+                    text, at, names[0], found[0], features.names, features.kinds, features.values, features.texts
                 )
-            elif field == TIMESTAMP:
-                at, times_ms[row] = scan_time(text, at)
-            elif field == PREDICTION or field == LABEL:
-                place = np.int64(field == LABEL)
-                spans[3 + place, row, 0] = at + 1
-                at, kinds[place, row], values[place, row], spans[3 + place, row, 1] = scan_scalar(text, at)
-                if kinds[place, row] == NULL:
-                    break
             elif field == PROBABILITIES:
-                at, new_probabilities = _scan_named(
-                    text, at, guesses[1], distinct[0], new_probabilities, probabilities, NUMBER
-                )
+                at, found[1] = _scan_named(text, at, names[1], distinct[0], found[1], probabilities, integer(NUMBER))
             elif field == SEGMENT:
-                at, new_segments = _scan_named(text, at, guesses[2], distinct[1], new_segments, segments, TEXT)
+                at, found[2] = _scan_named(text, at, names[2], distinct[1], found[2], segments, integer(TEXT))
             else:
-                place = 0 if field == EVENT_ID else 1 if field == MODEL_ID else 2
-                if byte(text, at) != QUOTE:
-                    break
-                spans[place, row, 0] = at + 1
-                at, length = scan_text(text, at + 1)
-                if at < 0 or not is_name(text, spans[place, row, 0], length):
-                    break
-                spans[place, row, 1] = length
+                at = _scan_single(text, at, row, field, spans, times_ms, values, kinds)
             if at < 0:
                 break
-            seen |= bit & known
-            at = skip_space(text, at)
-            last = byte(text, at)
-            if last == _CLOSE_BRACE:
-                usable = skip_space(text, at + 1) == record_end and new_features - found_features <= FEATURES_MAX
+            seen, number, at = seen | (bit & known), number + 1, skip_space(text, at)
+            if byte(text, at) == _CLOSE_BRACE:
+                usable = skip_space(text, at + 1) == end and seen & required == required
                 break
-            usable = last == _COMMA
-            at += 1
-        clean[row] = usable and seen & required == required
-        if clean[row]:
-            found_features, found_probabilities, found_segments = new_features, new_probabilities, new_segments
-        ends[0, row + 1], ends[1, row + 1], ends[2, row + 1] = found_features, found_probabilities, found_segments
+            usable = byte(text, at) == _COMMA
+        clean[row] = usable and found[0] - ends[0, row] <= FEATURES_MAX
+        for each in range(3):
+            if not clean[row]:
+                found[each] = ends[each, row]
+            ends[each, row + 1] = found[each]

@@ -4,6 +4,8 @@ Every text ends with at least `PADDING` NUL bytes: a NUL is nowhere allowed in J
 no look at the length. Words of eight bytes are looked at as in "Hacker's Delight" (Warren), "find first 0-byte".
 """
 
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -20,6 +22,12 @@ _BACKSLASHES = np.uint64(0x5C5C5C5C5C5C5C5C)
 _SPACES = np.uint64(0x2020202020202020)
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _WORD = 8
+
+
+@numba.njit(cache=True, nogil=True)
+def integer(number: Any) -> int:  # noqa: ANN401 - any number of numpy
+    """Return a number as int64, which is what numba takes an `int` for; a literal is one no more, either."""
+    return np.int64(number)  # type: ignore[return-value]  # as said
 
 
 @numba.njit(cache=True, nogil=True)
@@ -42,7 +50,7 @@ def word(text: U8, at: int) -> np.uint64:
 @numba.njit(cache=True, nogil=True)
 def byte(text: U8, at: int) -> int:
     """Return the byte at `at`, which is not negative."""
-    return np.int64(text[np.uint64(at)])
+    return integer(text[np.uint64(at)])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -50,7 +58,7 @@ def bytes_below(tops: np.uint64) -> int:
     """Return how many bytes of a word lie below its first one with its top bit set; 8 if there is none."""
     lowest = tops & (~tops + np.uint64(1))
     below = (lowest >> np.uint64(7)) - np.uint64(1)
-    return np.int64(((below & _ONES) * _ONES) >> np.uint64(56))
+    return integer(((below & _ONES) * _ONES) >> np.uint64(56))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -58,7 +66,7 @@ def skip_space(text: U8, at: int) -> int:
     """Return where the next byte is that is no white space."""
     while True:
         this = byte(text, at)
-        if this > SPACE or (this != SPACE and this != 10 and this != 13 and this != 9):  # noqa: PLR2004, PLR1714 - LF, CR and tab; a tuple is slower
+        if this > SPACE or (this != SPACE and this != 10 and this != 13 and this != 9):
             return at
         at += 1
 
@@ -98,7 +106,7 @@ def string_end(text: U8, at: int) -> tuple[int, bool]:
         if this == BACKSLASH:
             escaped = True
             at = _after_escape(text, at)
-        elif this >= 0x80:  # noqa: PLR2004 - not ASCII
+        elif this >= 0x80:
             at = _after_character(text, at)
         else:
             return -1, escaped
@@ -208,4 +216,13 @@ def characters(text: U8, begin: int, length: int) -> int:
     count = 0
     for at in range(begin, begin + length):
         count += byte(text, at) & 0xC0 != 0x80
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def count_byte(text: U8, this: int) -> int:
+    """Return how often a byte is there. O(bytes), many at a time."""
+    count = 0
+    for at in range(text.shape[0]):
+        count += text[at] == this
     return count

@@ -5,7 +5,7 @@ import numpy as np
 
 from worker.core.kernels.arrays import U8
 from worker.core.kernels.json_numbers import digits_from, scan_number
-from worker.core.kernels.json_text import QUOTE, byte
+from worker.core.kernels.json_text import QUOTE, byte, integer
 
 TIME_MAX_MS = 253_402_300_799_999
 """The last millisecond of the year 9999."""
@@ -20,7 +20,7 @@ _PLUS, _MINUS, _POINT, _COLON, _DASH = 0x2B, 0x2D, 0x2E, 0x3A, 0x2D
 
 @numba.njit(cache=True, nogil=True)
 def scan_time(text: U8, at: int) -> tuple[int, int]:
-    """Return what follows the timestamp at `at`, and its milliseconds; -1 for none in 1970 ... 9999, and if in doubt."""
+    """Return what follows the timestamp at `at`, and its milliseconds; -1 if not in 1970 ... 9999, and if in doubt."""
     first = byte(text, at)
     if first == QUOTE:
         return _scan_rfc3339(text, at + 1)
@@ -28,12 +28,12 @@ def scan_time(text: U8, at: int) -> tuple[int, int]:
     last = byte(text, after)
     ended = last != _POINT and last | 0x20 != 101
     if ended and 0 < after - at <= _WHOLE_DIGITS_MAX and (first != 48 or after == at + 1):
-        time_ms = np.int64(whole)
+        time_ms = integer(whole)
     else:
         after, number = scan_number(text, at)
         if after < 0 or first == _MINUS or number > TIME_MAX_MS:
             return -1, 0
-        time_ms = np.int64(number)
+        time_ms = integer(number)
     return (after, time_ms) if time_ms <= TIME_MAX_MS else (-1, 0)
 
 

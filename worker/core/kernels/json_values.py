@@ -1,4 +1,4 @@
-"""Values of JSON: a scalar as kind, number and text; any value skipped; objects of scalars as columns, one row a pair."""
+"""Values of JSON: a scalar as kind, number and text; any value skipped; objects of scalars as columns, a pair a row."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ import numpy as np
 
 from worker.core.kernels.arrays import F64, I8, I32, U8
 from worker.core.kernels.json_numbers import scan_number
-from worker.core.kernels.json_text import QUOTE, byte, characters, same, skip_space, string_end, unescape, word
+from worker.core.kernels.json_text import QUOTE, byte, characters, integer, same, skip_space, string_end, unescape, word
 
 NULL, NUMBER, BOOLEAN, TEXT = -1, 0, 1, 2
 """Kinds of values."""
@@ -130,7 +130,7 @@ def after_colon(text: U8, at: int) -> int:
 @numba.njit(cache=True, nogil=True)
 def guessed(text: U8, at: int, guess_begin: int, guess_length: int) -> bool:
     """Tell whether the string that begins at `at` is that of a guess (begin and length), its quote included."""
-    begin, length = np.int64(guess_begin), np.int64(guess_length)
+    begin, length = integer(guess_begin), integer(guess_length)
     # A guess holds no NUL byte: what is the same so far has not ended.
     return length > 0 and same(text, at, text, begin, length) and byte(text, at + length) == QUOTE
 
@@ -157,7 +157,7 @@ def scan_pairs(
         begin, place = at + 1, found - first
         if place < guesses.shape[0] and guessed(text, begin, guesses[place, 0], guesses[place, 1]):
             names[found, 0], names[found, 1] = guesses[place, 0], guesses[place, 1]
-            at = begin + np.int64(guesses[place, 1]) + 1
+            at = begin + integer(guesses[place, 1]) + 1
         else:
             all_guessed = False
             at, length = scan_text(text, begin)
@@ -189,6 +189,7 @@ def is_distinct(text: U8, names: I32, first: int, end: int) -> bool:
     """Tell whether the names of rows first ... end - 1 differ. O(n^2)."""
     for a in range(first, end):
         for b in range(first, a):
-            if names[a, 1] == names[b, 1] and same(text, names[a, 0], text, names[b, 0], names[a, 1]):
+            length = integer(names[a, 1])
+            if length == names[b, 1] and same(text, integer(names[a, 0]), text, integer(names[b, 0]), length):
                 return False
     return True

@@ -6,11 +6,14 @@ import numba
 import numpy as np
 
 from worker.core.kernels.arrays import F64, I64
+from worker.core.kernels.scale import cut
 
 ROWS_MIN = 16
 CLIP = 10.0
 """A value is learned as if it lay at most so many deviations from the mean: no single event blinds a feature."""
 STEP = 1e-3
+LARGEST = 1e100
+"""Values are cut here: their squares must not overflow."""
 Z_MAX = 1e6
 """The distance of a value that differs from a feature that has been constant so far."""
 
@@ -30,7 +33,7 @@ def score_and_learn(rows: F64, low: F64, high: F64, settle: int, count: I64, mea
         largest = 0.0
         ready = False
         for column in range(n_columns):
-            x = rows[row, column]
+            x = cut(rows[row, column], -LARGEST, LARGEST)
             n = count[column]
             ready = ready or n >= ROWS_MIN
             if math.isnan(x):
@@ -62,7 +65,8 @@ def score(rows: F64, count: I64, mean: F64, m2: F64, scores: F64) -> None:
             ready = ready or n >= ROWS_MIN
             if n >= ROWS_MIN and not math.isnan(rows[row, column]):
                 deviation = math.sqrt(m2[column] / (n - 1))
-                largest = max(largest, _in_deviations(abs(rows[row, column] - mean[column]), deviation))
+                x = cut(rows[row, column], -LARGEST, LARGEST)
+                largest = max(largest, _in_deviations(abs(x - mean[column]), deviation))
         scores[row] = math.log1p(largest) if ready else np.nan
 
 

@@ -15,7 +15,9 @@ import numpy as np
 
 from worker.core.kernels.arrays import F64, I64, U64
 from worker.core.kernels.gate import ADMITTED, PASSED, GateArrays, admits
+from worker.core.kernels.ordering import count_below, sort_into
 from worker.core.kernels.reservoir import next_random
+from worker.core.kernels.scale import cut
 
 VALUES_MIN = 64
 """Values before a feature has a surprise, and between two renewals of its reference at least."""
@@ -24,6 +26,9 @@ BODY_SHARE = 0.98
 """Of the values lie below the upper threshold, and as many above the lower one."""
 SURPRISE_AT_THRESHOLD = -math.log(1.0 - BODY_SHARE)
 SURPRISE_MAX = -math.log(1e-12)
+LARGEST = 1e300
+"""Values are cut here: no difference and no sum of them overflows."""
+ROWS_PER_BLOCK = 256
 LOW, HIGH, LOW_EXCESS, HIGH_EXCESS, USUAL, LOG_COUNT = range(6)
 
 
@@ -44,6 +49,15 @@ class TailArrays(NamedTuple):
     """[d, 6] of the reference: both thresholds, mean excesses beyond them, mean surprise, ln(length + 1)."""
 
 
+class _Room(NamedTuple):
+    """Room to work in, for a block of n rows."""
+
+    values: F64
+    below: I64
+    tied: I64
+    up_to: I64
+
+
 @numba.njit(cache=True, nogil=True)
 def score_and_learn(
     rows: F64,
@@ -56,73 +70,129 @@ def score_and_learn(
     gate: GateArrays,
     scores: F64,
 ) -> None:
-    """Score, then learn, each of the rows f64[n, d] in order (finite, no -0, NaN = missing). O(n d log m).
+    """Score, then learn, each of the rows f64[n, d] in order (NaN = missing). O(n d log m).
 
     Scores are as in `score`. The first `settle` rows, and rows without a score, are learned without asking the gate;
     `counters` i64[2] is as in `kernels/gate.py`. An admitted value takes a random place with probability m / (values
     admitted so far), or, from `memory` on, if that is not 0, m / memory, as in `kernels/reservoir.py`. The features of
     a row share one random number: each one's sample is as random as if it had its own.
+
+    Scores change at renewals alone. So rows are scored in blocks, at whose last row the first renewal may be.
     """
-    reference, length, summary = tails.reference, tails.length, tails.summary
-    for i in range(rows.shape[0]):
-        scores[i] = _score_of(i, rows, reference, length, summary, logs)
-        is_settled = counters[ADMITTED] + counters[PASSED] >= settle
-        if is_settled and not math.isnan(scores[i]) and not admits(scores[i], gate):
-            counters[PASSED] += 1
-            continue
-        bits = np.uint64(0)
-        if counters[ADMITTED] >= tails.sample.shape[1]:
-            bits = next_random(random_state)
-        counters[ADMITTED] += 1
-        _learn(i, rows, bits, memory, logs, tails)
+    room = _room(rows.shape[0])
+    first = 0
+    while first < rows.shape[0]:
+        last = min(rows.shape[0], first + ROWS_PER_BLOCK)
+        for j in range(rows.shape[1]):
+            last = min(last, first + max(1, max(VALUES_MIN, tails.renewal[j]) - tails.kept[j]))
+        _score_block(rows[first:last], logs, tails, scores[first:last], room)
+        for i in range(first, last):
+            is_settled = counters[ADMITTED] + counters[PASSED] >= settle
+            if is_settled and not math.isnan(scores[i]) and not admits(scores[i], gate):
+                counters[PASSED] += 1
+                continue
+            bits = np.uint64(0)
+            if counters[ADMITTED] >= tails.sample.shape[1]:
+                bits = next_random(random_state)
+            counters[ADMITTED] += 1
+            _learn(i, rows, bits, memory, logs, tails)
+        first = last
 
 
 @numba.njit(cache=True, nogil=True)
 def score(rows: F64, logs: F64, tails: TailArrays, scores: F64) -> None:
-    """Write the scores of rows f64[n, d] (finite, no -0, NaN = missing); learns nothing. O(n d log m).
+    """Write the scores of rows f64[n, d] (NaN = missing); learns nothing. O(n d log m).
 
     The mean of the surprises over the features that have a reference; NaN while none has. In the place of a missing
     value stands the mean surprise of the feature's own reference: what is missing makes an event neither ordinary nor
     strange, and an event without any value has the mean score of what was learned. `logs` f64[m + 2] is ln of 0, 1, ...
     """
-    reference, length, summary = tails.reference, tails.length, tails.summary
-    for i in range(rows.shape[0]):
-        scores[i] = _score_of(i, rows, reference, length, summary, logs)
+    room = _room(rows.shape[0])
+    for first in range(0, rows.shape[0], ROWS_PER_BLOCK):
+        last = min(rows.shape[0], first + ROWS_PER_BLOCK)
+        _score_block(rows[first:last], logs, tails, scores[first:last], room)
 
 
-# From here on arrays are passed whole, with the row or the feature that is meant: a slice for each value would cost as
-# much as the search.
 @numba.njit(cache=True, nogil=True)
-def _score_of(i: int, rows: F64, reference: F64, length: I64, summary: F64, logs: F64) -> float:
-    """Return the score of row i."""
-    total = 0.0
+def _room(rows: int) -> _Room:
+    """Return room for a block of at most so many rows."""
+    size = min(rows, ROWS_PER_BLOCK)
+    counts = np.empty((3, size), dtype=np.int64)
+    return _Room(np.empty(size), counts[0], counts[1], counts[2])
+
+
+@numba.njit(cache=True, nogil=True)
+def _score_block(rows: F64, logs: F64, tails: TailArrays, scores: F64, room: _Room) -> None:
+    """Write the scores of a block of rows f64[n, d], feature by feature: one reference is searched at a time."""
     features = 0
+    scores[:] = 0.0
     for j in range(rows.shape[1]):
-        if length[j] > 0:
+        if tails.length[j] > 0:
             features += 1
-            x = rows[i, j]
-            total += summary[j, USUAL] if math.isnan(x) else _surprise(x, j, reference, length[j], summary, logs)
-    return total / features if features > 0 else math.nan
+            _add_surprises(rows[:, j], tails.reference[j, : tails.length[j]], tails.summary[j], logs, scores, room)
+    for i in range(rows.shape[0]):
+        scores[i] = scores[i] / features if features > 0 else math.nan
 
 
 @numba.njit(cache=True, nogil=True)
-def _surprise(x: float, j: int, reference: F64, length: int, summary: F64, logs: F64) -> float:
-    """Return -ln of the tail probability of x: (min(#<=x, #>=x) + 1) / (length + 1) inside, exponential outside.
+def _add_surprises(column: F64, reference: F64, summary: F64, logs: F64, sums: F64, room: _Room) -> None:
+    """Add to `sums` f64[n] -ln of the tail probability of each value x f64[n] of a feature.
 
-    Where all values beyond a threshold are equal to it there is no excess, and nothing beyond has ever been seen: the
-    limit of the formula, SURPRISE_MAX. So a constant that changes is as surprising as a value can be.
+    (min(#<=x, #>=x) + 1) / (length + 1) inside, exponential outside. Where all values beyond a threshold are equal to
+    it there is no excess, and nothing beyond has ever been seen: the limit of the formula, SURPRISE_MAX. So a constant
+    that changes is as surprising as a value can be.
     """
-    if x > summary[j, HIGH]:
-        return _beyond(x - summary[j, HIGH], summary[j, HIGH_EXCESS])
-    if x < summary[j, LOW]:
-        return _beyond(summary[j, LOW] - x, summary[j, LOW_EXCESS])
-    below = _count_below(x, j, reference, length)
-    up_to = below
-    if reference[j, below] == x:
-        up_to = _count_up_to(x, j, reference, length)
-    rarer = min(np.int64(up_to), length - np.int64(below))
-    surprise: float = summary[j, LOG_COUNT] - logs[rarer + 1]
-    return surprise
+    length, rows = reference.shape[0], column.shape[0]
+    values = room.values[:rows]
+    for i in range(rows):
+        values[i] = _cut(column[i])
+    count_below(values, reference, room.below)
+    _count_up_to(values, reference, room)
+    low, high = summary[LOW], summary[HIGH]
+    for i in range(rows):
+        x = values[i]
+        if x > high:
+            surprise = _beyond(x - high, summary[HIGH_EXCESS])
+        elif x < low:
+            surprise = _beyond(low - x, summary[LOW_EXCESS])
+        elif math.isnan(x):
+            surprise = summary[USUAL]
+        else:
+            surprise = summary[LOG_COUNT] - logs[min(room.up_to[i], length - room.below[i]) + 1]
+        sums[i] += surprise
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_up_to(values: F64, reference: F64, room: _Room) -> None:
+    """Write how many of the sorted reference are x or less: as many as below x, unless x itself is in it. O(n log r).
+
+    `room.below` is known.
+    """
+    length, found = reference.shape[0], 0
+    for i in range(values.shape[0]):
+        below = room.below[i]
+        room.up_to[i] = below
+        room.tied[found] = i
+        found += below < length and reference[below] == values[i]
+    left = length
+    for place in range(found):
+        room.up_to[room.tied[place]] = 0
+    while left > 1 and found > 0:
+        half = left >> 1
+        for place in range(found):
+            i = room.tied[place]
+            up_to = np.uint64(room.up_to[i])
+            room.up_to[i] += half if reference[up_to + np.uint64(half - 1)] <= values[i] else 0
+        left -= half
+    for place in range(found):
+        i = room.tied[place]
+        room.up_to[i] += reference[np.uint64(room.up_to[i])] <= values[i]
+
+
+@numba.njit(cache=True, nogil=True)
+def _cut(x: float) -> float:
+    """Return a value cut to LARGEST, and 0 instead of -0."""
+    return cut(x, -LARGEST, LARGEST) + 0.0
 
 
 @numba.njit(cache=True, nogil=True)
@@ -133,39 +203,6 @@ def _beyond(excess: float, mean_excess: float) -> float:
     return SURPRISE_MAX
 
 
-# Which half of a reference a value is in cannot be guessed, and wrong guesses took more than half of the time of a
-# search. So there is no branch in it: the sign of a difference, spread over all bits, is the mask of a step. (Compilers
-# make a branch of a comparison, even where it is a factor.)
-@numba.njit(cache=True, nogil=True)
-def _mask_if_negative(difference: float) -> np.uint64:
-    """Return all bits if the difference is negative, none if it is 0 or more."""
-    return np.uint64(np.float64(difference).view(np.int64) >> np.int64(63))
-
-
-@numba.njit(cache=True, nogil=True)
-def _count_below(x: float, j: int, reference: F64, length: int) -> np.uint64:
-    """Return how many of the first `length` - 1 sorted values of feature j are less than x. O(log length)."""
-    first = np.uint64(0)
-    left = np.uint64(length)
-    while left > np.uint64(1):
-        half = left >> np.uint64(1)
-        first += half & _mask_if_negative(reference[j, first + half - np.uint64(1)] - x)
-        left -= half
-    return first
-
-
-@numba.njit(cache=True, nogil=True)
-def _count_up_to(x: float, j: int, reference: F64, length: int) -> np.uint64:
-    """Return how many of the first `length` sorted values of feature j are x or less. O(log length)."""
-    first = np.uint64(0)
-    left = np.uint64(length)
-    while left > np.uint64(1):
-        half = left >> np.uint64(1)
-        first += half & ~_mask_if_negative(x - reference[j, first + half - np.uint64(1)])
-        left -= half
-    return first + np.uint64(reference[j, first] <= x)
-
-
 @numba.njit(cache=True, nogil=True)
 def _learn(i: int, rows: F64, bits: np.uint64, memory: int, logs: F64, tails: TailArrays) -> None:
     """Offer the values of row i to the samples; `bits` is random. O(d), and amortised the renewals."""
@@ -173,7 +210,7 @@ def _learn(i: int, rows: F64, bits: np.uint64, memory: int, logs: F64, tails: Ta
     drawn_of = -1
     drawn = np.int64(0)
     for j in range(rows.shape[1]):
-        x = rows[i, j]
+        x = _cut(rows[i, j])
         if math.isnan(x):
             continue
         kept = tails.kept[j]
@@ -201,8 +238,8 @@ def _renew(j: int, logs: F64, tails: TailArrays) -> None:
     length = min(kept, tails.sample.shape[1])
     tails.renewal[j] = kept + min(max(VALUES_MIN, kept >> 3), RENEWAL_VALUES_MAX)
     tails.length[j] = length
-    tails.sample[j, :length].sort()
     reference = tails.reference[j, :length]
+    sort_into(tails.sample[j, :length], tails.sample[j, :length])
     reference[:] = tails.sample[j, :length]
     summary = tails.summary[j]
     upper = int(BODY_SHARE * (length - 1))

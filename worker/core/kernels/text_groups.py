@@ -7,10 +7,11 @@ import numba
 import numpy as np
 
 from worker.core.kernels.arrays import F64, I8, I32, I64, U8
-from worker.core.kernels.json_text import same, word
+from worker.core.kernels.json_text import integer, same, word
 from worker.core.kernels.json_values import NULL, TEXT
 
 EMPTY = -1
+_WORD = 8
 _MIXER = np.uint64(0x9E3779B97F4A7C15)
 _START = np.uint64(0x243F6A8885A308D3)
 _HALF = np.uint64(32)
@@ -20,9 +21,9 @@ _HALF = np.uint64(32)
 def text_hash(text: U8, begin: int, length: int) -> np.uint64:
     """Return a hash of the bytes of a text, which is padded. O(bytes)."""
     mixed = (_START ^ np.uint64(length)) * _MIXER
-    while length >= 8:
+    while length >= _WORD:
         mixed = (mixed ^ (mixed >> _HALF) ^ word(text, begin)) * _MIXER
-        begin, length = begin + 8, length - 8
+        begin, length = begin + _WORD, length - _WORD
     if length > 0:
         mixed = (mixed ^ (mixed >> _HALF) ^ (word(text, begin) << np.uint64(64 - 8 * length))) * _MIXER
     return np.uint64(mixed ^ (mixed >> _HALF))
@@ -37,15 +38,15 @@ def group_spans(text: U8, spans: I32, table: I32, codes: I64, first_rows: I64) -
     """
     count, mask = 0, np.uint64(table.shape[0] - 1)
     for row in range(spans.shape[0]):
-        begin, length = np.int64(spans[row, 0]), max(np.int64(spans[row, 1]), 0)
+        begin, length = integer(spans[row, 0]), max(integer(spans[row, 1]), 0)
         slot = text_hash(text, begin, length) & mask
-        code = np.int64(table[slot])
+        code = integer(table[slot])
         while code != EMPTY:
             other = first_rows[code]
-            if max(spans[other, 1], 0) == length and same(text, begin, text, np.int64(spans[other, 0]), length):
+            if max(spans[other, 1], 0) == length and same(text, begin, text, integer(spans[other, 0]), length):
                 break
             slot = (slot + np.uint64(1)) & mask
-            code = np.int64(table[slot])
+            code = integer(table[slot])
         if code == EMPTY:
             code, count = count, count + 1
             table[slot], first_rows[code] = code, row
@@ -58,7 +59,7 @@ def fill_table(text: U8, spans: I32, table: I32) -> None:
     """Put the texts (n x 2), which differ, into a table as `group_spans` takes it."""
     mask = np.uint64(table.shape[0] - 1)
     for row in range(spans.shape[0]):
-        slot = text_hash(text, np.int64(spans[row, 0]), np.int64(spans[row, 1])) & mask
+        slot = text_hash(text, integer(spans[row, 0]), integer(spans[row, 1])) & mask
         while table[slot] != EMPTY:
             slot = (slot + np.uint64(1)) & mask
         table[slot] = row
@@ -70,8 +71,8 @@ def _find(text: U8, begin: int, length: int, known: U8, known_spans: I32, table:
     mask = np.uint64(table.shape[0] - 1)
     slot = text_hash(text, begin, length) & mask
     while table[slot] != EMPTY:
-        row = np.int64(table[slot])
-        if known_spans[row, 1] == length and same(text, begin, known, np.int64(known_spans[row, 0]), length):
+        row = integer(table[slot])
+        if known_spans[row, 1] == length and same(text, begin, known, integer(known_spans[row, 0]), length):
             return row
         slot = (slot + np.uint64(1)) & mask
     return EMPTY
@@ -111,7 +112,7 @@ def fill_cells(
             for column in range(width):
                 cell_texts[row, column, 0], cell_texts[row, column, 1] = 0, -1
         for pair in range(first, end):
-            place, begin, length = pair - first, np.int64(names[pair, 0]), np.int64(names[pair, 1])
+            place, begin, length = pair - first, integer(names[pair, 0]), integer(names[pair, 1])
             if place < width and places[place] == begin:
                 column = columns[place]
             else:

@@ -62,6 +62,8 @@ class UnknownNames:
     def end_block(self, rows: int, learned: int, tests: int) -> list[Added]:
         """End a block of so many rows, after so many learned ones; return the names that are new, and told."""
         options, found = self._options, []
+        if not self._block and not self._stood:
+            return []
         # With more unusual names from the start than there is room for, that another one comes says nothing.
         for name, count in {} if self._is_full else self._block.items():
             if count >= options.rise_min * rows:

@@ -21,13 +21,13 @@ from worker.core.columns import ColumnTable
 from worker.core.events import AlertKind
 from worker.core.identity import derived_seed
 from worker.core.kernels import quality as q
-from worker.core.kernels.arrays import U64
+from worker.core.kernels.arrays import I64, U64
 from worker.core.kernels.quality_learning import learn
-from worker.core.kernels.quality_look import judge
+from worker.core.kernels.quality_look import judge_and_learn
 from worker.core.options import EngineOptions
 from worker.core.quality.findings import KINDS, Ended, Teller, measured_by, sentence, wrong_type
 from worker.core.quality.latest_ids import LatestIds
-from worker.core.quality.tables import RECENT_BLOCKS, Tables
+from worker.core.quality.tables import LATE_MIN_MS, RECENT_BLOCKS, Tables
 from worker.core.quality.unknown_names import StoredNames, UnknownNames
 from worker.core.seen import Seen
 from worker.core.standing import Finding, Moment, Standing, StandingOptions, StoredStanding
@@ -143,16 +143,34 @@ class QualityWatch:
 
     def _end_block(self, seen: Seen, row: int) -> list[Told]:
         """Look at the block that ends with this row, then learn it."""
-        options, tables = self._options, self._tables
         slot, rows = self._blocks % RECENT_BLOCKS, self._place
-        is_reference = self._blocks < options.reference_blocks
-        affected = judge(
+        is_reference = self._blocks < self._options.reference_blocks
+        # What is open may end at this look, and then leaves the long window before the block is learned.
+        n_open = sum(standing.open is not None for standing in self._standings.values())
+        affected = self._look(slot, rows, n_open, is_reference=is_reference)
+        ended = Ended(self._blocks, rows, slot, self._examples)
+        found = self._teller.findings(ended) if affected else {}
+        if is_reference:
+            self._names.learn_block()
+        else:
+            self._look_at_names(ended, found)
+        told = self._tell(found, Moment.at(seen, row, rows, len(self._columns))) if found or n_open else []
+        if affected or n_open:
+            self._learn(slot, is_reference=is_reference)
+        self._begin_block()
+        return told
+
+    def _look(self, slot: int, rows: int, n_open: int, *, is_reference: bool) -> int:
+        """Look at a block of so many rows, and learn it when nothing is affected or open; return what is affected."""
+        options, tables = self._options, self._tables
+        return judge_and_learn(
             tables.recent,
             slot,
             0 if is_reference else min(self._blocks - options.reference_blocks + 1, RECENT_BLOCKS),
             tables.learned,
             tables.running,
             tables.block,
+            tables.bounds,
             tables.kinds,
             tables.declared,
             tables.stood,
@@ -161,20 +179,20 @@ class QualityWatch:
             max(options.block_events // 2, 1),
             options.rise_min,
             options.false_alarm_probability,
+            options.adopt_blocks,
+            self._at_once(is_reference=is_reference),
+            options.range_widths,
+            LATE_MIN_MS,
+            n_open,
             tables.verdict,
         )
-        ended = Ended(self._blocks, rows, slot, self._examples)
-        found = self._teller.findings(ended) if affected else {}
-        if is_reference:
-            self._names.learn_block()
-        else:
-            learned = min(self._blocks * options.block_events, _LEARNED_MAX)
-            added = self._names.end_block(rows, learned, tables.verdict.p.size + q.MEASURES * len(tables.kinds))
-            if added:
-                found.setdefault("quality.schema", []).extend(self._teller.added(each, ended) for each in added)
-        told = self._tell(found, Moment.at(seen, row, rows, len(self._columns)))
-        self._learn(slot, is_reference=is_reference)
-        return told
+
+    def _look_at_names(self, ended: Ended, found: dict[AlertKind, list[Finding]]) -> None:
+        learned = min(self._blocks * self._options.block_events, _LEARNED_MAX)
+        tests = self._tables.verdict.p.size + q.MEASURES * len(self._tables.kinds)
+        added = self._names.end_block(ended.rows, learned, tests)
+        if added:
+            found.setdefault("quality.schema", []).extend(self._teller.added(each, ended) for each in added)
 
     def _tell(self, found: dict[AlertKind, list[Finding]], moment: Moment) -> list[Told]:
         told: list[Told] = []
@@ -193,8 +211,8 @@ class QualityWatch:
             recent.k[held, measure, column] = recent.n[held, measure, column] = 0
 
     def _learn(self, slot: int, *, is_reference: bool) -> None:
-        """Learn the block that was looked at, and begin the next one."""
-        options, tables = self._options, self._tables
+        """Learn the block that was looked at."""
+        tables = self._tables
         learn(
             tables.recent,
             slot,
@@ -206,19 +224,25 @@ class QualityWatch:
             tables.declared,
             tables.stood,
             tables.verdict,
-            options.adopt_blocks,
-            _AT_ONCE[min(self._blocks, _RANGE_FROM)] if is_reference else _LATER,
+            self._options.adopt_blocks,
+            self._at_once(is_reference=is_reference),
         )
+        tables.set_bounds(self._options)
+
+    def _at_once(self, *, is_reference: bool) -> I64:
+        return _AT_ONCE[min(self._blocks, _RANGE_FROM)] if is_reference else _LATER
+
+    def _begin_block(self) -> None:
         self._blocks += 1
-        if self._blocks == options.reference_blocks:
+        if self._blocks == self._options.reference_blocks:
             # What goes on has been as long as this without being wrong.
-            runs, gaps = tables.learned.longest_run, tables.learned.longest_gap
-            runs[...] = np.where(runs > 0, np.maximum(runs, tables.running.run), 0)
-            gaps[...] = np.maximum(gaps, tables.running.gap)
-        tables.set_bounds(options)
+            learned, running = self._tables.learned, self._tables.running
+            runs, gaps = learned.longest_run, learned.longest_gap
+            runs[...] = np.where(runs > 0, np.maximum(runs, running.run), 0)
+            gaps[...] = np.maximum(gaps, running.gap)
         self._place = 0
         self._examples = {}
-        self._ids.reserve(options.block_events)
+        self._ids.reserve(self._options.block_events)
 
     # Storing and restoring.
 

@@ -9,11 +9,13 @@ import numpy as np
 from worker.core.kernels.accumulate import START_SCALE, accumulate
 from worker.core.kernels.arrays import F64, I8, I64, Bool
 from worker.core.kernels.categories import count_codes
+from worker.core.kernels.pane_counts import count_events, count_verdicts
 from worker.core.state import COUNT_MAX, AnyArray, Arrays, check_like, fill, outside, refuse_if
 
 SLOTS = 2
 
 _STORED = "stored panes"
+_NO_UNKNOWN: I64 = np.zeros(0, dtype=np.int64)
 # At START_SCALE, of the smallest and the largest normal double; at SCALE_MIN both are one of two neighbours.
 _FIRST_BUCKET, _LAST_BUCKET = (-1022 << START_SCALE) - 1, (1024 << START_SCALE) - 1
 _SCALE_MIN = -10
@@ -140,28 +142,23 @@ class PaneCounts:
 
     def add(self, panes: I64, offsets: I64, late: Bool, unknown: I64 | None) -> None:
         """Count rows (n), all of them in open panes."""
-        for slot in range(SLOTS):
-            rows = np.flatnonzero((panes & 1) == slot)
-            if len(rows) == 0:
-                continue
-            self._open(slot, int(panes[rows[0]]))
-            if self.events[slot] == 0:
-                self.first_offset[slot] = offsets[rows[0]]
-            self.last_offset[slot] = offsets[rows[-1]]
-            self.events[slot] += len(rows)
-            self.late[slot] += np.count_nonzero(late[rows])
-            if unknown is not None:
-                self.unknown[slot] += unknown[rows].sum()
+        count_events(
+            panes,
+            offsets,
+            late,
+            _NO_UNKNOWN if unknown is None else unknown,
+            self.index,
+            self.part,
+            self.events,
+            self.late,
+            self.unknown,
+            self.first_offset,
+            self.last_offset,
+        )
 
-    def add_verdicts(self, slot: I8, scored: Bool, flagged: Bool) -> None:
-        """Count the verdicts of rows (n)."""
-        self.scored += np.bincount(slot[scored], minlength=SLOTS)
-        self.flagged += np.bincount(slot[flagged], minlength=SLOTS)
-
-    def _open(self, slot: int, index: int) -> None:
-        if self.index[slot] != index:
-            self.index[slot] = index
-            self.part[slot] = 0
+    def add_verdicts(self, slot: I8, verdicts: F64, flagged: Bool) -> None:
+        """Count the verdicts of rows (n, NaN = none)."""
+        count_verdicts(slot, verdicts, flagged, self.scored, self.flagged)
 
     def oldest(self) -> int | None:
         """Return the slot of the oldest pane that holds events."""

@@ -1,0 +1,156 @@
+"""What a model takes in memory, and whether memory stays flat over tens of millions of events: the engine alone.
+
+    python -m benchmarks.memory --models 1000            bytes per model; the last line is JSON
+    python -m benchmarks.memory --events 50000000        flat or not; some ten minutes; renews RESULTS.md
+
+Default detectors, 10 features. Bytes per model are the growth of this process from no model to all, when each model
+has seen so many events that all that is kept of the past is full (the scores of the calibration are what fills last);
+beside it, what a snapshot of a model has before it is compressed. Only the process that scores is measured: fits are
+copied (`engine_alone.py`), as they are done by another process in the worker, too.
+"""
+
+import argparse
+import json
+import subprocess
+from collections import Counter
+from typing import NamedTuple
+
+from rich.progress import Progress
+
+from benchmarks import results
+from benchmarks.engine_alone import CopiedFits, Stream, new_engine, resident_bytes
+from benchmarks.events import FEATURES, MODELS, PARTITIONS
+from benchmarks.rates import console, program
+from benchmarks.results import Part, table
+from worker.core.engine import Engine
+from worker.core.events import OutputTopic
+from worker.core.options import EngineOptions
+
+BYTES_AIM = 300_000
+FILLED = 1.2
+"""Of what the calibration keeps: so many events each model gets."""
+FLAT_ROWS = 199_999
+"""Different events; a prime, as `ROWS` of `engine_alone.py`."""
+SETTLED_EVENTS = 5_000_000
+"""From here on memory should not grow any more."""
+MARKS = (1_000_000, 2_000_000, 5_000_000, *range(10_000_000, 1_000_000_001, 10_000_000))
+CUT_BYTES = 4_000_000
+
+
+class PerModel(NamedTuple):
+    """Bytes for each model."""
+
+    models: int
+    events: int
+    """Of each model."""
+    resident: float
+    stored: float
+    """Of a snapshot, not compressed."""
+
+
+class Sample(NamedTuple):
+    """What was seen after so many events."""
+
+    events: int
+    resident: int
+    alerts: int
+
+
+def stored_bytes(engine: Engine) -> int:
+    """Return the bytes of a snapshot of all models."""
+    total = 0
+    for partition in range(PARTITIONS):
+        total += len(engine.begin_cut(partition, {}))
+        while captured := engine.take_captured(partition, CUT_BYTES):
+            total += sum(len(each.payload) for each in captured)
+    return total
+
+
+def per_model_here(models: int) -> PerModel:
+    """Measure it in this process."""
+    options = EngineOptions()
+    each = round(FILLED * (options.warmup_events + options.calibration.scores_max))
+    # Kernels, libraries and the forest that is copied are there before the first look. This engine stays until the end:
+    # what it left would be used again, and not seen as growth.
+    fits = CopiedFits()
+    first, stream = new_engine(fits), Stream(models)
+    _fill(first, Stream(PARTITIONS), each)
+    before = resident_bytes()
+    engine = new_engine(fits)
+    _fill(engine, stream, each)
+    grown = resident_bytes() - before
+    assert first.models == PARTITIONS, "the first engine must outlive the measurement"
+    return PerModel(models, each, grown / models, stored_bytes(engine) / models)
+
+
+def _fill(engine: Engine, stream: Stream, each: int) -> None:
+    for batch in stream.one_after_the_other(each):
+        engine.handle(batch)
+
+
+def per_model_part(scale: float) -> Part:
+    """Measure bytes per model in a process of its own."""
+    models = max(20, round(1_000 * scale))
+    with console.status(f"{models:,} models"):
+        command = program("benchmarks.memory", "--models", str(models))
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found = PerModel(**json.loads(done.stdout.splitlines()[-1]))
+    rows = (
+        ("growth of the process, per model", f"{found.resident / 1000:,.0f}", f"≤ {BYTES_AIM / 1000:.0f}"),
+        ("snapshot of a model, not compressed", f"{found.stored / 1000:,.0f}", "-"),
+    )
+    text = f"{models:,} models with {FEATURES} features and {found.events:,} events each, default detectors.\n\n"
+    return Part(text + table(("", "kB", "aim"), rows), found._asdict())
+
+
+def flat_samples(events: int) -> list[Sample]:
+    """Feed one engine, and look at its memory now and then."""
+    stream, engine = Stream(MODELS, rows=FLAT_ROWS), new_engine(CopiedFits())
+    topics: Counter[OutputTopic] = Counter()
+    samples: list[Sample] = []
+    done = 0
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("memory", total=events)
+        for mark in sorted({mark for mark in MARKS if mark < events} | {events}):
+            for batch in stream.mixed(mark - done):
+                topics.update(output.topic for output in engine.handle(batch).outputs)
+                done += len(batch.offsets)
+                bar.update(task, completed=done)
+            samples.append(Sample(done, resident_bytes(), topics[OutputTopic.ALERTS]))
+            bar.console.print(f"{done:>12,} events: {samples[-1].resident / 1e6:,.1f} MB")
+    return samples
+
+
+def flat_part(events: int) -> Part:
+    """Measure whether memory stays flat."""
+    samples = flat_samples(events)
+    settled = next((sample for sample in samples if sample.events >= SETTLED_EVENTS), samples[0])
+    growth = samples[-1].resident - settled.resident
+    rows = ((f"{each.events:,}", f"{each.resident / 1e6:,.1f}", f"{each.alerts:,}") for each in samples)
+    text = (
+        f"{MODELS} models, {FEATURES} features, the engine alone; event time goes on. Growth after "
+        f"{settled.events:,} events: **{growth / 1e6:+,.1f} MB**.\n\n"
+    )
+    figures = {"growth_bytes": growth, "samples": [list(sample) for sample in samples]}
+    return Part(text + table(("events", "memory of the process, MB", "alerts so far"), rows), figures)
+
+
+def main() -> None:
+    """Measure one of both."""
+    parser = argparse.ArgumentParser(description="Bytes per model, and memory over many events.")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--models", type=int, help="bytes per model, for so many")
+    what.add_argument("--events", type=int, help="memory over so many events")
+    parser.add_argument("--keep-results", action="store_true", help="do not write RESULTS.md")
+    arguments = parser.parse_args()
+    if arguments.models is not None:
+        print(json.dumps(per_model_here(arguments.models)._asdict()))
+        return
+    part = flat_part(arguments.events)
+    if not arguments.keep_results:
+        results.write("bench flat", f"python -m benchmarks.memory --events {arguments.events}", part)
+    print(json.dumps(part.figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Law 2 with several threads: how many work on the shards shows in nothing that comes out."""
+
+import pytest
+
+from tests.core.test_loop import IDENTITY, NEVER, digest_of, live
+from tests.streams import SMALL, Record, batch, records
+from tests.world import World
+from worker.core.detectors.forest_fit import InlineRefits
+from worker.core.engine import Engine, Handled
+from worker.core.events import InputTopic, Output, OutputTopic, RawBatch
+from worker.core.shard import Topics
+from worker.edges.threads import ThreadExecutor
+from worker.loop import Loop, LoopOptions, Ports
+from worker.observer import Observer
+from worker.ports import Executor, Position
+
+SHARDS = 6
+ROUNDS = 5
+RECORDS = 900
+
+
+class Heard(Observer):
+    """What the loop has told of batches."""
+
+    def __init__(self) -> None:
+        self.handled_: list[tuple[int, int, int]] = []
+
+    def handled(self, handled: Handled, seconds: float) -> None:
+        self.handled_.append((handled.events, handled.labels, len(handled.outputs)))
+
+
+def _labels(stream: list[Record]) -> list[Record]:
+    """Return labels of every third record, bad ones among them."""
+    return [
+        (b'{"event_id":"e%d","model_id":"m%d","label":"yes"}' % (number, number % 3), stamp)
+        for number, (_, stamp) in enumerate(stream)
+        if number % 3 == 0
+    ]
+
+
+def turns() -> list[list[tuple[int, list[Record], InputTopic]]]:
+    """Return what each fetch brings: predictions and labels of each shard. The last shard has most to do."""
+    out: list[list[tuple[int, list[Record], InputTopic]]] = [[] for _ in range(ROUNDS)]
+    for shard in range(SHARDS):
+        stream = records(shard, RECORDS // (SHARDS - shard))
+        for topic, part in ((InputTopic.PREDICTIONS, stream), (InputTopic.LABELS, _labels(stream))):
+            size = len(part) // ROUNDS
+            for turn in range(ROUNDS):
+                out[turn].append((shard, part[turn * size : (turn + 1) * size], topic))
+    return out
+
+
+def worked(executor: Executor | None) -> tuple[list[Output], list[str], dict[int, Position], list[tuple[int, ...]]]:
+    """Let a loop work through the streams; return all that can be seen of it."""
+    world, heard = World(), Heard()
+    world.group.append(("assigned", list(range(SHARDS))))
+    engine = Engine(SMALL, Topics(), InlineRefits())
+    ports = Ports(world, world, world, world, world, executor=executor)
+    loop = live(world, Loop(engine, ports, IDENTITY, LoopOptions(snapshots=NEVER), heard))
+    for turn in turns():
+        for shard, part, topic in turn:
+            world.give(shard, part, topic)
+        loop.step()
+    return world.visible, [digest_of(loop, shard) for shard in range(SHARDS)], world.stored, list(heard.handled_)
+
+
+@pytest.fixture(scope="module")
+def alone() -> tuple[list[Output], list[str], dict[int, Position], list[tuple[int, ...]]]:
+    """What one thread gives."""
+    return worked(None)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_the_number_of_threads_shows_in_nothing(
+    threads: int, alone: tuple[list[Output], list[str], dict[int, Position], list[tuple[int, ...]]]
+) -> None:
+    """Outputs in their order, states, positions with their journals and traces, and what the observer hears."""
+    with ThreadExecutor(threads) as executor:
+        assert worked(executor) == alone
+
+
+def test_results_come_in_the_order_of_the_fetch(
+    alone: tuple[list[Output], list[str], dict[int, Position], list[tuple[int, ...]]],
+) -> None:
+    """As if the engine were given one batch after the other, though the shard with the most work begins."""
+    engine, ends = Engine(SMALL, Topics(), InlineRefits()), dict[tuple[int, InputTopic], int]()
+    for shard in range(SHARDS):
+        engine.add_shard(shard)
+    outputs, heard = list[Output](), list[tuple[int, ...]]()
+    for shard, part, topic in (each for turn in turns() for each in turn):
+        begin = ends.get((shard, topic), 0)
+        ends[shard, topic] = begin + len(part)
+        handled = engine.handle(batch(shard, begin, part)._replace(topic=topic))
+        outputs += handled.outputs
+        heard.append((handled.events, handled.labels, len(handled.outputs)))
+    assert alone[0] == outputs
+    assert alone[1] == [engine.digest(shard) for shard in range(SHARDS)]
+    assert alone[3] == heard
+
+
+def test_the_streams_have_something_to_show(
+    alone: tuple[list[Output], list[str], dict[int, Position], list[tuple[int, ...]]],
+) -> None:
+    """There are alerts, metrics and dead letters of several shards; labels were taken."""
+    outputs, digests, _, heard = alone
+    for topic in (OutputTopic.ALERTS, OutputTopic.METRICS, OutputTopic.DEAD_LETTERS):
+        assert len({output.shard for output in outputs if output.topic is topic}) > 1
+    assert len(set(digests)) == SHARDS
+    assert sum(labels for _, labels, _ in heard) > RECORDS // 5
+
+
+class Broken(Engine):
+    """Cannot work on one of its shards."""
+
+    def handle(self, batch: RawBatch) -> Handled:
+        if batch.partition == 1:
+            raise AssertionError("a bug in shard 1")
+        return super().handle(batch)
+
+
+def test_an_error_in_one_shard_ends_the_worker_and_nothing_is_committed() -> None:
+    """As with one thread: also what the others have done comes again after the restart."""
+    world = World()
+    world.group.append(("assigned", [0, 1, 2]))
+    with ThreadExecutor(2) as executor:
+        ports = Ports(world, world, world, world, world, executor=executor)
+        loop = live(world, Loop(Broken(SMALL, Topics(), InlineRefits()), ports, IDENTITY, LoopOptions(snapshots=NEVER)))
+        before = dict(world.stored)
+        for shard in range(3):
+            world.give(shard, records(shard, 50, bad=0.5))
+        with pytest.raises(AssertionError, match="a bug in shard 1"):
+            loop.run(lambda: False)
+    assert world.stored == before
+    assert world.visible == []
