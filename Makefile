@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 CODE := worker tests $(wildcard benchmarks examples deploy/*/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-integrations demo quality bench soak lint kernels schemas lock clean
+.PHONY: help setup test test-integrations demo quality bench bench-memory profile soak lint kernels schemas lock clean
 SOAK_SECONDS ?= 600
 
 help: ## List the targets.
@@ -52,8 +52,14 @@ demo: setup ## Show the whole pipeline on a local Kafka (DEMO_SECONDS sets how l
 quality: setup ## Measure how well anomalies are found (STREAMS=folder of *.npz; without it, shipped streams).
 	@$(BIN)/python -m benchmarks.quality $(if $(STREAMS),--streams $(STREAMS))
 
-bench: setup ## Measure the whole pipeline on a local Kafka; the last line is JSON.
-	@$(BIN)/python -m benchmarks.bench
+bench: setup ## Measure it all on a local Kafka, renew benchmarks/RESULTS.md (ONLY=loops,sizes,...; half an hour).
+	@$(BIN)/python -m benchmarks.bench $(if $(ONLY),--only $(ONLY))
+
+bench-memory: setup ## Measure memory over 50 million events; some ten minutes.
+	@$(BIN)/python -m benchmarks.memory --events 50000000
+
+profile: setup ## Draw where the worker's time goes: benchmarks/profile-after.svg.
+	@$(BIN)/python -m benchmarks.profile --output benchmarks/profile-after.svg
 
 soak: setup ## Break everything on purpose for SOAK_SECONDS (600); the last line is JSON.
 	@$(BIN)/python -m pytest -m soak -n 2 >&2

@@ -88,10 +88,10 @@ def _latency(plan: Plan, done: Measured) -> Part:
     return half_load.part(rate, plan.scale)
 
 
-def _start(_plan: Plan, _done: Measured) -> Part:
+def _start(plan: Plan, _done: Measured) -> Part:
     from benchmarks import starting  # noqa: PLC0415 - as above
 
-    return starting.part()
+    return starting.part(plan.rounds)
 
 
 MEASURES: dict[str, Callable[[Plan, Measured], Part]] = {

@@ -6,9 +6,11 @@ own process, and each model has a forest of its own all the same.
 """
 
 import copy
+import ctypes
 import gc
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -66,6 +68,7 @@ class Stream:
         self._ends = [_end(value) for _, value in generate(rows, shape=Shape(models=1, numbers=features))]
         self._number = 0
         self._offsets = [0] * PARTITIONS
+        _give_back()
 
     def one_after_the_other(self, each: int) -> Iterator[RawBatch]:
         """Yield `each` events of the first model, then as many of the second one, and so on."""
@@ -103,6 +106,13 @@ class Stream:
         return RawBatch(partition, offsets, [time_ms] * size, values, nothing, nothing)
 
 
+def _give_back() -> None:
+    """Give free memory back to the system (glibc): what grows later would use it, and not be seen as growth."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _end(value: bytes) -> bytes:
     """Return what follows id, model and time in an encoded event."""
     event = orjson.loads(value)
@@ -119,7 +129,7 @@ def new_engine(fits: CopiedFits, options: EngineOptions | None = None) -> Engine
 
 
 def resident_bytes() -> int:
-    """Return what this process has in memory (Linux), after what nobody needs has gone."""
+    """Return what this process has in memory (Linux), once garbage is collected."""
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

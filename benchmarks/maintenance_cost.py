@@ -127,7 +127,6 @@ def run(windows: list[list[RawBatch]], contestant: str) -> Timed:
     options = EngineOptions(maintenance=MaintenanceOptions(enabled=contestant != "off"))
     kinds, meter, warm = Counter[str](), WorkMeter(), WARM_EVENTS // WINDOW
     with closing(ProcessRefitPool(1)) as pool:
-        pool.warm()
         effort = WorkEffort(meter, lambda: pool.challenger_children_cpu_s)
         engine = Engine(options, Topics(), pool, meter)
         for partition in range(PARTITIONS):

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
@@ -36,6 +36,9 @@ from benchmarks.rates import (
 )
 from benchmarks.results import Part, spread, table
 from worker.edges.broker import LocalBroker
+
+if TYPE_CHECKING:
+    import subprocess
 
 START_SECONDS_MAX = 120.0
 SETTLE_S = 2.0
@@ -91,17 +94,18 @@ def members_at_work(admin: AdminClient, group: str) -> int:
     return sum(1 for each in members if each.assignment and each.assignment.topic_partitions)
 
 
-def wait_for_members(servers: str, group: str, topic: str, count: int) -> None:
+def wait_for_members(process: "subprocess.Popen[bytes]", task: Task, count: int) -> None:
     """Return when so many members have partitions, and the position of each partition is committed."""
-    admin, watcher = AdminClient({"bootstrap.servers": servers}), watcher_of(servers, group)
+    (topic,) = task.topics
+    admin, watcher = AdminClient({"bootstrap.servers": task.servers}), watcher_of(task.servers, task.group)
     limit = time.monotonic() + START_SECONDS_MAX
-    while time.monotonic() < limit:
-        if members_at_work(admin, group) == count and has_positions(watcher, topic):
+    while time.monotonic() < limit and process.poll() is None:
+        if members_at_work(admin, task.group) == count and has_positions(watcher, topic):
             watcher.close()
             time.sleep(SETTLE_S)
             return
         time.sleep(0.2)
-    raise SystemExit(f"bench: group {group} did not get {count} members to work in {START_SECONDS_MAX:.0f} s")
+    raise SystemExit(f"bench: group {task.group} did not get {count} members to work; the output is in {task.log}")
 
 
 def one_run(broker: LocalBroker, kind: Kind, processes: int, events: Sequence[tuple[int, bytes]], log: Path) -> Rate:
@@ -114,7 +118,7 @@ def one_run(broker: LocalBroker, kind: Kind, processes: int, events: Sequence[tu
     task = Task(servers, topic, {topic: len(events)}, log, broker_pid=broker.pid)
     text = f"{kind.text}, processes: {processes}"
     with shown(text, len(events)) as look, running(command, log) as process:
-        wait_for_members(servers, topic, topic, processes)
+        wait_for_members(process, task, processes)
         producer.commit_transaction(30)
         rate = follow(process, task, look)
     console.print(f"{text}: {rate.per_second:,.0f} events/s")

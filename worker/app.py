@@ -93,7 +93,8 @@ def run_worker(settings: Settings, connection: KafkaConnection | None = None) ->
             store = _artefact_store(settings, log)
             registry = None if store is None else _model_registry(settings, stack, log)
             pool = stack.enter_context(_refit_pool(settings, telemetry))
-            pool.warm()
+            if settings.engine.uses("one_class_svm"):
+                pool.warm()
             _prepare_kernels(log)
             watchdog = stack.enter_context(Watchdog(settings.worker.watchdog_ms / 1000))
             vitals.heartbeat_age_s = watchdog.age_s

@@ -5,7 +5,7 @@ from hashlib import blake2b
 from importlib.metadata import version
 
 import msgspec
-from llvmlite.binding import get_host_cpu_name  # type: ignore[import-untyped]  # it comes with numba, without types
+from llvmlite.binding import get_host_cpu_name
 
 from worker.core.options import EngineOptions
 from worker.core.snapshot import FORMAT

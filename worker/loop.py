@@ -173,7 +173,7 @@ class Loop:
     def step(self, stop: Callable[[], bool] = lambda: False) -> None:
         """One turn: serve the group, work until the commit is due, commit."""
         self._membership.poll(self)
-        due_ms = self._clock.monotonic_ms() + self._options.commit_interval_ms
+        due_ms = self._clock.monotonic_ms() + self._lag.commit_interval_ms(self._options.commit_interval_ms)
         while not stop():
             left_ms = due_ms - self._clock.monotonic_ms()
             if left_ms <= 0 or len(self._pending.outputs) >= self._options.outputs_max:

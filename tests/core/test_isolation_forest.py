@@ -39,16 +39,17 @@ def sklearn_forest(rows: F64 | F32, n_trees: int, sample_size: int, seed: int) -
 
 def naive_scores(forest: ForestArrays, rows: F32) -> F64:
     """The naive twin of the kernel: one row and one tree at a time, in Python."""
+    feature, threshold, missing_left = forest.splits()
     scores = []
     for row in rows:
         total = 0.0
-        for tree in range(len(forest.feature)):
+        for tree in range(len(feature)):
             node = 0
-            while node < forest.feature.shape[1]:
-                value = row[forest.feature[tree, node]]
-                left = forest.missing_left[tree, node] if np.isnan(value) else value <= forest.threshold[tree, node]
+            while node < feature.shape[1]:
+                value = row[feature[tree, node]]
+                left = missing_left[tree, node] if np.isnan(value) else value <= threshold[tree, node]
                 node = 2 * node + (1 if left else 2)
-            total += float(forest.leaf_value[tree, node - forest.feature.shape[1]])
+            total += float(forest.leaf_value[tree, node - feature.shape[1]])
         scores.append(2.0 ** -(total / forest.denominator))
     return np.array(scores)
 

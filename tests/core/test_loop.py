@@ -12,6 +12,7 @@ from worker.core.engine import Engine
 from worker.core.events import InputTopic, Output, OutputTopic, RawBatch
 from worker.core.journal import Entry, EntryKind, Origin, decode_entries, decode_pointer
 from worker.core.shard import Topics
+from worker.lagging import Lag
 from worker.loop import CommitFailedError, FencedError, Loop, LoopOptions, Ports, StateRefusedError
 from worker.observer import Observer, Shards
 from worker.ports import Commit, CommitOutcome, Position, StateRecord
@@ -799,3 +800,34 @@ def test_lagging_is_told_when_it_begins_and_when_it_is_over(world: World) -> Non
         loop.step()
     assert listener.told[1:] == [None]
     assert listener.lags[-1] == pytest.approx(0.5, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "usual_ms", "interval_ms"),
+    [(0, 200, 200), (1_900, 200, 200), (4_000, 200, 400), (3_600_000, 200, 1_000), (3_600_000, 5_000, 5_000)],
+)
+def test_a_worker_that_lags_commits_less_often(late_ms: int, usual_ms: int, interval_ms: int) -> None:
+    """A tenth of what results are late anyway, but not longer than a second, or what the settings say."""
+    lag = Lag(60_000)
+    late = RawBatch(0, range(1), [START_MS - late_ms], [b""], [None], [None])
+    for _ in range(2):
+        assert lag.commit_interval_ms(usual_ms) == usual_ms
+        lag.taken(late, START_MS)
+        lag.turn(0)
+        assert lag.commit_interval_ms(usual_ms) == interval_ms
+        lag.turn(0)  # one in which nothing came
+
+
+def test_commits_are_rarer_in_a_backlog(world: World) -> None:
+    """The turn after one whose records were ten seconds late lasts a second."""
+    loop = live(world, loop_of(world, LoopOptions(snapshots=NEVER)))
+    world.now_ms = 1_000_000
+    lasted_ms = []
+    for late_ms in (10_000, 0, 0):
+        world.give(0, stamped(good(1), world.now_ms - late_ms))
+        begun_ms = world.now_ms
+        loop.step()
+        lasted_ms.append(world.now_ms - begun_ms)
+    assert lasted_ms[0] < 500
+    assert 1_000 <= lasted_ms[1] < 1_300
+    assert lasted_ms[2] < 500

@@ -151,7 +151,8 @@ def test_alerts_and_maintenance_reach_their_topics(deployment: Deployment) -> No
 def test_a_worker_leaves_no_process_behind(deployment: Deployment) -> None:
     """Killed with -9, the worker takes its refit process with it."""
     deployment.publish((0, good(number)) for number in range(2000))
-    with deployment.worker() as worker:
+    # Without SVMs and challengers there is no such process.
+    with deployment.worker("--set", 'engine.detectors=["one_class_svm"]') as worker:
         deployment.wait_for(2000)
         children = _children(worker.pid)
         assert children

@@ -37,8 +37,8 @@ def _request(seed: int, rows: int = 300, trees: int = 5) -> RefitRequest:
     return ForestRequest(table, trees, 64, seed)
 
 
-def _svm_request(seed: int) -> RefitRequest:
-    return SvmRequest(np.random.default_rng(seed).normal(size=(100, 3)).astype(np.float32), 0.5, 0.3)
+def _svm_request(seed: int, rows: int = 100) -> SvmRequest:
+    return SvmRequest(np.random.default_rng(seed).normal(size=(rows, 3)).astype(np.float32), 0.5, 0.3)
 
 
 def _labelled(seed: int, rows: int = 300, n_classes: int = 0) -> LabelledRows:
@@ -154,10 +154,11 @@ def test_a_challenger_in_a_process_has_the_same_bytes(pool: ProcessRefitPool) ->
 
 def test_detectors_do_not_wait_for_challengers(pool: ProcessRefitPool) -> None:
     """While a search of seconds is under way, a detector's refit is there at once."""
-    pool.submit(_request(0)).result()
+    pool.submit(_svm_request(0)).result()
     before_s = pool.challenger_cpu_s
     search = HalvingRequest(_labelled(1, rows=4000), (BoostedOptions(), BoostedOptions(iterations=300)), 0)
     ticket = pool.fit_challenger(search)
+    pool.submit(_svm_request(1)).result()
     pool.submit(_request(1)).result()
     assert pool.challenger_cpu_s == before_s
     ticket.result()
@@ -205,8 +206,8 @@ def test_a_request_beyond_the_limits_is_refused_alike(pool: ProcessRefitPool) ->
 
 def test_fits_go_on_when_their_process_dies(pool: ProcessRefitPool) -> None:
     """Those under way and those in the queue are asked for again; nobody notices but the clock."""
-    pool.submit(_request(0)).result()
-    requests = [_request(seed, rows=2000, trees=100) for seed in range(3)]
+    pool.submit(_svm_request(0)).result()
+    requests = [_svm_request(seed, rows=2000) for seed in range(3)]
     tickets = [pool.submit(request) for request in requests]
     search = HalvingRequest(_labelled(1, rows=2000), (BoostedOptions(), _SMALL), 0)
     searching = pool.fit_challenger(search)
@@ -214,6 +215,18 @@ def test_fits_go_on_when_their_process_dies(pool: ProcessRefitPool) -> None:
     expected = [InlineRefits().submit(request).result().to_bytes() for request in requests]
     assert [ticket.result().to_bytes() for ticket in tickets] == expected
     assert searching.result() == search.fit()
+
+
+def test_forests_need_no_process() -> None:
+    """Each is the one that is grown in place; what waits for the thread is grown by whoever needs it."""
+    others = set(active_children())
+    requests = [_request(seed, rows=2000, trees=100) for seed in range(8)]
+    with ProcessRefitPool(1) as pool:
+        tickets = [pool.submit(request) for request in requests]
+        found = [ticket.result().to_bytes() for ticket in reversed(tickets)]
+        assert set(active_children()) == others
+        assert pool.cpu_s["forest"] > 0.0
+    assert found[::-1] == [InlineRefits().submit(request).result().to_bytes() for request in requests]
 
 
 def test_the_time_that_events_wait_is_told() -> None:
@@ -228,7 +241,7 @@ def test_the_time_that_events_wait_is_told() -> None:
 def test_a_process_that_always_dies_is_given_up() -> None:
     """Endless death (out of memory, say) becomes one clear error."""
     with ProcessRefitPool(1) as pool:
-        ticket = pool.submit(_request(1))
+        ticket = pool.submit(_svm_request(1))
         original = pool.start
 
         def start_and_kill(payload: bytes) -> object:
@@ -257,6 +270,7 @@ def test_closing_leaves_no_process() -> None:
     others = {child.pid for child in active_children()}
     pool = ProcessRefitPool(2)
     for seed in range(4):
+        pool.submit(_svm_request(seed, rows=2000))
         pool.submit(_request(seed, rows=2000, trees=100))
         pool.fit_challenger(HalvingRequest(_labelled(seed, rows=4000), (BoostedOptions(), BoostedOptions()), 0))
     assert _becomes(lambda: len({child.pid for child in active_children()} - others) == 3)
@@ -271,7 +285,7 @@ def test_no_child_survives_a_parent_that_is_killed() -> None:
     script = """
         import numpy as np
         from multiprocessing import active_children
-        from worker.core.detectors.refit import ForestRequest
+        from worker.core.detectors.refit import SvmRequest
         from worker.core.maintenance.challengers import LabelledRows, LinearRequest
         from worker.core.options.maintenance import LinearOptions
         from worker.edges.refit_pool import ProcessRefitPool
@@ -280,7 +294,7 @@ def test_no_child_survives_a_parent_that_is_killed() -> None:
             pool = ProcessRefitPool(1)
             rows = np.ones((20, 2), dtype=np.float32)
             challenger = pool.fit_challenger(LinearRequest(LabelledRows(rows, np.ones(20), 0), LinearOptions()))
-            pool.submit(ForestRequest(rows, 1, 16, 0)).result()
+            pool.submit(SvmRequest(rows, 0.5, 0.3)).result()
             challenger.result()
             print(*(child.pid for child in active_children()), flush=True)
             time.sleep(60)

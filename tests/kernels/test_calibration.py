@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.kernels.test_reservoir import Splitmix64
 from worker.core.detectors.calibration import Calibration, Judgement
-from worker.core.kernels.calibration import P_VALUE_MIN, TAIL_SHARE, tail_p_values
+from worker.core.kernels.calibration import (
+    BURST_HORIZON_EVENTS,
+    BURST_LEVEL,
+    COARSE_RATE,
+    COARSE_STEP,
+    CONTROL_STEP,
+    LOG_COARSE_MIN,
+    LOG_FACTOR_MAX,
+)
+from worker.core.kernels.score_past import P_VALUE_MIN, RENEWAL_EVENTS_MAX, TAIL_SHARE, tail_p_values
 from worker.core.options import CalibrationOptions
 
 OPTIONS = CalibrationOptions()
@@ -191,3 +201,125 @@ def test_a_detector_that_may_be_alone_flags_by_itself() -> None:
         flagged.append(float((judged.verdicts[5000::100] <= 0.001).mean()))
     assert flagged[0] < 0.3
     assert flagged[1] == 1.0
+
+
+class NaiveCalibration:
+    """The naive twin: one event after the other, one series after the other, lists that are sorted."""
+
+    def __init__(self, weights: list[float], alone: list[bool], options: CalibrationOptions, seed: int) -> None:
+        self.weights, self.alone, self.options = weights, alone, options
+        series = len(weights) + 1
+        self.pools: list[list[float]] = [[] for _ in range(series)]
+        self.references: list[list[float]] = [[] for _ in range(series)]
+        self.seen, self.due = [0] * series, [0] * series
+        self.tails = [(0.0, 0.0)] * series
+        self.randoms = [Splitmix64(place + seed * series) for place in range(series)]
+        self.members = 0
+        self.level, self.lasted, self.log_factor, self.log_coarse = 0.0, 0, 0.0, 0.0
+
+    def p_value(self, place: int, score: float) -> float:
+        """Rank below the threshold, exponential above."""
+        reference, (threshold, excess) = self.references[place], self.tails[place]
+        if not reference or math.isnan(score):
+            return math.nan
+        if score > threshold and excess > 0.0:
+            return max(P_VALUE_MIN, TAIL_SHARE * math.exp(-(score - threshold) / excess))
+        return (sum(past >= score for past in reference) + 1.0) / (len(reference) + 1.0)
+
+    def learn(self, place: int, score: float) -> None:
+        """Algorithm R with a bounded memory, and a new reference when it is due."""
+        size, pool = self.options.scores_max, self.pools[place]
+        if self.seen[place] < size:
+            pool[self.seen[place] :] = [score]
+        else:
+            at = self.randoms[place].next() % min(self.seen[place] + 1, max(self.options.memory_events, size))
+            if at < size:
+                pool[at] = score
+        self.seen[place] += 1
+        options = self.options
+        least = options.verdict_events_min if place == len(self.weights) else options.detector_events_min
+        if self.seen[place] >= (self.due[place] if self.references[place] else least):
+            ordered = self.references[place] = sorted(pool)
+            cut = int((1.0 - TAIL_SHARE) * (len(ordered) - 1))
+            excess = 0.0
+            for past in ordered[cut + 1 :]:
+                excess += past - ordered[cut]
+            beyond = len(ordered) - 1 - cut
+            self.tails[place] = ordered[cut], excess / beyond if beyond else 0.0
+            self.due[place] = self.seen[place] + min(max(least, self.seen[place] // 8), RENEWAL_EVENTS_MAX)
+
+    def judge(self, scores: list[float], alert_rate: float) -> tuple[list[float], float, float, float]:
+        """Return the p-values, the fused score, its p-value, and the verdict of an event; learn it."""
+        p_values = [self.p_value(place, score) for place, score in enumerate(scores)]
+        total = weight = 0.0
+        for p, each in zip(p_values, self.weights, strict=True):
+            if not math.isnan(p):
+                total -= each * math.log10(p)
+                weight += each
+        fused = total / weight if weight else math.nan
+        ready = sum(not math.isnan(p) for p in p_values)
+        if ready != self.members:
+            self.members = ready
+            self.pools[-1], self.references[-1], self.seen[-1] = [], [], 0
+        raw = self.p_value(len(scores), fused)
+        heard = [raw, *(p for p, alone in zip(p_values, self.alone, strict=True) if alone and not math.isnan(p))]
+        verdict = math.nan if math.isnan(raw) else self.controlled(min(1.0, len(heard) * min(heard)), alert_rate)
+        flagged = verdict <= alert_rate
+        self.level = self.level * (1.0 - 1.0 / BURST_HORIZON_EVENTS) + flagged
+        if self.level < 1.0:
+            self.lasted = 0
+        elif self.lasted > 0 or self.level >= BURST_LEVEL:
+            self.lasted += 1
+        if not (flagged and self.lasted > 0):
+            for place, score in enumerate([*scores, fused]):
+                if not math.isnan(score):
+                    self.learn(place, score)
+        return p_values, fused, raw, verdict
+
+    def controlled(self, verdict: float, alert_rate: float) -> float:
+        """Multiply with both factors, and move them on unless there is a burst."""
+        coarse = verdict * math.exp(self.log_coarse)
+        controlled = min(1.0, coarse * math.exp(self.log_factor))
+        if self.lasted == 0:
+            shifted = self.log_coarse + COARSE_STEP * ((coarse <= COARSE_RATE) - COARSE_RATE)
+            self.log_coarse = min(max(shifted, LOG_COARSE_MIN), 0.0)
+            moved = self.log_factor + CONTROL_STEP * ((controlled <= alert_rate) - alert_rate)
+            self.log_factor = min(max(moved, -LOG_FACTOR_MAX), LOG_FACTOR_MAX)
+        return controlled
+
+
+@pytest.mark.parametrize("cuts", [1, 37, 3000])
+def test_the_kernel_equals_its_naive_twin(cuts: int) -> None:
+    """Detectors that join late, fall silent or say the same twice, bursts, renewals: all bits are the twin's."""
+    options = CalibrationOptions(scores_max=128, memory_events=500, detector_events_min=20, verdict_events_min=50)
+    values = scores(10, 3000, detectors=3).round(1)
+    values[1, :400] = np.nan
+    values[2, 1500:1900:7] = np.nan
+    values[:, 2000:2040] += 20.0
+    values[:, 2500::60] += 9.0
+    twin = NaiveCalibration([1.0, 2.0, 0.5], [False, False, True], options, 3)
+    ours = Calibration([1.0, 2.0, 0.5], options, 3, [False, False, True])
+    for first in range(0, 3000, cuts):
+        part = np.ascontiguousarray(values[:, first : first + cuts])
+        judged = ours.judge(part, 0.01)[1]
+        for row, event in enumerate(part.T.tolist()):
+            p_values, fused, raw, verdict = twin.judge(event, 0.01)
+            found = [*judged.p_values[:, row], judged.fused[row], judged.raw[row], judged.verdicts[row]]
+            np.testing.assert_array_equal(found, [*p_values, fused, raw, verdict])
+    for place, pool in enumerate(twin.pools):
+        assert ours.state()["pool"][place, : len(pool)].tolist() == pool
+
+
+@pytest.mark.parametrize("rows", [1, 30])
+def test_fused_scores_stay_as_they_are_while_that_is_sure(rows: int) -> None:
+    """As long as no reference can be renewed, an event's fused score does not depend on how many came before it."""
+    options = CalibrationOptions(scores_max=128, detector_events_min=20, verdict_events_min=50)
+    calibration, values, probe = Calibration([1.0, 2.0], options, 1), scores(11, 2000), scores(12, 10)
+    said_steady = []
+    for first in range(0, 2000 - rows, rows):
+        said_steady.append(calibration.steady(rows))
+        before = calibration.fused(probe)
+        for place in range(first, first + rows):
+            calibration.judge(np.ascontiguousarray(values[:, place : place + 1]), 0.001)
+            assert not said_steady[-1] or np.array_equal(calibration.fused(probe), before, equal_nan=True)
+    assert 0 < sum(said_steady) < len(said_steady)

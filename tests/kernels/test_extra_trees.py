@@ -136,5 +136,6 @@ def test_nodes_whose_targets_are_nearly_equal_end_where_scikit_learn_ends_them(s
         tree = ExtraTreeRegressor(max_features=1, max_depth=height, random_state=own_seed).fit(rows, target).tree_
         assert deepest == tree.max_depth
         expected = flattened([tree], 3, 1.0)
-        assert_array_equal(floor_to_float32(threshold[:, : 2**deepest - 1]), expected.threshold)
-        assert_array_equal(feature[:, : 2**deepest - 1], expected.feature)
+        expected_feature, expected_threshold, _ = expected.splits()
+        assert_array_equal(floor_to_float32(threshold[:, : 2**deepest - 1]), expected_threshold)
+        assert_array_equal(feature[:, : 2**deepest - 1], expected_feature)

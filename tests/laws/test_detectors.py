@@ -371,3 +371,23 @@ def test_detectors_are_built_in_one_order() -> None:
     assert names == ["half_space_trees", "one_class_svm", "moments"]
     with pytest.raises(ValueError, match="no detector `trees`"):
         build(["trees"], site)
+
+
+@every_detector
+@pytest.mark.parametrize("rows", [1, 7, 40])
+def test_a_steady_detector_says_the_same_until_then(make: Make, rows: int) -> None:
+    """What is sure to say the same for so many rows says it after each of them, and learns them all the same."""
+    detector, events, probe = make(), stream(11, 1500), stream(12, 20)
+    feed(detector, events[:500])
+    seen, said_steady = 500, []
+    while seen < len(events):
+        stop = min(len(events), detector.barrier(), seen + rows)
+        said_steady.append(detector.steady(stop - seen))
+        before = detector.score(probe)
+        for place in range(seen, stop):
+            detector.score_and_learn(events[place : place + 1])
+            assert not said_steady[-1] or np.array_equal(detector.score(probe), before, equal_nan=True)
+        seen = stop
+        while detector.barrier() == seen:
+            detector.cross()
+    assert any(said_steady) or detector.name in {"moments", "nearest_neighbours", "half_space_trees"}

@@ -36,6 +36,7 @@ from worker.core.options import (
     NeighboursOptions,
     PerformanceOptions,
     QualityOptions,
+    RangeOptions,
     TailsOptions,
 )
 from worker.core.options.maintenance import RankingOptions, RecalibrationOptions, RegimeOptions, ThresholdOptions
@@ -59,7 +60,8 @@ _OPTIONS = EngineOptions(
     tails=TailsOptions(rows_max=64),
     calibration=CalibrationOptions(scores_max=64, regime_events=32, detector_events_min=16, verdict_events_min=16),
     drift=DriftOptions(reference_events=200, block_events=20, blocks_max=2, bins=4),
-    quality=QualityOptions(block_events=20, reference_blocks=2, ids_max=16),
+    # Beyond this range is the end of `_inputs`: a block with a finding is learned apart.
+    quality=QualityOptions(block_events=20, reference_blocks=2, ids_max=16, ranges={"a": RangeOptions(maximum=100.0)}),
     performance=PerformanceOptions(
         pane_ms=1000, windows_ms=(2000,), block_labels=10, task_labels=4, reference_labels=20, support_min=10
     ),

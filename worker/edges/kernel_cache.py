@@ -88,7 +88,9 @@ class KernelCache:
         # A process that only asks where the folder is does without numba.
         from worker.core.kernels import scale  # noqa: PLC0415 - see above
 
-        return cls(Path(scale.scale_rows.stats.cache_path), _core())
+        folder = scale.scale_rows.stats.cache_path
+        assert folder is not None
+        return cls(Path(folder), _core())
 
     def is_complete(self) -> bool:
         """Tell whether the stamp holds: a kernel that is called now is loaded, not compiled."""

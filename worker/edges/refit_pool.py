@@ -1,10 +1,12 @@
-"""Fits models in processes of their own: a fit of a forest holds the interpreter lock for most of its 50 ms.
+"""Fits models beside the path of events: forests in a thread, all else in processes of their own.
 
-Rule 1: what crosses to the child and back is bytes of our own formats; nothing is unpickled that describes a model.
-Rule 2: a request determines its model, so a fit that died with its process is simply asked for again.
-Rule 3: no child outlives this process, however it ends: each watches its parent and goes when it is gone.
-Rule 4: the threads of the engine ask at the same time; who does, and who is told, holds a lock.
-Rule 5: the fits of challengers take up to seconds, and never stand in the way of a detector's, for which events may be
+Rule 1: forests are grown by a compiled kernel in some milliseconds, and hold no interpreter lock meanwhile: one thread
+        is enough for them. What scikit-learn fits holds that lock, and it takes more than a second to load.
+Rule 2: what crosses to the child and back is bytes of our own formats; nothing is unpickled that describes a model.
+Rule 3: a request determines its model, so a fit that died with its process is simply asked for again.
+Rule 4: no child outlives this process, however it ends: each watches its parent and goes when it is gone.
+Rule 5: the threads of the engine ask at the same time; who does, and who is told, holds a lock.
+Rule 6: the fits of challengers take up to seconds, and never stand in the way of a detector's, for which events may be
         waiting: they have one process of their own, which yields to all others, and begins with the first of them.
 """
 
@@ -13,8 +15,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from itertools import count
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
@@ -24,8 +27,8 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
 import msgspec
 import numpy as np
 
-from worker.core.detectors.isolation_forest import ForestArrays
-from worker.core.detectors.refit import FittedModel, ForestRequest, RefitRequest, SvmRequest
+from worker.core.detectors.forest_fit import fit_request
+from worker.core.detectors.refit import FittedModel, ForestRequest, RefitRequest, RefitTicket, SvmRequest
 from worker.core.detectors.svm_arrays import SvmArrays
 from worker.core.maintenance.challengers import BoostedRequest, FitRequest, LinearRequest
 from worker.core.maintenance.halving import HalvingRequest
@@ -54,18 +57,8 @@ class RefitFailedError(Exception):
     """A fit did not come back; the message says what was tried."""
 
 
-class _ForestPayload(msgspec.Struct, array_like=True, frozen=True, tag="forest"):
+class _SvmPayload(msgspec.Struct, array_like=True, frozen=True):
     """A request as it crosses: rows are float32, little-endian, row by row."""
-
-    rows: bytes
-    features: int
-    trees: int
-    sample_rows: int
-    seed: int
-
-
-class _SvmPayload(msgspec.Struct, array_like=True, frozen=True, tag="svm"):
-    """As above."""
 
     rows: bytes
     features: int
@@ -91,7 +84,10 @@ class ProcessRefitPool:
         waited: Callable[[float], None] = lambda _: None,
         fitted: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """Take the number of processes, and whom to tell seconds: that events waited, of CPU of a detector's fit."""
+        """Take the number of processes that fit one-class SVMs, and whom to tell seconds.
+
+        Those for which events waited, and those of CPU that the fit of a detector took.
+        """
         self._processes = processes
         self.waited = waited
         self.fitted = fitted
@@ -100,12 +96,16 @@ class ProcessRefitPool:
         self._counting = threading.Lock()
         self._starting = threading.Lock()
         self._fitting = threading.Lock()
-        self._executor = self._start()
+        self._thread = ThreadPoolExecutor(1, "forests")
+        self._executor: ProcessPoolExecutor | None = None
         self._challengers = _ChallengerLane(self.count_in_child)
 
-    def submit(self, request: RefitRequest) -> "_Ticket":
+    def submit(self, request: RefitRequest) -> RefitTicket:
         """Start a fit; never waits."""
-        return _Ticket(self, _packed(request), ForestArrays if isinstance(request, ForestRequest) else SvmArrays)
+        if isinstance(request, SvmRequest):
+            return _SvmTicket(self, _packed(request))
+        request = request._replace(rows=request.rows.copy())
+        return _ForestTicket(self, request, self._thread.submit(_fit_forest, request))
 
     def fit_challenger(self, request: FitRequest[_Fitted]) -> "_ChallengerTicket[_Fitted]":
         """Start a fit as soon as the process of challengers is free; never waits."""
@@ -141,14 +141,16 @@ class ProcessRefitPool:
             self._children_cpu_s += cpu_s
 
     def warm(self) -> None:
-        """Start the processes of detectors and let them import scikit-learn: the first fit does not wait for it."""
+        """Start the processes of SVMs and let them import scikit-learn: the first fit does not wait for it."""
         for _ in range(self._processes):
-            self._executor.submit(_fit, b"")
+            self.start(b"")
 
     def close(self) -> None:
         """Stop; a detector's fit under way is waited for, a challenger's is given up."""
         self._challengers.close()
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> Self:
         return self
@@ -157,13 +159,15 @@ class ProcessRefitPool:
         self.close()
 
     def start(self, payload: bytes) -> "Future[bytes]":
-        """Start one fit, on new processes if the old ones have died."""
+        """Start the fit of an SVM; on new processes if there are none, or the old ones have died."""
         with self._starting:
-            try:
-                return self._executor.submit(_fit, payload)
-            except BrokenProcessPool:
-                self._executor = self._start()
-                return self._executor.submit(_fit, payload)
+            if self._executor is not None:
+                with suppress(BrokenProcessPool):
+                    return self._executor.submit(_fit_svm, payload)
+            # `spawn`: a fork would copy librdkafka's threads half-way.
+            spawn = get_context("spawn")
+            self._executor = ProcessPoolExecutor(self._processes, mp_context=spawn, initializer=_prepare_child)
+            return self._executor.submit(_fit_svm, payload)
 
     def fit_here(self, fit: Callable[[], _Fitted]) -> _Fitted:
         """Fit in this process: one at a time, because how many threads BLAS uses is the same for all of them.
@@ -183,33 +187,51 @@ class ProcessRefitPool:
         with self._counting:
             self.fitted(cpu_s)
 
-    def _start(self) -> ProcessPoolExecutor:
-        # `spawn`: a fork would copy librdkafka's threads half-way.
-        return ProcessPoolExecutor(self._processes, mp_context=get_context("spawn"), initializer=_prepare_child)
+    def tell_detector(self, kind: str, cpu_s: float, begun: float) -> None:
+        """Count the fit of a detector, for which events have waited since then."""
+        self.count(kind, cpu_s)
+        self.tell_fitted(cpu_s)
+        self.tell_waited(time.monotonic() - begun)
 
 
-class _Ticket:
+class _ForestTicket:
+    """A forest that is grown in another thread."""
+
+    __slots__ = ("_future", "_pool", "_request")
+
+    def __init__(
+        self, pool: ProcessRefitPool, request: ForestRequest, future: "Future[tuple[FittedModel, float]]"
+    ) -> None:
+        self._pool = pool
+        self._request = request
+        self._future = future
+
+    def result(self) -> FittedModel:
+        """Return the forest: wait for one that is being grown, and grow here what still waits in the queue."""
+        begun = time.monotonic()
+        forest, cpu_s = _fit_forest(self._request) if self._future.cancel() else self._future.result()
+        self._pool.tell_detector("forest", cpu_s, begun)
+        return forest
+
+
+class _SvmTicket:
     """A fit under way in another process."""
 
-    __slots__ = ("_future", "_kind", "_payload", "_pool")
+    __slots__ = ("_future", "_payload", "_pool")
 
-    def __init__(self, pool: ProcessRefitPool, payload: bytes, kind: type[ForestArrays] | type[SvmArrays]) -> None:
+    def __init__(self, pool: ProcessRefitPool, payload: bytes) -> None:
         self._pool = pool
         self._payload = payload
-        self._kind = kind
         self._future = pool.start(payload)
 
     def result(self) -> FittedModel:
         """Return the model: wait for a fit under way, and do here what still waits in the queue (the same bytes)."""
         begun = time.monotonic()
         pool, payload = self._pool, self._payload
-        fitted = pool.fit_here(lambda: _fit(payload)) if self._future.cancel() else self._awaited()
+        fitted = pool.fit_here(lambda: _fit_svm(payload)) if self._future.cancel() else self._awaited()
         reply = msgspec.msgpack.decode(fitted, type=_Reply)
-        model = self._kind.from_bytes(reply.fitted)
-        pool.count("forest" if self._kind is ForestArrays else "svm", reply.cpu_s)
-        pool.tell_fitted(reply.cpu_s)
-        pool.tell_waited(time.monotonic() - begun)
-        return model
+        pool.tell_detector("svm", reply.cpu_s, begun)
+        return SvmArrays.from_bytes(reply.fitted)
 
     def _awaited(self) -> bytes:
         """Wait; a fit whose process died is started again."""
@@ -386,14 +408,10 @@ def _answered(kind: str, payload: bytes) -> _Reply:
 # ---------------------------------------------------------------------------------------------------------- detectors
 
 
-def _packed(request: RefitRequest) -> bytes:
+def _packed(request: SvmRequest) -> bytes:
     """Return a request as the bytes that cross."""
     rows = np.ascontiguousarray(request.rows, dtype="<f4")
-    crossing, features = rows.tobytes(), rows.shape[1]
-    if isinstance(request, ForestRequest):
-        payload = _ForestPayload(crossing, features, request.trees, request.sample_rows, request.seed)
-        return msgspec.msgpack.encode(payload)
-    return msgspec.msgpack.encode(_SvmPayload(crossing, features, request.nu, request.gamma_factor))
+    return msgspec.msgpack.encode(_SvmPayload(rows.tobytes(), rows.shape[1], request.nu, request.gamma_factor))
 
 
 def _prepare_child() -> None:
@@ -417,22 +435,21 @@ def _leave_with_parent() -> None:
     os._exit(0)
 
 
-def _fit(payload: bytes) -> bytes:
+def _fit_forest(request: ForestRequest) -> tuple[FittedModel, float]:
+    """Return the forest that is asked for, and its CPU seconds."""
+    begun_s = time.thread_time()
+    return fit_request(request), time.thread_time() - begun_s
+
+
+def _fit_svm(payload: bytes) -> bytes:
     """Return the `_Reply` to what a payload describes. An empty one only loads what a fit needs."""
     # scikit-learn takes a second to load, and only these processes need it.
-    from worker.core.detectors.forest_fit import fit_request  # noqa: PLC0415 - see above
+    from worker.core.detectors.svm_fit import fit_svm  # noqa: PLC0415 - see above
 
     if not payload:
         return b""
     begun_s = time.thread_time()
-    fitted = fit_request(_unpacked(payload)).to_bytes()
-    return msgspec.msgpack.encode(_Reply(fitted, time.thread_time() - begun_s))
-
-
-def _unpacked(payload: bytes) -> RefitRequest:
-    """Undo `_packed`."""
-    wanted = msgspec.msgpack.decode(payload, type=_ForestPayload | _SvmPayload)
+    wanted = msgspec.msgpack.decode(payload, type=_SvmPayload)
     rows = np.frombuffer(wanted.rows, dtype="<f4").reshape(-1, wanted.features)
-    if isinstance(wanted, _ForestPayload):
-        return ForestRequest(rows, wanted.trees, wanted.sample_rows, wanted.seed)
-    return SvmRequest(rows, wanted.nu, wanted.gamma_factor)
+    fitted = fit_svm(rows, nu=wanted.nu, gamma_factor=wanted.gamma_factor).to_bytes()
+    return msgspec.msgpack.encode(_Reply(fitted, time.thread_time() - begun_s))

@@ -91,7 +91,8 @@ def run_replay(settings: Settings, wanted: Wanted, progress: Progress) -> Report
         marks = read_marks(inputs.feedback())
         plans = [inputs.plan(partition, wanted.span, wanted.warm_up) for partition in partitions]
         with ProcessRefitPool(settings.worker.refit_processes) as pool:
-            pool.warm()
+            if settings.engine.uses("one_class_svm"):
+                pool.warm()
             KernelCache.of_this_program().complete(compile_kernels, lambda what: progress.begin(what, 0))
             player = _Player(settings, inputs, published, pool, progress)
             replayed, counted = player.play(plans, wanted.span, settings.engine)

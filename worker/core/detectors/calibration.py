@@ -11,20 +11,16 @@ from worker.core.kernels.calibration import (
     LEARN_ALWAYS,
     LEARN_NEVER,
     LEARN_UNLESS_BURST,
-    LENGTH,
     LEVEL,
     LOG_COARSE,
     LOG_COARSE_MIN,
     LOG_FACTOR,
     LOG_FACTOR_MAX,
-    MEAN_EXCESS,
-    RENEWAL,
-    RENEWAL_EVENTS_MAX,
-    SEEN,
     disagree,
     fuse,
     judge,
 )
+from worker.core.kernels.score_past import LENGTH, MEAN_EXCESS, RENEWAL, RENEWAL_EVENTS_MAX, SEEN
 from worker.core.options import CalibrationOptions
 from worker.core.state import COUNT_MAX, Arrays, check_like, fill, outside, refuse_if
 
@@ -139,7 +135,7 @@ class Calibration:
     def fused(self, scores: F64) -> F64:
         """Return the fused scores (n) of scores (k x n) as they would be now; learns nothing."""
         fused = np.empty(scores.shape[1])
-        fuse(scores, self._weights, self._reference, self._counters, self._tail, fused)
+        fuse(scores, self._weights, self._pool, self._reference, self._counters, self._tail, fused)
         return fused
 
     def state(self) -> Arrays:

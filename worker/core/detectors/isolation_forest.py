@@ -5,7 +5,6 @@ higher is more anomalous; they equal -score_samples of scikit-learn to 1e-12.
 """
 
 import struct
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Annotated, Any, Self, TypeAlias
 
@@ -13,7 +12,7 @@ import msgspec
 import numpy as np
 
 from worker.core.kernels import isolation
-from worker.core.kernels.arrays import F32, F64, I16, I32, I64, Bool
+from worker.core.kernels.arrays import F32, F64, I16, I32, U16, Bool
 from worker.core.kernels.scale import cut_rows
 
 TREES_MAX = 1000
@@ -30,6 +29,7 @@ _PREFIX = struct.Struct("<8sHH")
 _DIGEST_BYTES = 32
 _HEADER_BYTES_MAX = 256
 _PATH_LENGTH_MAX = 1000.0
+_LENGTHS_MAX = 2**16
 
 _AnyArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -39,39 +39,67 @@ def to_forest_rows(rows: F64 | F32) -> F32:
 
     Uncut, 1e300 would become infinite, and scikit-learn cannot draw a threshold between a value and infinity.
     """
-    if rows.dtype != np.float64:
+    if rows.dtype == np.float32:
         return np.clip(rows, -_LARGEST, _LARGEST).astype(np.float32, order="C", copy=False)
     single = np.empty(rows.shape, dtype=np.float32)
-    cut_rows(rows, _LARGEST, single)
+    cut_rows(np.asarray(rows, dtype=np.float64), _LARGEST, single)
     return single
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class ForestArrays:
     """T trees as perfect binary trees of height h, in heap order: split i has the children 2i + 1 and 2i + 2.
 
     A leaf above the last level is repeated by all leaves below its place, so there are no child indices that could
     be out of range or run in a circle. Build one by `fit_forest` or `from_bytes`, which check what is assumed here.
+
+    What is kept is what scoring reads: packed splits, and for each leaf the place of its path length among the
+    different ones, of which there are few: 256 kB for 100 trees of height 8, as one of them is kept for each model.
     """
 
-    n_features: int
-    feature: I16
-    """[T, 2^h - 1] column that a split asks."""
-    threshold: F32
-    """[T, 2^h - 1] left when value <= threshold; scikit-learn's float64 rounded down, which is equivalent."""
-    missing_left: Bool
-    """[T, 2^h - 1] whether a missing value goes left."""
-    leaf_value: F64
-    """[T, 2^h] path length to a leaf, with the average path length of the rows that were left in it."""
-    denominator: float
-    """T x the average path length of a tree's sample; 0 when that was one row."""
-    _nodes: I64 = field(init=False, repr=False)
+    __slots__ = ("_leaves", "_lengths", "_nodes", "denominator", "n_features")
 
-    def __post_init__(self) -> None:
-        nodes = np.zeros(self.leaf_value.shape, dtype=np.int64)
-        bits = self.threshold.view(np.int32)
-        isolation.pack_nodes(self.feature, bits, self.missing_left, nodes)
-        object.__setattr__(self, "_nodes", nodes)
+    def __init__(
+        self, n_features: int, feature: I16, threshold: F32, missing_left: Bool, leaf_value: F64, denominator: float
+    ) -> None:
+        """Take a forest.
+
+        Args:
+            n_features: columns of its rows.
+            feature: [T, 2^h - 1] column that a split asks.
+            threshold: [T, 2^h - 1] left when value <= threshold; scikit-learn's float64 rounded down, which is
+                equivalent.
+            missing_left: [T, 2^h - 1] whether a missing value goes left.
+            leaf_value: [T, 2^h] path length to a leaf, with the average path length of the rows that were left in it.
+            denominator: T x the average path length of a tree's sample; 0 when that was one row.
+
+        Raises ValueError if there are more than 65,536 different path lengths: a sample has at most 4,096 rows, in
+        each of at most 13 depths.
+        """
+        self.n_features = n_features
+        self.denominator = denominator
+        self._nodes = np.zeros(leaf_value.shape, dtype=np.int64)
+        isolation.pack_nodes(feature, threshold.view(np.int32), missing_left, self._nodes)
+        self._lengths, leaves = np.unique(leaf_value, return_inverse=True)
+        if len(self._lengths) > _LENGTHS_MAX:
+            raise ValueError(f"a forest of {len(self._lengths)} path lengths")
+        self._leaves: U16 = leaves.reshape(leaf_value.shape).astype(np.uint16)
+
+    @property
+    def n_trees(self) -> int:
+        """T."""
+        return len(self._nodes)
+
+    @property
+    def leaf_value(self) -> F64:
+        """[T, 2^h]; computed."""
+        return self._lengths[self._leaves]
+
+    def splits(self) -> tuple[I16, F32, Bool]:
+        """Return feature, threshold and missing_left; computed."""
+        shape = self._nodes[:, 1:].shape
+        feature, bits, missing_left = np.empty(shape, np.int16), np.empty(shape, np.int32), np.empty(shape, np.bool_)
+        isolation.unpack_nodes(self._nodes, feature, bits, missing_left)
+        return feature, bits.view(np.float32), missing_left
 
     def score(self, rows: F64 | F32) -> F64:
         """Return the anomaly score of each row [n, n_features]; float64 rows pass through `to_forest_rows`."""
@@ -81,15 +109,14 @@ class ForestArrays:
             rows = to_forest_rows(rows)
         scores = np.empty(len(rows))
         bits: I32 = np.ascontiguousarray(rows).view(np.int32)
-        isolation.score_rows(bits, self._nodes, self.leaf_value, self.denominator, scores)
+        isolation.score_rows(bits, self._nodes, self._leaves, self._lengths, self.denominator, scores)
         return scores
 
     def to_bytes(self) -> bytes:
         """Return prefix, msgpack header, little-endian arrays, and a checksum of all that."""
-        header = msgspec.msgpack.encode(
-            _Header(self.n_features, len(self.leaf_value), _height(self.leaf_value), self.denominator)
-        )
-        arrays: tuple[_AnyArray, ...] = (self.threshold, self.leaf_value, self.feature, self.missing_left)
+        header = msgspec.msgpack.encode(_Header(self.n_features, self.n_trees, _height(self._leaves), self.denominator))
+        feature, threshold, missing_left = self.splits()
+        arrays: tuple[_AnyArray, ...] = (threshold, self.leaf_value, feature, missing_left)
         parts = [array.astype(dtype).tobytes() for array, dtype in zip(arrays, _DTYPES, strict=True)]
         body = b"".join([_PREFIX.pack(_MAGIC, _VERSION, len(header)), header, *parts])
         return body + _checksum(body)
@@ -124,8 +151,8 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_lik
 _DTYPES = ("<f4", "<f8", "<i2", "|u1")
 
 
-def _height(leaf_value: F64) -> int:
-    return int(leaf_value.shape[1]).bit_length() - 1
+def _height(leaves: U16) -> int:
+    return int(leaves.shape[1]).bit_length() - 1
 
 
 def _checksum(body: bytes | memoryview) -> bytes:

@@ -103,7 +103,7 @@ class RefittedForest:
             return None
         forest = ForestArrays.from_bytes(fitted["forest"].tobytes())
         mine = self._rows.shape[1], self._options.trees
-        refuse_if(_STORED, {"the forest is of other rows or trees": (forest.n_features, len(forest.feature)) != mine})
+        refuse_if(_STORED, {"the forest is of other rows or trees": (forest.n_features, forest.n_trees) != mine})
         return forest
 
     def _request(self, rows: F32, refit: int) -> ForestRequest:

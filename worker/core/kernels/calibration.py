@@ -1,15 +1,6 @@
 """Scores to p-values, event by event, against each score's own past; and their fusion to one verdict.
 
-The tail: at or below the 98 % quantile of the reference the p-value is the share of past scores that are as large
-(with one added above and below, so never 0: Davison & Hinkley 1997, section 4.2); above it an exponential tail is
-fitted to the excesses (peaks over threshold with shape 0: Pickands 1975, Embrechts et al. 1997, section 6.5), so
-that far rarer events than the reference has seen still differ in their p-values.
-
-State of m series (k detectors, then the verdict) with a reservoir of r scores each:
-pool (m x r)        scores kept so far (Vitter's Algorithm R with a bounded memory)
-reference (m x r)   a sorted copy of the pool, renewed now and then
-counters (m x 3)    scores seen, length of the reference, count at which it is renewed
-tail (m x 2)        threshold and mean excess of the reference
+State of m series (k detectors, then the verdict), beside their pasts (`score_past.py`):
 random_state (m)    splitmix64 states
 members (1)         detectors that were ready at the last event
 burst (4)           flagged events among about the last hundred, decayed; events since the burst began (0: there is
@@ -35,15 +26,8 @@ import numba
 import numpy as np
 
 from worker.core.kernels.arrays import F64, I64, U64, Bool
-from worker.core.kernels.ordering import count_below, sort_into
-from worker.core.kernels.reservoir import next_random
+from worker.core.kernels.score_past import PastArrays, learn, until_due, write_p_values
 
-TAIL_SHARE = 0.02
-P_VALUE_MIN = 1e-12
-RENEWAL_EVENTS_MAX = 4096
-
-SEEN, LENGTH, RENEWAL = 0, 1, 2
-THRESHOLD, MEAN_EXCESS = 0, 1
 LEVEL, LASTED, LOG_FACTOR, LOG_COARSE = 0, 1, 2, 3
 LEARN_ALWAYS, LEARN_UNLESS_BURST, LEARN_NEVER = 0, 1, 2
 CONTROL_STEP = 0.3
@@ -56,7 +40,7 @@ UNSUSPICIOUS = 0.2
 """A p-value above this says that nothing is unusual."""
 
 
-class RoomArrays(NamedTuple):
+class _Room(NamedTuple):
     """Room to work in, for a block of n events."""
 
     counts: I64
@@ -67,93 +51,156 @@ class RoomArrays(NamedTuple):
 
 
 @numba.njit(cache=True, nogil=True)
-def tail_p_values(
-    scores: F64, reference: F64, threshold: float, mean_excess: float, p_values: F64, counts: I64
-) -> None:
-    """Write the p-values of scores f64[n] (NaN stays NaN) against a sorted reference f64[r]; all NaN if r = 0.
-
-    `counts` i64[n] is room to work in. O(n log r).
-    """
-    length = reference.shape[0]
-    rows = scores.shape[0]
-    if length == 0:
-        p_values[:rows] = np.nan
-        return
-    count_below(scores, reference, counts)
-    for row in range(rows):
-        p_values[row] = (length - counts[row] + 1.0) / (length + 1.0)
-    if mean_excess > 0.0:
-        for row in range(rows):
-            if scores[row] > threshold:
-                beyond = TAIL_SHARE * math.exp(-(scores[row] - threshold) / mean_excess)
-                p_values[row] = max(P_VALUE_MIN, beyond)
-    for row in range(rows):
-        p_values[row] = np.nan if math.isnan(scores[row]) else p_values[row]
-
-
-@numba.njit(cache=True, nogil=True)
-def _renew(pool: F64, reference: F64, counters: I64, tail: F64, events_min: int) -> None:
-    """Sort the pool into the reference and fit the tail. O(r), amortised over an eighth of the past."""
-    seen = counters[SEEN]
-    length = min(seen, pool.shape[0])
-    sort_into(pool[:length], reference[:length])
-    cut = int((1.0 - TAIL_SHARE) * (length - 1))
-    threshold = reference[cut]
-    excess = 0.0
-    for place in range(cut + 1, length):
-        excess += reference[place] - threshold
-    beyond = length - 1 - cut
-    counters[LENGTH] = length
-    counters[RENEWAL] = seen + min(max(events_min, seen >> 3), RENEWAL_EVENTS_MAX)
-    tail[THRESHOLD] = threshold
-    tail[MEAN_EXCESS] = excess / beyond if beyond > 0 else 0.0
-
-
-@numba.njit(cache=True, nogil=True)
-def _due(counters: I64, events_min: int) -> int:
-    """Return the count of scores at which the reference is renewed."""
-    return counters[RENEWAL] if counters[LENGTH] > 0 else events_min
-
-
-@numba.njit(cache=True, nogil=True)
-def _until_due(counters: I64, events_min: int) -> int:
-    """Return how many scores can be learned until the reference is renewed, with the last of them; at least one."""
-    return max(1, _due(counters, events_min) - counters[SEEN])
-
-
-@numba.njit(cache=True, nogil=True)
-def _learn(
+def judge(
     scores: F64,
-    is_learned: Bool,
+    weights: F64,
+    alone: Bool,
     pool: F64,
     reference: F64,
     counters: I64,
     tail: F64,
     random_state: U64,
-    events_min: int,
+    members: I64,
+    burst: F64,
+    events_min: I64,
     memory_events: int,
-) -> None:
-    """Put those scores f64[n] that are learned into the pool of one series, each with probability max(r / seen,
-    r / memory), and renew the reference when due.
+    alert_rate: float,
+    regime_events: int,
+    policy: int,
+    fused: F64,
+    raw_verdicts: F64,
+    p_values: F64,
+) -> int:
+    """Calibrate and fuse a batch: scores (k x n, NaN = none yet) to p_values ((k + 1) x n), the verdict last.
+
+    `raw_verdicts` (n) are those of the fused score alone, before the factor.
+
+    The fused score is the weighted mean of -log10 p over the detectors that have a p-value (Fisher 1932; Good 1955 with
+    weights; up to scale); its own p-value is calibrated the same way, since the parts are not independent. When a
+    detector joins, the fused score changes its law, so its past is forgotten. A mean says little when one of many
+    detectors is alarmed, so those that are `alone` (k) can flag an event by themselves. An event is judged before any
+    of its scores is learned; which flagged events are learned is told by `policy` (LEARN_...).
+
+    Rows are taken in runs, at whose last row the first renewal may be: no p-value changes within one, so their searches
+    go on at once.
+
+    Stops after the event at which a burst has lasted for `regime_events`; returns how many rows were judged.
+    O(n k log r).
     """
-    size = pool.shape[0]
-    choices_max = max(memory_events, size)
-    due = _due(counters, events_min)
-    for row in range(scores.shape[0]):
-        score = scores[row]
-        if not is_learned[row] or math.isnan(score):
-            continue
-        seen = counters[SEEN]
-        if seen < size:
-            pool[seen] = score
-        else:
-            place = next_random(random_state) % np.uint64(min(seen + 1, choices_max))
-            if place < np.uint64(size):
-                pool[place] = score
-        counters[SEEN] = seen + 1
-        if seen + 1 >= due:
-            _renew(pool, reference, counters, tail, events_min)
-            due = _due(counters, events_min)
+    past = PastArrays(pool, reference, counters, tail)
+    detectors = scores.shape[0]
+    rows: int = scores.shape[1]
+    room = _room(rows)
+    first = 0
+    fused_to = 0
+    while first < rows:
+        if first == fused_to:
+            fused_to = _end_of_block(first, rows, events_min, past)
+            part = slice(first, fused_to)
+            block = first
+            _fuse(scores[:, part], weights, past, fused[part], p_values[:, part], room)
+        ready = room.ready[first - block : fused_to - block]
+        run = slice(first, first + _length_of_run(ready, members, int(events_min[detectors]), past))
+        write_p_values(detectors, fused[run], past, raw_verdicts[run], room.counts)
+        last = first + _decide(
+            raw_verdicts[run], p_values[:, run], alone, burst, alert_rate, regime_events, policy, room.learned
+        )
+        for series in range(detectors + 1):
+            learned = fused[first:last] if series == detectors else scores[series, first:last]
+            state = random_state[series : series + 1]
+            learn(series, learned, room.learned, past, state, events_min[series], memory_events)
+        first = last
+        if burst[LASTED] >= regime_events:
+            break
+    return first
+
+
+@numba.njit(cache=True, nogil=True)
+def _end_of_block(first: int, rows: int, events_min: I64, past: PastArrays) -> int:
+    """Return up to which row no reference of a detector can be renewed before it is asked."""
+    last = min(rows, first + ROWS_PER_BLOCK)
+    for series in range(events_min.shape[0] - 1):
+        last = min(last, first + until_due(series, past, int(events_min[series])))
+    return last
+
+
+@numba.njit(cache=True, nogil=True)
+def _length_of_run(ready: I64, members: I64, events_min: int, past: PastArrays) -> int:
+    """Return for how many rows the same detectors are `ready` (n), and the verdict's reference cannot be renewed.
+
+    Forgets the verdict's past if others are ready than before.
+    """
+    verdict = past.counters.shape[0] - 1
+    if ready[0] != members[0]:
+        members[0] = ready[0]
+        past.counters[verdict, :] = 0
+    rows: int = min(ready.shape[0], until_due(verdict, past, events_min))
+    for row in range(1, rows):
+        if ready[row] != members[0]:
+            return row
+    return rows
+
+
+@numba.njit(cache=True, nogil=True)
+def _room(rows: int) -> _Room:
+    """Return room for a block of at most so many rows."""
+    size = min(rows, ROWS_PER_BLOCK)
+    counts, ready = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
+    return _Room(counts, ready, np.empty(size), np.empty(size, dtype=np.bool_))
+
+
+@numba.njit(cache=True, nogil=True)
+def _fuse(scores: F64, weights: F64, past: PastArrays, fused: F64, p_values: F64, room: _Room) -> None:
+    """Write p-values (k x n), fused scores (n), and to the room who is ready, of scores (k x n). O(n k log r).
+
+    Series by series, not event by event: then one reference is near at a time, and many searches go on at once.
+    """
+    rows: int = scores.shape[1]
+    weight, ready = room.weight[:rows], room.ready[:rows]
+    fused[:] = 0.0
+    weight[:] = 0.0
+    ready[:] = 0
+    for series in range(scores.shape[0]):
+        of_series = p_values[series]
+        write_p_values(series, scores[series], past, of_series, room.counts)
+        for row in range(rows):
+            p = of_series[row]
+            if not math.isnan(p):
+                fused[row] -= weights[series] * math.log10(p)
+                weight[row] += weights[series]
+                ready[row] += 1
+    for row in range(rows):
+        fused[row] = fused[row] / weight[row] if weight[row] > 0.0 else np.nan
+
+
+@numba.njit(cache=True, nogil=True)
+def _decide(
+    raw: F64,
+    p_values: F64,
+    alone: Bool,
+    burst: F64,
+    alert_rate: float,
+    regime_events: int,
+    policy: int,
+    is_learned: Bool,
+) -> int:
+    """Write the verdicts (last row of `p_values`) of events with `raw` ones (n), and which are learned; move the burst.
+
+    Stops after the event at which a burst has lasted for `regime_events`; returns how many events that are.
+    """
+    verdicts = p_values[alone.shape[0]]
+    rows: int = raw.shape[0]
+    for row in range(rows):
+        verdict = _controlled(_with_alone(raw[row], p_values, row, alone), alert_rate, burst)
+        verdicts[row] = verdict
+        flagged = verdict <= alert_rate
+        _move_burst(int(flagged), burst)
+        if burst[LASTED] >= regime_events:
+            is_learned[row] = False
+            return row + 1
+        kept_out = policy == LEARN_NEVER or (policy == LEARN_UNLESS_BURST and burst[LASTED] > 0.0)
+        is_learned[row] = not (flagged and kept_out)
+    return rows
 
 
 @numba.njit(cache=True, nogil=True)
@@ -198,159 +245,15 @@ def _move_burst(flagged: int, burst: F64) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _fuse(
-    scores: F64, weights: F64, reference: F64, counters: I64, tail: F64, fused: F64, p_values: F64, room: RoomArrays
-) -> None:
-    """Write the p-values (k x n) and the fused scores (n) of scores (k x n), and to the room who is ready. O(n k log r)
-
-    Series by series, not event by event: then one reference is near at a time, and many searches go on at once.
-    """
-    rows: int = scores.shape[1]
-    weight, ready = room.weight[:rows], room.ready[:rows]
-    fused[:] = 0.0
-    weight[:] = 0.0
-    ready[:] = 0
-    for series in range(scores.shape[0]):
-        of_series = p_values[series]
-        past = reference[series, : counters[series, LENGTH]]
-        tail_p_values(scores[series], past, tail[series, THRESHOLD], tail[series, MEAN_EXCESS], of_series, room.counts)
-        for row in range(rows):
-            p = of_series[row]
-            if not math.isnan(p):
-                fused[row] -= weights[series] * math.log10(p)
-                weight[row] += weights[series]
-                ready[row] += 1
-    for row in range(rows):
-        fused[row] = fused[row] / weight[row] if weight[row] > 0.0 else np.nan
-
-
-@numba.njit(cache=True, nogil=True)
-def _room(rows: int) -> RoomArrays:
-    """Return room for a block of at most so many rows."""
-    size = min(rows, ROWS_PER_BLOCK)
-    counts, ready = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
-    return RoomArrays(counts, ready, np.empty(size), np.empty(size, dtype=np.bool_))
-
-
-@numba.njit(cache=True, nogil=True)
-def judge(
-    scores: F64,
-    weights: F64,
-    alone: Bool,
-    pool: F64,
-    reference: F64,
-    counters: I64,
-    tail: F64,
-    random_state: U64,
-    members: I64,
-    burst: F64,
-    events_min: I64,
-    memory_events: int,
-    alert_rate: float,
-    regime_events: int,
-    policy: int,
-    fused: F64,
-    raw_verdicts: F64,
-    p_values: F64,
-) -> int:
-    """Calibrate and fuse a batch: scores (k x n, NaN = none yet) to p_values ((k + 1) x n), the verdict last.
-
-    `raw_verdicts` (n) are those of the fused score alone, before the factor.
-
-    The fused score is the weighted mean of -log10 p over the detectors that have a p-value (Fisher 1932; Good 1955 with
-    weights; up to scale); its own p-value is calibrated the same way, since the parts are not independent. When a
-    detector joins, the fused score changes its law, so its past is forgotten. A mean says little when one of many
-    detectors is alarmed, so those that are `alone` (k) can flag an event by themselves. An event is judged before any
-    of its scores is learned; which flagged events are learned is told by `policy` (LEARN_...).
-
-    p-values change at renewals alone. So rows are taken in blocks that no renewal is within: see `_judge_run`.
-
-    Stops after the event at which a burst has lasted for `regime_events`; returns how many rows were judged.
-    O(n k log r).
-    """
-    detectors = scores.shape[0]
-    rows: int = scores.shape[1]
-    room = _room(rows)
-    first = 0
-    while first < rows:
-        last = min(rows, first + ROWS_PER_BLOCK)
-        for series in range(detectors):
-            last = min(last, first + _until_due(counters[series], events_min[series]))
-        block = p_values[:, first:last]
-        _fuse(scores[:, first:last], weights, reference, counters, tail, fused[first:last], block, room)
-        begin = first
-        while begin < last:
-            if room.ready[begin - first] != members[0]:
-                members[0] = room.ready[begin - first]
-                counters[detectors, :] = 0
-            end = min(last, begin + _until_due(counters[detectors], events_min[detectors]))
-            for row in range(begin + 1, end):
-                if room.ready[row - first] != members[0]:
-                    end = row
-                    break
-            raw, of_fused = raw_verdicts[begin:end], fused[begin:end]
-            past = reference[detectors, : counters[detectors, LENGTH]]
-            tail_p_values(of_fused, past, tail[detectors, THRESHOLD], tail[detectors, MEAN_EXCESS], raw, room.counts)
-            judged = _decide(raw, p_values[:, begin:end], alone, burst, alert_rate, regime_events, policy, room.learned)
-            is_learned = room.learned[:judged]
-            for series in range(detectors + 1):
-                _learn(
-                    of_fused[:judged] if series == detectors else scores[series, begin : begin + judged],
-                    is_learned,
-                    pool[series],
-                    reference[series],
-                    counters[series],
-                    tail[series],
-                    random_state[series : series + 1],
-                    events_min[series],
-                    memory_events,
-                )
-            begin += judged
-            if burst[LASTED] >= regime_events:
-                return begin
-        first = last
-    return rows
-
-
-@numba.njit(cache=True, nogil=True)
-def _decide(
-    raw: F64,
-    p_values: F64,
-    alone: Bool,
-    burst: F64,
-    alert_rate: float,
-    regime_events: int,
-    policy: int,
-    is_learned: Bool,
-) -> int:
-    """Write the verdicts (last row of `p_values`) of events with `raw` ones (n), and which are learned; move the burst.
-
-    Stops after the event at which a burst has lasted for `regime_events`; returns how many events that are.
-    """
-    verdicts = p_values[alone.shape[0]]
-    for row in range(raw.shape[0]):
-        verdict = _controlled(_with_alone(raw[row], p_values, row, alone), alert_rate, burst)
-        verdicts[row] = verdict
-        flagged = verdict <= alert_rate
-        _move_burst(int(flagged), burst)
-        if burst[LASTED] >= regime_events:
-            is_learned[row] = False
-            return row + 1
-        kept_out = policy == LEARN_NEVER or (policy == LEARN_UNLESS_BURST and burst[LASTED] > 0.0)
-        is_learned[row] = not (flagged and kept_out)
-    return raw.shape[0]
-
-
-@numba.njit(cache=True, nogil=True)
-def fuse(scores: F64, weights: F64, reference: F64, counters: I64, tail: F64, fused: F64) -> None:
+def fuse(scores: F64, weights: F64, pool: F64, reference: F64, counters: I64, tail: F64, fused: F64) -> None:
     """Write the fused scores (n) of scores (k x n) as they would be now; learns nothing. O(n k log r)."""
+    past = PastArrays(pool, reference, counters, tail)
     rows: int = scores.shape[1]
     room = _room(rows)
     p_values = np.empty((scores.shape[0], min(rows, ROWS_PER_BLOCK)))
     for first in range(0, rows, ROWS_PER_BLOCK):
         last = min(rows, first + ROWS_PER_BLOCK)
-        block = p_values[:, : last - first]
-        _fuse(scores[:, first:last], weights, reference, counters, tail, fused[first:last], block, room)
+        _fuse(scores[:, first:last], weights, past, fused[first:last], p_values[:, : last - first], room)
 
 
 @numba.njit(cache=True, nogil=True)

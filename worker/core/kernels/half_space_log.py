@@ -25,7 +25,7 @@ import numpy as np
 
 from worker.core.kernels.arrays import F32, F64, I16, I32, I64, U64
 from worker.core.kernels.gate import GateArrays, admits
-from worker.core.kernels.isolation import ROWS_PER_BLOCK, add_values, block_room
+from worker.core.kernels.isolation import ROWS_PER_BLOCK, block_room, find_leaves
 from worker.core.kernels.reservoir import next_random
 
 LEARNED, WINDOWS, PASSED = 0, 1, 2
@@ -144,7 +144,7 @@ def score(bits: I32, nodes: I64, values: F64, position: I64, scores: F64) -> Non
 
     Higher is more anomalous: 0 where there was no row in any tree, down to -log2(1 + window x 2^h). Learns nothing.
     """
-    columns, leaves = block_room(bits.shape[0], bits.shape[1], 1)
+    columns, leaves = block_room(bits.shape[0], bits.shape[1], nodes.shape[0])
     for begin in range(0, bits.shape[0], ROWS_PER_BLOCK):
         end = min(bits.shape[0], begin + ROWS_PER_BLOCK)
         _score_block(bits[begin:end], nodes, values, columns, leaves, scores[begin:end])
@@ -205,7 +205,11 @@ def _height(leaves: int) -> int:
 
 @numba.njit(cache=True, nogil=True)
 def _score_block(bits: I32, nodes: I64, values: F64, columns: I64, leaves: I32, scores: F64) -> None:
-    """Write the mean of the values of the leaves of each row, and the leaves, as `isolation.add_values`. O(n T h)."""
-    add_values(bits, nodes, values, columns, leaves, scores)
+    """Write the mean of the values of the leaves of each row, and the leaves, as `isolation.find_leaves`. O(n T h)."""
+    find_leaves(bits, nodes, columns, leaves)
+    scores[:] = 0.0
+    for tree in range(nodes.shape[0]):
+        for i in range(bits.shape[0]):
+            scores[i] += values[tree, np.uint64(leaves[tree, i])]
     for i in range(bits.shape[0]):
         scores[i] /= nodes.shape[0]

@@ -19,7 +19,7 @@ import math
 import numba
 import numpy as np
 
-from worker.core.kernels.arrays import F64, I16, I32, I64, Bool
+from worker.core.kernels.arrays import F64, I16, I32, I64, U16, Bool
 
 ROWS_PER_BLOCK = 128
 FEW_ROWS = 8
@@ -51,18 +51,37 @@ def pack_nodes(feature: I16, threshold_bits: I32, missing_left: Bool, nodes: I64
 
 
 @numba.njit(cache=True, nogil=True)
-def score_rows(bits: I32, nodes: I64, leaf_value: F64, denominator: float, scores: F64) -> None:
+def unpack_nodes(nodes: I64, feature: I16, threshold_bits: I32, missing_left: Bool) -> None:
+    """Undo `pack_nodes`, but for the sign of zero. O(T 2^h)."""
+    n_trees, n_splits = feature.shape
+    for tree in range(n_trees):
+        for split in range(n_splits):
+            node = nodes[tree, split + 1]
+            column, ordered = (node & 0xFFFFFFFF) // ROWS_PER_BLOCK, node >> 32
+            feature[tree, split] = column // 2
+            missing_left[tree, split] = column % 2 == 0
+            threshold_bits[tree, split] = ordered if ordered >= 0 else -ordered - (1 << 31)
+
+
+@numba.njit(cache=True, nogil=True)
+def score_rows(bits: I32, nodes: I64, leaves: U16, lengths: F64, denominator: float, scores: F64) -> None:
     """Write the anomaly scores 2^-(path length / denominator) of rows i32[n, d], the bits of float32. O(n T h).
 
-    `nodes` i64[T, 2^h] from `pack_nodes`, `leaf_value` f64[T, 2^h] path lengths, `denominator` T x the average path
-    length; 0 (trees of one row) gives 0.5, as in scikit-learn. Path lengths are added in the order of the trees: the
-    blocks of rows, there to keep one tree and one block in the nearest cache, change no bit.
+    `nodes` i64[T, 2^h] from `pack_nodes`, `leaves` u16[T, 2^h] places in `lengths` f64[k], the different path lengths,
+    `denominator` T x the average path length; 0 (trees of one row) gives 0.5, as in scikit-learn. Path lengths are
+    added in the order of the trees: the blocks of rows, there to keep one tree and one block in the nearest cache,
+    change no bit.
     """
     n_rows, n_features = bits.shape
-    columns, leaves = block_room(n_rows, n_features, 1)
+    columns, fell = block_room(n_rows, n_features, nodes.shape[0])
     for begin in range(0, n_rows, ROWS_PER_BLOCK):
         end = min(n_rows, begin + ROWS_PER_BLOCK)
-        add_values(bits[begin:end], nodes, leaf_value, columns, leaves, scores[begin:end])
+        find_leaves(bits[begin:end], nodes, columns, fell)
+        sums = scores[begin:end]
+        sums[:] = 0.0
+        for tree in range(nodes.shape[0]):
+            for i in range(end - begin):
+                sums[i] += lengths[leaves[tree, np.uint64(fell[tree, i])]]
     for i in range(n_rows):
         scores[i] = exp2(-(scores[i] / denominator)) if denominator > 0.0 else 0.5
 
@@ -75,22 +94,17 @@ def block_room(rows: int, features: int, trees: int) -> tuple[I64, I32]:
 
 
 @numba.njit(cache=True, nogil=True)
-def add_values(bits: I32, nodes: I64, values: F64, columns: I64, leaves: I32, sums: F64) -> None:
-    """Write to `sums` f64[n] the values f64[T, 2^h] of the leaves that rows i32[n, d] fall into, in the order of trees.
-
-    `columns` and `leaves` are of `block_room`; `leaves` receives the leaf in each tree if it has room for each, else
-    that in the last one.
-    """
+def find_leaves(bits: I32, nodes: I64, columns: I64, leaves: I32) -> None:
+    """Write to `leaves` i32[T, n] the leaf of rows i32[n, d] in each tree; both rooms are of `block_room`. O(n T h)."""
     rows, trees, height = bits.shape[0], nodes.shape[0], _height(nodes.shape[1])
     length = ROWS_PER_BLOCK if rows >= FEW_ROWS else FEW_ROWS
     _spread(bits, columns, length)
-    sums[:] = 0.0
     rest = rows - rows % FEW_ROWS
     if rest > 0:
         for tree in range(trees):
-            _walk(columns, nodes[tree], values[tree], height, leaves[min(tree, leaves.shape[0] - 1), :rest], sums)
+            _walk(columns, nodes[tree], height, leaves[tree, :rest])
     for i in range(rest, rows):
-        _walk_trees(columns, i, np.uint64(0) if rest > 0 else _SHRINK, nodes, values, height, leaves, sums)
+        _walk_trees(columns, i, np.uint64(0) if rest > 0 else _SHRINK, nodes, height, leaves)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -123,8 +137,8 @@ def _child(nodes: I64, columns: I64, i: np.uint64, k: np.uint64) -> np.uint64:
 
 
 @numba.njit(cache=True, nogil=True)
-def _walk(columns: I64, nodes: I64, values: F64, height: int, leaves: I32, sums: F64) -> None:
-    """Add each row's value in one tree: eight rows at once hide the latency of the loads. O(n h)."""
+def _walk(columns: I64, nodes: I64, height: int, leaves: I32) -> None:
+    """Find each row's leaf in one tree: eight rows at once hide the latency of the loads. O(n h)."""
     root = np.uint64(1)
     first = np.uint64(1 << height)
     for begin in range(0, leaves.shape[0], 8):
@@ -141,19 +155,16 @@ def _walk(columns: I64, nodes: I64, values: F64, height: int, leaves: I32, sums:
             k7 = _child(nodes, columns, i + np.uint64(7), k7)
         for place, k in enumerate((k0, k1, k2, k3, k4, k5, k6, k7)):
             leaves[i + np.uint64(place)] = k - first
-            sums[i + np.uint64(place)] += values[k - first]
 
 
 @numba.njit(cache=True, nogil=True)
-def _walk_trees(
-    columns: I64, row: int, shrink: np.uint64, nodes: I64, values: F64, height: int, leaves: I32, sums: F64
-) -> None:
-    """Add one row's values in all trees, eight trees at once where there are so many. O(T h).
+def _walk_trees(columns: I64, row: int, shrink: np.uint64, nodes: I64, height: int, leaves: I32) -> None:
+    """Find one row's leaves in all trees, eight trees at once where there are so many. O(T h).
 
     `shrink` is 0 in a block of ROWS_PER_BLOCK, _SHRINK in one of few rows.
     """
     i, root, first = np.uint64(row), np.uint64(1), np.uint64(1 << height)
-    trees, last = nodes.shape[0], leaves.shape[0] - 1
+    trees = nodes.shape[0]
     places = np.empty(8, dtype=np.uint64)
     for begin in range(0, trees, 8):
         count = min(8, trees - begin)
@@ -165,9 +176,7 @@ def _walk_trees(
                 column = (np.uint64(node) & _COLUMN) >> shrink
                 places[place] = (k << np.uint64(1)) + np.uint64(columns[column + i] > node)
         for place in range(count):
-            leaf = places[place] - first
-            leaves[min(begin + place, last), i] = leaf
-            sums[i] += values[begin + place, leaf]
+            leaves[begin + place, i] = places[place] - first
 
 
 @numba.njit(cache=True, nogil=True)

@@ -123,6 +123,10 @@ class EngineOptions(Struct, frozen=True, forbid_unknown_fields=True):
         weights: dict[str, float] = {**WEIGHTS}
         return (weights | dict(self.weights))[detector]
 
+    def uses(self, detector: DetectorName) -> bool:
+        """Tell whether any model may have this detector."""
+        return detector in self.detectors or any(detector in (own.detectors or ()) for own in self.models)
+
     def of_model(self, model_id: str) -> "EngineOptions":
         """Return the options of a model."""
         own = next((each for each in self.models if fnmatchcase(model_id, each.model)), None)
