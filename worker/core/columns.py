@@ -169,9 +169,10 @@ class ColumnTable:
         cells[:, 0], cells[:, 1:] = predictions.numbers, features
         if predictions.texts is not None:
             cells[:, 0] = self._text_cells(0, predictions.texts)
-        for place in () if texts is None else np.flatnonzero(self._wanted[1] == TEXT).tolist():
-            column = Texts(texts.raw, np.ascontiguousarray(texts.spans[:, place]))
-            cells[:, place + 1] = self._text_cells(place + 1, column)
+        if texts is not None:
+            for place in np.flatnonzero(self._wanted[1] == TEXT).tolist():
+                column = Texts(texts.raw, np.ascontiguousarray(texts.spans[:, place]))
+                cells[:, place + 1] = self._text_cells(place + 1, column)
         return Matrix(cells, np.empty((0, 2), dtype=np.int64), None)
 
     def _text_cells(self, place: int, texts: Texts) -> F64:

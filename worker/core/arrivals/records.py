@@ -156,9 +156,8 @@ class PredictionRecords(Records[PredictionEvent, ScannedPredictions]):
         scanned = self.scanned
         if scanned is not None and len(scanned.probabilities):
             pairs = self._pairs(scanned.first_probability, scanned.probability_names, begin, end)
-            for owner, code, value in zip(
-                pairs.owners, pairs.codes, scanned.probabilities[pairs.rows].tolist(), strict=True
-            ):
+            values = scanned.probabilities[pairs.rows].tolist()
+            for owner, code, value in zip(pairs.owners, pairs.codes, values, strict=True):
                 row = found[owner]
                 if row is None:
                     row = found[owner] = {}
@@ -185,7 +184,7 @@ class PredictionRecords(Records[PredictionEvent, ScannedPredictions]):
         return found
 
     def cells(self, names: FeatureNames, kinds: I8, begin: int, end: int) -> tuple[F64, Texts | None] | None:
-        """Return features of the events [begin, end) as `feature_cells` does; None if they do not fit, or are unclean."""
+        """Return features of events [begin, end); None if they do not fit, or some are not clean (`feature_cells`)."""
         scanned = self.scanned
         if scanned is None or len(self._unclean_in(begin, end)):
             return None
@@ -197,7 +196,8 @@ class PredictionRecords(Records[PredictionEvent, ScannedPredictions]):
         if not len(self.unclean):
             return []
         first, last = np.searchsorted(self.unclean, (begin, end)).tolist()
-        return self.unclean[first:last].tolist()
+        places: list[int] = self.unclean[first:last].tolist()
+        return places
 
     def _pairs(self, firsts: I64, names: I32, begin: int, end: int) -> Pairs:
         """Return the scanned pairs of the clean ones among the events [begin, end)."""
