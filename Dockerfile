@@ -27,7 +27,7 @@ RUN tools/bin/python -m hatchling build --target wheel --directory dist \
  && python -m pip --python /opt/modelvigil/venv/bin/python install --quiet --no-deps dist/*.whl
 
 COPY deploy/container/modelvigil deploy/container/healthcheck.py /opt/modelvigil/bin/
-# The kernels are compiled here, so that no start has to (half a minute or more). numba keys what it compiled by CPU: the
+# The kernels are compiled here, so that no start has to (a minute or more). numba keys what it compiled by CPU: the
 # wrapper names a level that all x86-64 servers of the last ten years have, here and at each start.
 RUN chmod 0755 /opt/modelvigil/bin/modelvigil && /opt/modelvigil/bin/modelvigil --compile-kernels
 

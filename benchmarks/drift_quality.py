@@ -26,6 +26,7 @@ from rich.progress import track
 from rich.table import Table
 from scipy.signal import lfilter  # type: ignore[import-untyped] # no stubs
 
+from worker.core.arrivals import PredictionEvents
 from worker.core.columns import ColumnTable, Kind, StoredColumn
 from worker.core.drift.watch import DriftWatch
 from worker.core.events import AlertEvent
@@ -134,12 +135,13 @@ def cells_of(job: Job) -> tuple[F64, int, int]:
 
 def segments(cells: F64) -> Iterator[Seen]:
     """Cut a stream into what a monitor hands over."""
+    nobody = PredictionEvents.of(())
     offsets: I64 = np.arange(len(cells), dtype=np.int64)
     times = START_MS + EVENT_MS * offsets
     for begin in range(0, len(cells), BATCH):
         part = slice(begin, begin + BATCH)
         nothing = np.zeros((0, 2), dtype=np.int64)
-        yield Seen(begin, [], offsets[part], times[part], times[part], cells[part], nothing, None)
+        yield Seen(begin, nobody, offsets[part], times[part], times[part], cells[part], nothing, None)
 
 
 def run(job: Job) -> Result:

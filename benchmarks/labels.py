@@ -25,6 +25,7 @@ from confluent_kafka import Consumer, Producer
 from benchmarks.events import EVENTS_PER_SECOND, MODELS, PARTITIONS, START_MS, generate
 from benchmarks.rates import JVM, TOPIC, Task, console, follow, running, worker_command
 from worker.cluster import create_topics
+from worker.core.arrivals import PredictionEvents
 from worker.core.events import PredictionEvent
 from worker.core.options import EngineOptions, ModelPerformanceOptions, PerformanceOptions
 from worker.core.performance.following import Arrived
@@ -182,7 +183,7 @@ def bytes_per_row(cells: dict[str, float] | None, segments: tuple[str, ...], opt
         PredictionEvent(f"e{number}", "model", {}, 0.5, probabilities=cells, segment=values) for number in range(count)
     ]
     times = np.full(count, START_MS)
-    monitor.predicted(Arrived(events, np.arange(count), times, times))
+    monitor.predicted(Arrived(PredictionEvents.of(events), np.arange(count), times, times))
     assert monitor.join.waiting == options.join_events_max, "the ring is not full"
     return round(monitor.join.bytes / monitor.join.waiting, 1)
 

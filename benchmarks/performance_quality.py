@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from worker.core.arrivals import LabelEvents, PredictionEvents
 from worker.core.events import AlertEvent, LabelEvent, PredictionEvent, PredictionValue
 from worker.core.kernels.arrays import F64, I64, Bool
 from worker.core.metric_names import LESS_IS_BETTER
@@ -261,11 +262,13 @@ def _told(options: PerformanceOptions, stream: Stream, times_ms: I64, arrivals: 
     for first in range(0, count, BATCH):
         part = slice(first, min(first + BATCH, count))
         offsets = np.arange(part.start, part.stop)
-        yield from monitor.predicted(Arrived(predictions[part], offsets, times_ms[part], times_ms[part]))
+        yield from monitor.predicted(
+            Arrived(PredictionEvents.of(predictions[part]), offsets, times_ms[part], times_ms[part])
+        )
         monitor.pane_closed()
         end = int(np.searchsorted(came_ms, times_ms[part.stop - 1], side="right"))
         if end > begin:
-            yield from monitor.label(labels[begin:end], np.arange(begin, end), came_ms[begin:end])
+            yield from monitor.label(LabelEvents.of(labels[begin:end]), np.arange(begin, end), came_ms[begin:end])
         begin = end
 
 

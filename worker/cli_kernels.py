@@ -17,7 +17,7 @@ def compile_kernels() -> int:
 
     \b
     Example:
-      NUMBA_CACHE_DIR=/var/cache/modelvigil modelvigil compile-kernels
+      modelvigil compile-kernels
     """
     with explained():
         from worker.core.warm_up import compile_kernels as compile_all  # noqa: PLC0415 - Rule 2 of cli

@@ -63,8 +63,8 @@ def test_scores_are_those_of_the_naive_twin(
 def test_the_nearest_are_found_whatever_the_distances(distances: F32, neighbours: int, unused: int) -> None:
     """Ties, zeros and places without a row (infinite) are sorted as Python sorts them."""
     distances[len(distances) - unused :] = np.inf
-    _, minima, candidates, nearest, _ = knn._space(len(distances), 1, neighbours)
-    knn._smallest(distances.view(np.int32), minima, candidates, nearest)
+    _, minima, lanes, candidates, nearest, _ = knn._space(len(distances), 1, neighbours)
+    knn._smallest(distances.view(np.int32), minima, lanes, candidates, nearest)
     np.testing.assert_array_equal(nearest.view(np.float32), np.sort(distances)[:neighbours])
 
 

@@ -18,6 +18,7 @@ from worker.core.kernels.json_scan import (
     PREDICTION,
     TIMESTAMP,
     UNKNOWN,
+    nothing_before,
     scan_records,
 )
 from worker.core.kernels.json_text import PADDING, count_byte
@@ -230,7 +231,7 @@ def _scan(values: Sequence[bytes | None], record_bytes_max: int, known: int, req
         ends=np.empty((3, count + 1), np.int64),
         pairs=(_pairs(pairs_max), _pairs(pairs_max), _pairs(pairs_max)),
     )
-    scan_records(text, lengths, known, required, *found[1:])
+    scan_records(text, lengths, known, required, *found[1:], nothing_before())
     return found
 
 

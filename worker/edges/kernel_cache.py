@@ -104,7 +104,7 @@ class KernelCache:
         """
         if self.is_complete():
             return
-        say(f"compiling kernels into {self.folder}: once on a machine, for each version, and takes a minute or two")
+        say(f"compiling kernels that are missing in {self.folder}: a minute or two at the first start of a version")
         with self._only_one(partial(say, "waiting for another process, which compiles them already")):
             if self.is_complete():
                 return
@@ -176,12 +176,15 @@ def _basis(core: Path) -> str:
     from llvmlite import binding  # noqa: PLC0415 - as above
 
     config = vars(numba.config)
+    cpu, features = config["CPU_NAME"], config["CPU_FEATURES"]
     own = {name: value for name, value in os.environ.items() if name.startswith("NUMBA_") and name != "NUMBA_CACHE_DIR"}
     asked = (
         (sys.version, platform.machine(), sys.platform),
         (numba.__version__, llvmlite.__version__, np.__version__),
-        (binding.get_default_triple(), binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()),
-        (config["CPU_NAME"], config["CPU_FEATURES"], sorted(own.items())),
+        (binding.get_default_triple(), sorted(own.items())),
+        # As numba asks: code for a CPU that is named is the same wherever it runs.
+        cpu or binding.get_host_cpu_name(),
+        binding.get_host_cpu_features().flatten() if features is None else features,
     )
     return _digest(repr(asked).encode(), *(path.read_bytes() for path in sorted(core.rglob("*.py"))))
 

@@ -6,11 +6,10 @@ second"), which always decides for up to 19 digits (Mushtak and Lemire 2023, "Fa
 More digits are refused.
 """
 
-import numba
 import numpy as np
 
 from worker.core.kernels.arrays import U8, U64
-from worker.core.kernels.json_text import byte, bytes_below, integer, word
+from worker.core.kernels.json_text import byte, bytes_below, integer, uncounted, word
 
 DIGITS_MAX = 19
 """Significant digits that always fit into 64 bits."""
@@ -27,7 +26,6 @@ _TOPS = np.uint64(0x8080808080808080)
 _SEVENTYSIX = np.uint64(0x7676767676767676)
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
-_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _FRACTION_BITS = 52
 _INFINITY = np.uint64(2047 << _FRACTION_BITS)
 _SPARE = 64 - _FRACTION_BITS - 3
@@ -51,14 +49,14 @@ def _powers_of_five() -> U64:
 _FIVES = _powers_of_five()
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def leading_digits(digits: np.uint64) -> int:
     """Return how many of the first bytes of a word, from which "0" has been taken by xor, are digits: 0 ... 8."""
     # A digit is 0 ... 9 by now: adding 0x76 sets the top bit of all others below 0x80.
     return bytes_below((((digits & ~_TOPS) + _SEVENTYSIX) | digits) & _TOPS)
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def eight_digits(digits: np.uint64) -> np.uint64:
     """Return the number that eight digits (0 ... 9, the first one lowest) write (Lemire 2021, section 7)."""
     digits = digits * np.uint64(10) + (digits >> np.uint64(8))
@@ -67,7 +65,7 @@ def eight_digits(digits: np.uint64) -> np.uint64:
     return np.uint64((high + low) >> _HALF)
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def digits_from(text: U8, at: int, number: np.uint64) -> tuple[int, np.uint64]:
     """Put the digits from `at` behind those of a number (modulo 2^64); return what follows them, and the number."""
     while True:
@@ -80,7 +78,7 @@ def digits_from(text: U8, at: int, number: np.uint64) -> tuple[int, np.uint64]:
             return at, number
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def scan_number(text: U8, at: int) -> tuple[int, float]:
     """Return what follows the number that begins at `at`, and its value; -1 for none, or if refused. O(bytes)."""
     negative = byte(text, at) == _MINUS
@@ -118,7 +116,7 @@ def scan_number(text: U8, at: int) -> tuple[int, float]:
     return at, value
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def _significant(text: U8, at: int, end: int) -> int:
     """Return the digits from the first one that is not 0."""
     while at < end and (byte(text, at) == 48 or byte(text, at) == _POINT):
@@ -130,7 +128,7 @@ def _significant(text: U8, at: int, end: int) -> int:
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def _exponent(text: U8, at: int) -> tuple[int, int]:
     """Return what follows the exponent whose sign or digits begin at `at`, and the exponent; -1 for none."""
     sign = byte(text, at)
@@ -145,7 +143,7 @@ def _exponent(text: U8, at: int) -> tuple[int, int]:
     return at, -exponent if sign == _MINUS else exponent
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def _product(a: np.uint64, b: np.uint64) -> tuple[np.uint64, np.uint64]:
     """Return the high and the low word of a * b."""
     a0, a1, b0, b1 = a & _LOW, a >> _HALF, b & _LOW, b >> _HALF
@@ -154,7 +152,7 @@ def _product(a: np.uint64, b: np.uint64) -> tuple[np.uint64, np.uint64]:
     return a1 * b1 + (middle >> _HALF) + (other >> _HALF), a * b
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def nearest(number: np.uint64, power: int) -> float:
     """Return the float64 that is nearest to number * 10^power; infinity for what is too large (Lemire 2021)."""
     if number == np.uint64(0) or power < _POWER_MIN:

@@ -5,11 +5,12 @@ Rule 2: whatever the bytes are, nothing outside the arrays is touched.
 Rule 3: what a row holds depends on its own record alone; the record before only tells what to look for first.
 """
 
-import numba
+from typing import NamedTuple
+
 import numpy as np
 
 from worker.core.kernels.arrays import F64, I8, I32, I64, U8, Bool
-from worker.core.kernels.json_text import QUOTE, byte, integer, skip_space, word
+from worker.core.kernels.json_text import QUOTE, byte, integer, skip_space, uncounted, word
 from worker.core.kernels.json_times import NO_TIME, scan_time
 from worker.core.kernels.json_values import (
     NO_TEXT,
@@ -54,7 +55,31 @@ _FIELD_TEXTS = np.array([list(name.ljust(16, b"\0")) for name in _FIELD_NAMES], 
 _FIELD_LENGTHS = np.array([len(name) for name in _FIELD_NAMES])
 
 
-@numba.njit(cache=True, nogil=True)
+class Before(NamedTuple):
+    """What the records before looked like; nothing yet: 0 everywhere.
+
+    `fields` (k x 3): begin, length and number of the j-th field. `names` (3 x k x 2): those of features, probabilities
+    and segments. `distinct` (2 x 1): how many names of probabilities and segments are known to differ. `found` (3):
+    pairs of each.
+    """
+
+    fields: I32
+    names: I32
+    distinct: I64
+    found: I64
+
+
+def nothing_before() -> Before:
+    """Return what there is before the first record."""
+    return Before(
+        np.zeros((_FIELD_GUESSES, 3), dtype=np.int32),
+        np.zeros((3, _GUESSES, 2), dtype=np.int32),
+        np.zeros((2, 1), dtype=np.int64),
+        np.zeros(3, dtype=np.int64),
+    )
+
+
+@uncounted
 def _field(text: U8, begin: int, length: int) -> int:
     """Return which field has a name."""
     for field in range(UNKNOWN):
@@ -67,7 +92,7 @@ def _field(text: U8, begin: int, length: int) -> int:
     return UNKNOWN
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def _scan_named(text: U8, at: int, guesses: I32, distinct: I64, found: int, pairs: Pairs, kind: int) -> tuple[int, int]:
     """Put an object of probabilities (`kind` NUMBER) or segments (TEXT) into rows; return what follows, and free row.
 
@@ -94,7 +119,7 @@ def _scan_named(text: U8, at: int, guesses: I32, distinct: I64, found: int, pair
     return at, found
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def _scan_field_name(text: U8, name: int, guesses: I32, number: int) -> tuple[int, int]:
     """Return where the value of a record's field number `number` begins, and which field; -1 for none.
 
@@ -113,7 +138,7 @@ def _scan_field_name(text: U8, name: int, guesses: I32, number: int) -> tuple[in
     return after_colon(text, at), field
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def _scan_single(text: U8, at: int, row: int, field: int, spans: I32, times_ms: I64, values: F64, kinds: I8) -> int:
     """Put the value of a field that is a scalar; return what follows it, -1 for what it can not be."""
     if field == TIMESTAMP:
@@ -134,7 +159,7 @@ def _scan_single(text: U8, at: int, row: int, field: int, spans: I32, times_ms: 
     return at if at >= 0 and is_name(text, first, length) else -1
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def _nothing_yet(row: int, spans: I32, times_ms: I64, values: F64, kinds: I8) -> None:
     """Fill in what a row has without the fields that it need not have."""
     for place in range(2, spans.shape[0]):
@@ -142,7 +167,7 @@ def _nothing_yet(row: int, spans: I32, times_ms: I64, values: F64, kinds: I8) ->
     times_ms[row], values[1, row], kinds[1, row] = NO_TIME, np.nan, NULL
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def scan_records(
     text: U8,
     lengths: I64,
@@ -155,6 +180,7 @@ def scan_records(
     kinds: I8,
     ends: I64,
     pairs: tuple[Pairs, Pairs, Pairs],
+    before: Before,
 ) -> None:
     """Scan n records that lie behind each other in `text`, a NUL byte behind each, padding behind the last. O(bytes).
 
@@ -162,10 +188,10 @@ def scan_records(
     event id, model id, version, text of the prediction, of the label. `values`, `kinds` (2 x n): prediction, label.
     `ends` (3 x n + 1): the rows of features, probabilities and segments (`pairs`) are those from an entry to the next.
     """
-    fields, names = np.zeros((_FIELD_GUESSES, 3), dtype=np.int32), np.zeros((3, _GUESSES, 2), dtype=np.int32)
-    distinct, found = np.zeros((2, 1), dtype=np.int64), np.zeros(3, dtype=np.int64)
+    fields, names, distinct, found = before
     features, probabilities, segments = pairs
-    ends[:, 0] = 0
+    for each in range(3):
+        ends[each, 0] = 0
     end = integer(-1)
     for row in range(lengths.shape[0]):
         at, end = skip_space(text, end + 1), end + 1 + lengths[row]

@@ -1,11 +1,10 @@
 """Timestamps of events as epoch milliseconds: integers, other numbers, RFC 3339 with a time zone."""
 
-import numba
 import numpy as np
 
 from worker.core.kernels.arrays import U8
 from worker.core.kernels.json_numbers import digits_from, scan_number
-from worker.core.kernels.json_text import QUOTE, byte, integer
+from worker.core.kernels.json_text import QUOTE, byte, integer, uncounted
 
 TIME_MAX_MS = 253_402_300_799_999
 """The last millisecond of the year 9999."""
@@ -18,7 +17,7 @@ _DAY_MINUTES = 24 * 60
 _PLUS, _MINUS, _POINT, _COLON, _DASH = 0x2B, 0x2D, 0x2E, 0x3A, 0x2D
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def scan_time(text: U8, at: int) -> tuple[int, int]:
     """Return what follows the timestamp at `at`, and its milliseconds; -1 if not in 1970 ... 9999, and if in doubt."""
     first = byte(text, at)
@@ -37,7 +36,7 @@ def scan_time(text: U8, at: int) -> tuple[int, int]:
     return (after, time_ms) if time_ms <= TIME_MAX_MS else (-1, 0)
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def _digits(text: U8, at: int, count: int) -> int:
     """Return the number that `count` digits write; a very negative one if they are none."""
     value = 0
@@ -47,7 +46,7 @@ def _digits(text: U8, at: int, count: int) -> int:
     return value
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def _days(year: int, month: int, day: int) -> int:
     """Return the days since 1970-01-01 of a Gregorian date (Hinnant, "chrono-compatible low-level date algorithms")."""
     year -= month <= 2
@@ -57,7 +56,7 @@ def _days(year: int, month: int, day: int) -> int:
     return era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def _scan_rfc3339(text: U8, at: int) -> tuple[int, int]:
     """Return what follows the string that begins at `at`, and its milliseconds; -1 for none."""
     year, month, day = _digits(text, at, 4), _digits(text, at + 5, 2), _digits(text, at + 8, 2)
@@ -85,7 +84,7 @@ def _scan_rfc3339(text: U8, at: int) -> tuple[int, int]:
     return (at + 1, time_ms) if 0 <= time_ms <= TIME_MAX_MS else (-1, 0)
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def _fraction(text: U8, at: int) -> tuple[int, int]:
     """Return what follows the fraction of a second, if there is one, and its whole milliseconds; -1 if in doubt."""
     if byte(text, at) != _POINT:
@@ -108,7 +107,7 @@ def _fraction(text: U8, at: int) -> tuple[int, int]:
     return at, time_ms
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def _offset_minutes(text: U8, at: int) -> tuple[int, int]:
     """Return what follows the time zone, and its minutes east of UTC; -1 for none."""
     sign = byte(text, at)

@@ -2,12 +2,22 @@
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from worker.core.kernels.arrays import F64, I8, I32, U8
 from worker.core.kernels.json_numbers import scan_number
-from worker.core.kernels.json_text import QUOTE, byte, characters, integer, same, skip_space, string_end, unescape, word
+from worker.core.kernels.json_text import (
+    QUOTE,
+    byte,
+    characters,
+    integer,
+    same,
+    skip_space,
+    string_end,
+    uncounted,
+    unescape,
+    word,
+)
 
 NULL, NUMBER, BOOLEAN, TEXT = -1, 0, 1, 2
 """Kinds of values."""
@@ -32,7 +42,7 @@ class Pairs(NamedTuple):
     texts: I32
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def scan_text(text: U8, at: int) -> tuple[int, int]:
     """Return what follows the string whose first byte (after its quote) is at `at`, and its length without escapes.
 
@@ -44,13 +54,13 @@ def scan_text(text: U8, at: int) -> tuple[int, int]:
     return end + 1, unescape(text, at, end) if escaped else end - at
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def is_name(text: U8, begin: int, length: int) -> bool:
     """Tell whether a text has 1 ... NAME_CHARS_MAX characters."""
     return length > 0 and (length <= NAME_CHARS_MAX or characters(text, begin, length) <= NAME_CHARS_MAX)
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def scan_scalar(text: U8, at: int) -> tuple[int, int, float, int]:
     """Return what follows the scalar at `at`; its kind, its number, and the length of a text, which begins at at + 1.
 
@@ -72,7 +82,7 @@ def scan_scalar(text: U8, at: int) -> tuple[int, int, float, int]:
     return -1, NULL, np.nan, NO_TEXT
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def skip_value(text: U8, at: int) -> int:
     """Return what follows the value at `at`; -1 for what is none or is nested too deeply. O(bytes)."""
     depth, objects = 0, np.uint64(0)  # the lowest bit of `objects`: whether the innermost is one
@@ -111,7 +121,7 @@ def skip_value(text: U8, at: int) -> int:
                 return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def _skip_name(text: U8, at: int) -> int:
     """Return where the value begins whose name's quote is at `at`; -1 if there is none."""
     if byte(text, at) != QUOTE:
@@ -120,14 +130,14 @@ def _skip_name(text: U8, at: int) -> int:
     return -1 if at < 0 else after_colon(text, at + 1)
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def after_colon(text: U8, at: int) -> int:
     """Return where the value begins whose name ends before `at`; -1 if there is no colon."""
     at = skip_space(text, at)
     return skip_space(text, at + 1) if byte(text, at) == _COLON else -1
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def guessed(text: U8, at: int, guess_begin: int, guess_length: int) -> bool:
     """Tell whether the string that begins at `at` is that of a guess (begin and length), its quote included."""
     begin, length = integer(guess_begin), integer(guess_length)
@@ -135,7 +145,7 @@ def guessed(text: U8, at: int, guess_begin: int, guess_length: int) -> bool:
     return length > 0 and same(text, at, text, begin, length) and byte(text, at + length) == QUOTE
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def scan_pairs(
     text: U8, at: int, guesses: I32, found: int, names: I32, kinds: I8, values: F64, texts: I32
 ) -> tuple[int, int, bool]:
@@ -184,7 +194,7 @@ def scan_pairs(
         at = skip_space(text, at + 1)
 
 
-@numba.njit(cache=True, nogil=True)
+@uncounted
 def is_distinct(text: U8, names: I32, first: int, end: int) -> bool:
     """Tell whether the names of rows first ... end - 1 differ. O(n^2)."""
     for a in range(first, end):

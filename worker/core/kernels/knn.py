@@ -76,8 +76,8 @@ def score(rows: F32, features: int, neighbours: int, use_mean: int, store: F32, 
 
 
 @numba.njit(cache=True, nogil=True)
-def _space(size: int, features: int, neighbours: int) -> tuple[F32, I32, I32, I32, I64]:
-    """Return room for distances, minima, candidates, the nearest, and known columns; LANES x 2^p distances."""
+def _space(size: int, features: int, neighbours: int) -> tuple[F32, I32, I64, I32, I32, I64]:
+    """Return room for distances, minima, lanes, candidates, the nearest, and known columns; LANES x 2^p distances."""
     padded = LANES
     while padded < size:
         padded *= 2
@@ -85,6 +85,7 @@ def _space(size: int, features: int, neighbours: int) -> tuple[F32, I32, I32, I3
     return (
         distances,
         np.empty(padded + 2 * NEIGHBOURS_MAX, dtype=np.int32),
+        np.empty(LANES, dtype=np.int64),
         np.empty(padded + 1, dtype=np.int32),
         np.empty(neighbours, dtype=np.int32),
         np.empty(features, dtype=np.int64),
@@ -101,17 +102,18 @@ def _distance(
     length: int,
     distances: F32,
     minima: I32,
+    lanes: I64,
     candidates: I32,
     nearest: I32,
     columns: I64,
 ) -> float:
-    """Return the score of one row against the first `length` kept ones; the last five arrays are room to work in."""
+    """Return the score of one row against the first `length` kept ones; the last six arrays are room to work in."""
     if length < 2 * neighbours:
         return math.nan
     known = _squared_distances(row, store, columns, distances[:length])
     if known == 0:
         return 0.0
-    _smallest(distances.view(np.int32), minima, candidates, nearest)
+    _smallest(distances.view(np.int32), minima, lanes, candidates, nearest)
     squares = nearest.view(np.float32)
     weight = features / known
     if use_mean == 0:
@@ -173,7 +175,7 @@ def _add_one(a: np.float32, of_a: F32, sums: F32) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _smallest(distances: I32, minima: I32, candidates: I32, nearest: I32) -> None:
+def _smallest(distances: I32, minima: I32, lanes: I64, candidates: I32, nearest: I32) -> None:
     """Write the k smallest of the distances (their bits, LANES x 2^p), smallest first. O(m + k^2) on average."""
     width = distances.shape[0]
     if width == LANES:
@@ -187,12 +189,16 @@ def _smallest(distances: I32, minima: I32, candidates: I32, nearest: I32) -> Non
     _minima_of_halves(minima[: LANES // 2], minima[LANES // 2 : LANES], few)
     _minima_of_halves(few[:NEIGHBOURS_MAX], few[NEIGHBOURS_MAX:], few[:NEIGHBOURS_MAX])
     bound = _bound(few[:NEIGHBOURS_MAX], nearest.shape[0])
-    found = 0
+    # Which lanes these are cannot be guessed either: all are written down, and the next one over those that are not.
+    near = 0
     for lane in range(LANES):
-        if minima[lane] <= bound:
-            for place in range(lane, distances.shape[0], LANES):
-                candidates[found] = distances[place]
-                found += distances[place] <= bound
+        lanes[np.uint64(near)] = lane
+        near += minima[lane] <= bound
+    found = 0
+    for lane in lanes[:near]:
+        for place in range(lane, distances.shape[0], LANES):
+            candidates[np.uint64(found)] = distances[place]
+            found += distances[place] <= bound
     _sort_in(candidates[:found], nearest)
 
 
