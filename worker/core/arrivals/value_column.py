@@ -36,7 +36,10 @@ class ValueColumn(NamedTuple):
     @classmethod
     def of_scanned(cls, numbers: F64, kinds: I8, texts: Texts) -> "ValueColumn":
         """Return values as the scanner gives them."""
-        return cls(numbers, kinds, texts if (kinds == TEXT).any() else None)
+        is_text = kinds == TEXT
+        # The scanner leaves NaN where there is no number; here it would be stored.
+        usable = np.where(is_text | (kinds == NO_LABEL), 0.0, numbers)
+        return cls(usable, kinds, texts if is_text.any() else None)
 
     def part(self, rows: slice) -> "ValueColumn":
         """Return some of the values."""
