@@ -1,11 +1,12 @@
 """What is written of predictions that wait, against NumPy on whole columns."""
 
+from typing import Any
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.core.kernels.waiting import count_panes, fill_rows
-from worker.core.state import AnyArray
 
 ROWS = st.lists(st.tuples(st.integers(0, 50), st.booleans()), max_size=30)
 
@@ -29,7 +30,7 @@ def test_rows_are_written_where_they_wait(used: list[bool], seed: int) -> None:
     rng = np.random.default_rng(seed)
     count, capacity = len(used), 10
     slots = np.where(used, rng.permutation(capacity)[:count], -1)
-    told: list[AnyArray] = [
+    told: list[Any] = [
         rng.integers(0, 99, count),
         rng.random(count),
         rng.integers(0, 3, count).astype(np.int8),
@@ -38,9 +39,10 @@ def test_rows_are_written_where_they_wait(used: list[bool], seed: int) -> None:
     ]
     offset, prediction, kind, segments, number = (np.full((capacity, *each.shape[1:]), 5, each.dtype) for each in told)
     lag, blocks = np.full(capacity, 5, dtype=np.int16), np.full((capacity, 3), 5, dtype=np.int32)
-    waiting = offset, prediction, kind, segments, number
+    waiting: list[Any] = [offset, prediction, kind, segments, number]
     expected = [each.copy() for each in (*waiting, lag, blocks)]
-    fill_rows(slots, *told, -1, *waiting, lag, blocks)  # type: ignore[call-arg, arg-type]  # mypy does not count a list
+    arguments: list[Any] = [slots, *told, -1, *waiting, lag, blocks]
+    fill_rows(*arguments)
     places = slots[slots >= 0]
     for column, values in zip(expected, (*told, np.zeros(count), np.full((count, 3), -1)), strict=True):
         column[places] = values[slots >= 0]

@@ -179,7 +179,7 @@ class LabelJoin:
     def predictions(
         self, keys: U64, times_ms: I64, watermarks_ms: I64, labels: F64, kinds: I8, due_ms: int
     ) -> tuple[Joined | None, I64, I32]:
-        """Take in predictions (n); return those labelled now (None: none is), the slot of each (-1: a duplicate), `due`.
+        """Take in predictions (n); return those labelled now (None: none is), slots (-1: a duplicate) and `due`.
 
         There must be `room` for them. The caller fills `columns` at these slots. `due`: see the kernel.
         """
