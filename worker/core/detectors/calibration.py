@@ -20,7 +20,7 @@ from worker.core.kernels.calibration import (
     fuse,
     judge,
 )
-from worker.core.kernels.score_past import LENGTH, MEAN_EXCESS, RENEWAL, RENEWAL_EVENTS_MAX, SEEN
+from worker.core.kernels.score_past import LENGTH, MEAN_EXCESS, RENEWAL, RENEWAL_EVENTS_MAX, SEEN, until_first_due
 from worker.core.options import CalibrationOptions
 from worker.core.state import COUNT_MAX, Arrays, check_like, fill, outside, refuse_if
 
@@ -127,9 +127,7 @@ class Calibration:
         That is, no reference of a detector can be renewed. Counts down, and looks at them when it gets to 0.
         """
         if rows >= self._steady_rows:
-            counters = self._counters[:-1]
-            due = np.where(counters[:, LENGTH] > 0, counters[:, RENEWAL], self._events_min[:-1])
-            self._steady_rows = int((due - counters[:, SEEN]).min(initial=COUNT_MAX))
+            self._steady_rows = until_first_due(self._counters, self._events_min)
         return rows < self._steady_rows
 
     def fused(self, scores: F64) -> F64:

@@ -80,8 +80,7 @@ class TailSurprise:
     def steady(self, rows: int) -> bool:
         """Return whether no reference can be renewed. Counts down, and looks at the features when it gets to 0."""
         if rows >= self._steady_rows:
-            due = np.maximum(self._tails.renewal, kernel.VALUES_MIN)
-            self._steady_rows = int((due - self._tails.kept).min())
+            self._steady_rows = kernel.until_due(self._tails.renewal, self._tails.kept)
         return rows < self._steady_rows
 
     def barrier(self) -> int:

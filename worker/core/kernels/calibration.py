@@ -26,7 +26,7 @@ import numba
 import numpy as np
 
 from worker.core.kernels.arrays import F64, I64, U64, Bool
-from worker.core.kernels.score_past import PastArrays, learn, until_due, write_p_values
+from worker.core.kernels.score_past import PastArrays, learn, until_due, until_first_due, write_p_values
 
 LEVEL, LASTED, LOG_FACTOR, LOG_COARSE = 0, 1, 2, 3
 LEARN_ALWAYS, LEARN_UNLESS_BURST, LEARN_NEVER = 0, 1, 2
@@ -95,7 +95,7 @@ def judge(
     fused_to = 0
     while first < rows:
         if first == fused_to:
-            fused_to = _end_of_block(first, rows, events_min, past)
+            fused_to = first + min(rows - first, ROWS_PER_BLOCK, until_first_due(counters, events_min))
             part = slice(first, fused_to)
             block = first
             _fuse(scores[:, part], weights, past, fused[part], p_values[:, part], room)
@@ -116,15 +116,6 @@ def judge(
 
 
 @numba.njit(cache=True, nogil=True)
-def _end_of_block(first: int, rows: int, events_min: I64, past: PastArrays) -> int:
-    """Return up to which row no reference of a detector can be renewed before it is asked."""
-    last = min(rows, first + ROWS_PER_BLOCK)
-    for series in range(events_min.shape[0] - 1):
-        last = min(last, first + until_due(series, past, int(events_min[series])))
-    return last
-
-
-@numba.njit(cache=True, nogil=True)
 def _length_of_run(ready: I64, members: I64, events_min: int, past: PastArrays) -> int:
     """Return for how many rows the same detectors are `ready` (n), and the verdict's reference cannot be renewed.
 
@@ -134,7 +125,7 @@ def _length_of_run(ready: I64, members: I64, events_min: int, past: PastArrays) 
     if ready[0] != members[0]:
         members[0] = ready[0]
         past.counters[verdict, :] = 0
-    rows: int = min(ready.shape[0], until_due(verdict, past, events_min))
+    rows: int = min(ready.shape[0], until_due(verdict, past.counters, events_min))
     for row in range(1, rows):
         if ready[row] != members[0]:
             return row

@@ -80,10 +80,19 @@ def _due(series: int, counters: I64, events_min: int) -> np.int64:
 
 
 @numba.njit(cache=True, nogil=True)
-def until_due(series: int, past: PastArrays, events_min: int) -> int:
+def until_due(series: int, counters: I64, events_min: int) -> int:
     """Return how many scores can be learned until the reference is renewed, with the last of them; at least one."""
-    left: int = max(1, _due(series, past.counters, events_min) - past.counters[series, SEEN])
+    left: int = max(1, _due(series, counters, events_min) - counters[series, SEEN])
     return left
+
+
+@numba.njit(cache=True, nogil=True)
+def until_first_due(counters: I64, events_min: I64) -> int:
+    """Return the least `until_due` of all series but the last."""
+    least = RENEWAL_EVENTS_MAX
+    for series in range(counters.shape[0] - 1):
+        least = min(least, until_due(series, counters, events_min[series]))
+    return least
 
 
 @numba.njit(cache=True, nogil=True)

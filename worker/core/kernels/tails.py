@@ -82,9 +82,7 @@ def score_and_learn(
     room = _room(rows.shape[0])
     first = 0
     while first < rows.shape[0]:
-        last = min(rows.shape[0], first + ROWS_PER_BLOCK)
-        for j in range(rows.shape[1]):
-            last = min(last, first + max(1, max(VALUES_MIN, tails.renewal[j]) - tails.kept[j]))
+        last = first + min(rows.shape[0] - first, ROWS_PER_BLOCK, until_due(tails.renewal, tails.kept))
         _score_block(rows[first:last], logs, tails, scores[first:last], room)
         for i in range(first, last):
             is_settled = counters[ADMITTED] + counters[PASSED] >= settle
@@ -97,6 +95,15 @@ def score_and_learn(
             counters[ADMITTED] += 1
             _learn(i, rows, bits, memory, logs, tails)
         first = last
+
+
+@numba.njit(cache=True, nogil=True)
+def until_due(renewal: I64, kept: I64) -> int:
+    """Return how many rows can be learned until a reference is renewed, with the last of them; at least one."""
+    least = RENEWAL_VALUES_MAX
+    for j in range(kept.shape[0]):
+        least = min(least, max(1, max(VALUES_MIN, renewal[j]) - kept[j]))
+    return least
 
 
 @numba.njit(cache=True, nogil=True)
