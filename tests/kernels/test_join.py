@@ -205,7 +205,9 @@ class Fed:
         )
         self._note(joined, part, begin)
 
-    def _note(self, joined: Joined, part: Sequence[Step], begin: int) -> None:
+    def _note(self, joined: Joined | None, part: Sequence[Step], begin: int) -> None:
+        if joined is None:
+            return
         for n, row in enumerate(joined.rows.tolist()):
             # Whatever left meanwhile: the slot still holds the event that was labelled.
             assert self.join.key(int(joined.slots[n])) == tuple(keys_of([part[row].key])[0].tolist())

@@ -9,6 +9,7 @@ import numpy as np
 
 from worker.core.alerts.grouping import groups
 from worker.core.alerts.incident_rows import IncidentRows
+from worker.core.arrivals import Texts
 from worker.core.codec import encode
 from worker.core.columns import Column, Kind
 from worker.core.detectors.forest_fit import fit_forest
@@ -162,6 +163,8 @@ def compile_kernels() -> None:
         engine.tick(0, times[-1] + 10 * _OPTIONS.pane_ms)
     _score_challengers()
     _group_rows()
+    # What free texts need.
+    Texts.of(["a"]).characters()
     # What labels within predictions and the first advice need.
     rows_until_used(0, 0, 1, 1)
     # What fits are answered with where no process is free for them; above, they are made up.

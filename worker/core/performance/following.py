@@ -22,6 +22,8 @@ class Arrived(NamedTuple):
 
     def part(self, begin: int, end: int) -> "Arrived":
         """Return rows [begin, end)."""
+        if begin == 0 and end == len(self.offsets):
+            return self
         rows = slice(begin, end)
         cells = None if self.cells is None else self.cells[rows]
         return Arrived(self.events[rows], self.offsets[rows], self.times_ms[rows], self.watermarks_ms[rows], cells)

@@ -178,8 +178,8 @@ class LabelJoin:
 
     def predictions(
         self, keys: U64, times_ms: I64, watermarks_ms: I64, labels: F64, kinds: I8, due_ms: int
-    ) -> tuple[Joined, I64, I32]:
-        """Take in predictions (n); return those that are labelled now, the slot of each (-1: a duplicate), and `due`.
+    ) -> tuple[Joined | None, I64, I32]:
+        """Take in predictions (n); return those labelled now (None: none is), slots (-1: a duplicate) and `due`.
 
         There must be `room` for them. The caller fills `columns` at these slots. `due`: see the kernel.
         """
@@ -207,8 +207,8 @@ class LabelJoin:
         )
         return self._joined(outcome), inserted, due
 
-    def labels(self, keys: U64, labels: F64, kinds: I8, times_ms: I64) -> Joined:
-        """Take in labels (n); return the predictions that are labelled, or corrected, by them."""
+    def labels(self, keys: U64, labels: F64, kinds: I8, times_ms: I64) -> Joined | None:
+        """Take in labels (n); return the predictions that are labelled, or corrected, by them; None for none."""
         wanted = int(self._early.meta[k.TAIL] - self._early.meta[k.HEAD]) + len(keys)
         early_max = self._options.early_labels_max
         if wanted > len(self._early.keys) and len(self._early.keys) < early_max:
@@ -230,7 +230,9 @@ class LabelJoin:
         )
         return self._joined(outcome)
 
-    def _joined(self, outcome: k.Outcome) -> Joined:
+    def _joined(self, outcome: k.Outcome) -> Joined | None:
+        if not outcome.what.any():
+            return None
         rows = np.flatnonzero(outcome.what)
         slots = outcome.slot[rows]
         return Joined(

@@ -125,13 +125,10 @@ class Ledger:
             for pane, count in sorted(panes.items()):
                 watched.series.predicted(np.full(1, pane), np.full(1, count))
 
-    def predicted(self, panes: I64, ids: I32) -> None:
-        """Count predictions (n) in the panes of their series; `ids` are n x segments."""
-        self.whole.series.predicted(*_counted(panes))
-        for place in range(ids.shape[1]):
-            for value_id in np.unique(ids[:, place]).tolist():
-                series = self.of_segment((place, value_id)).series
-                series.predicted(*_counted(panes[ids[:, place] == value_id]))
+    def predicted(self, key: Key | None, panes: I64, counts: I64) -> None:
+        """Count so many predictions in each of some panes of a series (None: the whole)."""
+        watched = self.whole if key is None else self.of_segment(key)
+        watched.series.predicted(panes, counts)
 
     def due(self, due: I32, times_ms: I64, offsets: I64) -> list[Told]:
         """Count predictions that are old enough to have a label."""
@@ -429,10 +426,6 @@ class Ledger:
         for key, watched in self.all_series():
             yield from self._publisher.flush(key, watched.series, flush)
         self.revision += 1
-
-
-def _counted(panes: I64) -> tuple[I64, I64]:
-    return np.unique(panes, return_counts=True)
 
 
 _WRONG_FROM = 0.9

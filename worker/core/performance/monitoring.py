@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from worker.core.arrivals import LabelEvents, PredictionEvents, ValueColumn
-from worker.core.kernels.arrays import F64, I8, I32, I64, U64, Bool
+from worker.core.kernels.arrays import F64, I8, I32, I64, U64
+from worker.core.kernels.waiting import count_panes, fill_rows
 from worker.core.options import EngineOptions
 from worker.core.performance.batch import Labelled, Pending, labelled
 from worker.core.performance.bias import BiasSetup
@@ -23,7 +24,7 @@ from worker.core.performance.following import Arrived, Follower, NoFollower
 from worker.core.performance.label_join import NO_BLOCK, LabelJoin
 from worker.core.performance.ledger import Ledger
 from worker.core.performance.segments import OTHER, Evicted, Segments
-from worker.core.performance.series_keys import ARCHIVED, series_code
+from worker.core.performance.series_keys import ARCHIVED, Key, series_code
 from worker.core.performance.task import Pairs, Task, infer_task
 from worker.core.performance.telling import PerformanceOwner
 from worker.core.performance.values import Names, encode_probabilities, encode_values, first_new
@@ -45,6 +46,8 @@ class Said(NamedTuple):
 
     def part(self, begin: int, end: int) -> "Said":
         """Return some of them."""
+        if begin == 0 and end == len(self.predictions.kinds):
+            return self
         rows = slice(begin, end)
         labels = None if self.labels is None else self.labels.part(rows)
         return Said(
@@ -152,16 +155,18 @@ class PerformanceMonitor:
         labels, label_kinds = self._labels_of(said)
         probabilities = self._probabilities(said)
         self._learn_names()
-        panes = part.times_ms // self.options.pane_ms
         ledger = self.ledger
         due_ms = self.options.label_wait_max_ms if ledger is None else ledger.coverage.due_ms
         joined, slots, due = self.join.predictions(keys, part.times_ms, part.watermarks_ms, labels, label_kinds, due_ms)
-        used = slots >= 0
-        self._fill_columns(slots, used, part, predictions, kinds, probabilities)
-        self.join.columns.number[slots[used]] = self.follower.predicted(part)[used]
-        self._count_predictions(panes, used)
-        self.confidences.predicted(panes[used], self._confidence_bins(predictions, kinds, probabilities)[used])
+        self._fill_columns(slots, part, predictions, kinds, probabilities)
+        self._count_predictions(part.times_ms, slots)
+        bins = self._confidence_bins(predictions, kinds, probabilities)
+        if bins is not None:
+            used = slots >= 0
+            self.confidences.predicted(part.times_ms[used] // self.options.pane_ms, bins[used])
         told = [] if ledger is None else ledger.due(due, part.times_ms, part.offsets)
+        if joined is None:
+            return told
         return told + self._pass_on(labelled(joined, self.join.columns, part.offsets), inline=True)
 
     def _labels_of(self, said: Said) -> tuple[F64, I8]:
@@ -170,59 +175,72 @@ class PerformanceMonitor:
             return np.zeros(count), np.full(count, NO_LABEL, dtype=np.int8)
         return encode_values(said.labels, self.texts)
 
-    def _probabilities(self, said: Said) -> F64:
-        if said.probabilities is None:
-            return np.full((len(said.predictions.kinds), len(self.columns)), np.nan)
-        cells = encode_probabilities(said.probabilities, self.columns)
-        self.join.columns.widen(len(self.columns))
-        return cells
+    def _probabilities(self, said: Said) -> F64 | None:
+        """Return probabilities (n x classes), NaN in a row without any; None while there are no classes."""
+        if said.probabilities is not None:
+            cells = encode_probabilities(said.probabilities, self.columns)
+            self.join.columns.widen(len(self.columns))
+        else:
+            cells = np.full((len(said.predictions.kinds), len(self.columns)), np.nan)
+        # Events before the first one with probabilities can be in a batch with it.
+        return cells if len(self.columns) else None
 
-    def _fill_columns(
-        self,
-        slots: I64,
-        used: Bool,
-        part: Arrived,
-        predictions: F64,
-        kinds: I8,
-        probabilities: F64,
-    ) -> None:
-        columns, places = self.join.columns, slots[used]
-        columns.offset[places] = part.offsets[used]
-        columns.prediction[places] = predictions[used]
-        columns.prediction_kind[places] = kinds[used]
-        columns.lag_bucket[places] = 0
-        columns.segments[places] = self._ids[used]
-        columns.blocks[places] = NO_BLOCK
-        if probabilities.shape[1]:
-            columns.probabilities[places] = probabilities[used]
+    def _fill_columns(self, slots: I64, part: Arrived, predictions: F64, kinds: I8, probabilities: F64 | None) -> None:
+        columns = self.join.columns
+        fill_rows(
+            slots,
+            part.offsets,
+            predictions,
+            kinds,
+            self._ids,
+            self.follower.predicted(part),
+            NO_BLOCK,
+            columns.offset,
+            columns.prediction,
+            columns.prediction_kind,
+            columns.segments,
+            columns.number,
+            columns.lag_bucket,
+            columns.blocks,
+        )
+        if probabilities is not None:
+            used = slots >= 0
+            columns.probabilities[slots[used]] = probabilities[used]
 
-    def _count_predictions(self, panes: I64, used: Bool) -> None:
-        if self.ledger is not None:
-            self.ledger.predicted(panes[used], self._ids[used])
-            return
+    def _count_predictions(self, times_ms: I64, slots: I64) -> None:
+        """Count predictions (n) that are no duplicates (slot -1) in the panes of their series."""
         segments = self._ids.shape[1]
-        self._count_early(series_code(None, segments), panes[used])
+        self._count(None, times_ms, slots)
         for place in range(segments):
-            ids = self._ids[used, place]
-            for value_id in np.unique(ids).tolist():
-                self._count_early(series_code((place, value_id), segments), panes[used][ids == value_id])
+            ids = self._ids[:, place]
+            for value_id in np.unique(ids[slots >= 0]).tolist():
+                self._count((place, value_id), times_ms, np.where(ids == value_id, slots, -1))
 
-    def _count_early(self, code: int, panes: I64) -> None:
+    def _count(self, key: Key | None, times_ms: I64, slots: I64) -> None:
+        """Count the predictions of one series."""
+        panes, counts = np.empty(len(slots), dtype=np.int64), np.empty(len(slots), dtype=np.int64)
+        found = count_panes(times_ms, slots, self.options.pane_ms, panes, counts)
+        if self.ledger is None:
+            code = series_code(key, self._ids.shape[1])
+            self._count_early(code, panes[:found].tolist(), counts[:found].tolist())
+        else:
+            self.ledger.predicted(key, panes[:found], counts[:found])
+
+    def _count_early(self, code: int, panes: list[int], counts: list[int]) -> None:
         early = self.early_predictions.setdefault(code, {})
-        keys, counts = np.unique(panes, return_counts=True)
-        for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
+        for key, count in zip(panes, counts, strict=True):
             early[key] = early.get(key, 0) + count
         # One more than panes, for those that are gone.
         while len(early) > self.options.panes_max + 1:
             oldest = min(key for key in early if key != ARCHIVED)
             early[ARCHIVED] = early.get(ARCHIVED, 0) + early.pop(oldest)
 
-    def _confidence_bins(self, predictions: F64, kinds: I8, probabilities: F64) -> I64:
-        """Return the bin of each confidence, which may be the prediction itself; -1 for none."""
-        if probabilities.shape[1] == 0 and self.ledger is not None and self.ledger.task.mode in ("score", "text_score"):
+    def _confidence_bins(self, predictions: F64, kinds: I8, probabilities: F64 | None) -> I64 | None:
+        """Return the bin of each confidence, which may be the prediction itself, -1: none; None if nobody has one."""
+        if probabilities is None and self.ledger is not None and self.ledger.task.mode in ("score", "text_score"):
             inside = (kinds == NUMBER) & (predictions >= 0.0) & (predictions <= 1.0)
             probabilities = np.where(inside, predictions, np.nan)[:, np.newaxis]
-        return confidence_bins(probabilities)
+        return None if probabilities is None else confidence_bins(probabilities)
 
     # Labels.
 
@@ -239,7 +257,8 @@ class PerformanceMonitor:
             values, kinds = encode_values(said.part(part), self.texts)
             self._learn_names()
             joined = self.join.labels(keys[part], values, kinds, times_ms[part])
-            told += self._pass_on(labelled(joined, self.join.columns, offsets[part]), inline=False)
+            if joined is not None:
+                told += self._pass_on(labelled(joined, self.join.columns, offsets[part]), inline=False)
             begin = end
         return told
 
