@@ -28,6 +28,7 @@ from benchmarks.results import Part, spread, table
 from worker.edges.broker import LocalBroker
 
 MIXED_TOPIC = "predictions-mixed"
+LABELLED = ("labels", "maintained")
 CUT_S = 10.0
 """So long the slow loops are measured."""
 
@@ -47,9 +48,10 @@ CONTESTANTS = {
     "worker": Contestant("modelvigil, all detectors and performance monitoring on, 10 numeric features, no labels"),
     "null_mixed": Contestant("null loop on mixed features", MIXED_TOPIC),
     "mixed": Contestant("modelvigil, 8 numeric and 2 categorical features, 5 % missing", MIXED_TOPIC),
-    "labels": Contestant("modelvigil with a label for each prediction (in predictions)"),
+    "labels": Contestant("modelvigil with a label for each prediction (in predictions), model maintenance off"),
+    "maintained": Contestant("the same with model maintenance, as it begins to work off a backlog"),
     "plain": Contestant("plain loop from the libraries' tutorials", is_slow=True),
-    "micro": Contestant("the same loop in micro-batches of 1,000", is_slow=True),
+    "micro": Contestant("the plain loop in micro-batches of 1,000", is_slow=True),
 }
 
 
@@ -66,8 +68,9 @@ RATIOS = {
     "worker_over_null": Ratio("worker / null loop", "worker", "null", 0.75),
     "mixed_over_null": Ratio("worker / null loop, both on mixed features", "mixed", "null_mixed", 0.6),
     "labels_over_null": Ratio(
-        "worker with labels (predictions/s) / null loop on the predictions", "labels", "null", 0.45
+        "worker with labels, maintenance off (predictions/s) / null loop on the predictions", "labels", "null", 0.45
     ),
+    "maintained_over_null": Ratio("the same with model maintenance", "maintained", "null", None),
     "worker_over_plain": Ratio("worker / plain loop", "worker", "plain", 100),
     "worker_over_micro": Ratio("worker / micro-batch loop", "worker", "micro", 5),
     "worker_over_tuned_null": Ratio("worker / tuned null loop", "worker", "tuned", None),
@@ -93,8 +96,9 @@ def command(contestant: str, servers: str, group: str) -> list[str]:
             return program("benchmarks.plain_loop", servers, topic, OUTPUTS[0], group)
         case "micro":
             return program("benchmarks.micro_batch_loop", servers, topic, OUTPUTS[0], group)
-        case "labels":
-            return labels.command("on", servers, group)
+        case "labels" | "maintained":
+            off = ["--set", "engine.maintenance.enabled=false"] if contestant == "labels" else []
+            return [*labels.command("on", servers, group), *off]
         case _:
             settings = {"topics.predictions": topic, "topics.labels": labels.NO_LABELS}
             return worker_command(servers, group, settings)
@@ -112,19 +116,19 @@ def prepared(servers: str, total: int) -> None:
 def one_round(servers: str, number: int, total: int, folder: Path) -> Round:
     """Let the contestants run in turn."""
     rates: dict[str, float] = {}
-    joined = 0
+    joined: list[int] = []
     for name, contestant in CONTESTANTS.items():
         group = f"{name}-{number}"
-        if name == "labels":
+        if name in LABELLED:
             create_topics(servers, [labels.metrics_topic(group)])
-        topics = {contestant.topic: total} | ({labels.LABELS: total} if name == "labels" else {})
+        topics = {contestant.topic: total} | ({labels.LABELS: total} if name in LABELLED else {})
         task = Task(servers, group, topics, folder / f"{group}.log", cut_s=CUT_S if contestant.is_slow else None)
         with shown(f"round {number}: {name}", total) as look, running(command(name, servers, group), task.log) as it:
             rates[name] = follow(it, task, look).per_second
-            if name == "labels":
-                joined = labels.joined(servers, labels.metrics_topic(group))
+            if name in LABELLED:
+                joined.append(labels.joined(servers, labels.metrics_topic(group)))
         console.print(f"round {number}: {name:>10} {rates[name]:>10,.0f} events/s")
-    return Round(rates, joined)
+    return Round(rates, min(joined))
 
 
 def part(total: int, rounds: int) -> Part:
