@@ -68,6 +68,8 @@ class Lag:
         self._in_turn_ms: int | None = None
         self._late_ms = -1
         self._last_turn_ms = 0
+        self._backlog_in_turn = False
+        self._backlog = False
         self.seconds = 0.0
         """How late the latest record of the last turn was that took any."""
         self.lagging = False
@@ -86,12 +88,19 @@ class Lag:
             self._in_turn_ms = max(lag_ms, self._in_turn_ms or 0)
         return lag_ms if lag_ms > self._lagging_ms else None
 
+    def fetched(self, records: int, records_max: int) -> None:
+        """Note how many records a fetch had, and could have had: only where many wait, there is a backlog."""
+        self._backlog_in_turn |= 2 * records >= records_max
+
     def commit_interval_ms(self, usual_ms: int) -> int:
         """Return how long to work until the next commit.
 
         A commit takes 10 to 40 ms, in which nothing else is done: at 200 ms that is a tenth of the time. In a backlog,
-        where all results are seconds late, fewer commits make the worker faster and hardly a result later.
+        where all results are seconds late, fewer commits make the worker faster and hardly a result later. Old records
+        alone are no backlog: the producer may have held them back.
         """
+        if not self._backlog:
+            return usual_ms
         return max(usual_ms, min(LATE_COMMIT_MS_MAX, self._last_turn_ms // LATE_SHARE))
 
     def turn(self, now_ms: int) -> bool:
@@ -106,6 +115,7 @@ class Lag:
         if self._in_turn_ms is not None:
             self.seconds = self._in_turn_ms / 1000
         self._last_turn_ms, self._in_turn_ms = self._in_turn_ms or 0, None
+        self._backlog, self._backlog_in_turn = self._backlog_in_turn, False
         before, self.lagging = self.lagging, late or (self.lagging and now_ms - self._late_ms < CALM_MS)
         if before and not self.lagging and self.seconds * 1000 > self._lagging_ms:
             self.seconds = 0.0  # nothing has come since, so nothing waits

@@ -207,6 +207,7 @@ class Loop:
         started_ms = self._clock.monotonic_ms()
         batches = self._source.fetch(self._options.fetch_records_max, wait_ms)
         self._observer.fetched(batches, (self._clock.monotonic_ms() - started_ms) / 1000)
+        self._lag.fetched(sum(len(batch.offsets) for batch in batches), self._options.fetch_records_max)
         held = self._options.label_hold_ms > 0
         for batch in batches:
             if held and batch.topic is InputTopic.LABELS:

@@ -812,15 +812,18 @@ def test_a_worker_that_lags_commits_less_often(late_ms: int, usual_ms: int, inte
     late = RawBatch(0, range(1), [START_MS - late_ms], [b""], [None], [None])
     for _ in range(2):
         assert lag.commit_interval_ms(usual_ms) == usual_ms
+        lag.fetched(500, 1_000)
         lag.taken(late, START_MS)
         lag.turn(0)
         assert lag.commit_interval_ms(usual_ms) == interval_ms
-        lag.turn(0)  # one in which nothing came
+        lag.fetched(499, 1_000)  # old records, but few: no backlog
+        lag.taken(late, START_MS)
+        lag.turn(0)
 
 
 def test_commits_are_rarer_in_a_backlog(world: World) -> None:
-    """The turn after one whose records were ten seconds late lasts a second."""
-    loop = live(world, loop_of(world, LoopOptions(snapshots=NEVER)))
+    """The turn after one whose records were ten seconds late, and filled a fetch, lasts a second."""
+    loop = live(world, loop_of(world, LoopOptions(snapshots=NEVER, fetch_records_max=1)))
     world.now_ms = 1_000_000
     lasted_ms = []
     for late_ms in (10_000, 0, 0):

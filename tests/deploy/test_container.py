@@ -116,6 +116,7 @@ def home(tmp_path: Path) -> Path:
     kernels, program = tmp_path / "home/kernels/kernels_1", tmp_path / "home/venv/bin/modelvigil"
     kernels.mkdir(parents=True)
     (kernels / "shipped.nbi").write_text("shipped")
+    (kernels / "modelvigil-kernels.json").write_text("stamp")
     program.parent.mkdir(parents=True)
     program.write_text('#!/bin/sh\necho "$$" "$NUMBA_CACHE_DIR" "${NUMBA_CPU_NAME:-none}" "$@"\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
@@ -151,6 +152,15 @@ def test_shipped_kernels_are_found_and_new_ones_are_kept(home: Path) -> None:
     shipped.write_text("for another CPU")
     assert Path(start(home)[1][1]) == folder
     assert shipped.read_text() == "for another CPU"
+
+
+def test_another_image_has_a_folder_of_its_own(home: Path) -> None:
+    """What an older image has left on a volume that lasts is not of this one's source."""
+    older = Path(start(home)[1][1])
+    (home / "kernels/kernels_1/modelvigil-kernels.json").write_text("another stamp")
+    newer = Path(start(home)[1][1])
+    assert newer != older
+    assert (newer / "kernels_1" / "shipped.nbi").is_symlink()
 
 
 def test_kernels_are_compiled_from_what_is_shipped(home: Path) -> None:

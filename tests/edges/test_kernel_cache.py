@@ -136,6 +136,18 @@ def test_code_that_calls_changed_code_is_compiled_anew(corner: Corner) -> None:
     assert corner.compiled[1:] == [{"leaf", "caller", "callers_caller"}]
 
 
+def test_links_into_an_image_that_is_gone_are_no_code(corner: Corner) -> None:
+    """A volume outlives the image that had filled it with links: the next image starts, and clears them away."""
+    corner.start()
+    (corner.folder / "leaf.f-1.py311.nbi").unlink()
+    (corner.folder / "leaf.f-1.py311.nbi").symlink_to("of an older image")
+    corner.write("leaf", "X = 2")
+    corner.start()
+    assert "leaf" in corner.compiled[1]
+    assert corner.is_complete()
+    assert not (corner.folder / "leaf.f-1.py311.nbi").is_symlink()
+
+
 def test_code_of_unknown_source_is_compiled_anew(corner: Corner) -> None:
     """An older version, which wrote no stamp, may have left it."""
     corner.compile_all()

@@ -66,6 +66,10 @@ def _core() -> Path:
     return Path(kernels.__file__).parents[1]
 
 
+def _is_compiled(name: str) -> bool:
+    return name.endswith(_KINDS)
+
+
 def _is_writable(folder: Path) -> bool:
     """Tell whether a folder can be written to, or made."""
     while not folder.exists() and folder != folder.parent:
@@ -119,9 +123,10 @@ class KernelCache:
         stamp = self._stamp()
         known = {} if stamp is None else stamp.modules
         stale = {name for name, digest in modules.items() if known.get(name) != digest}
-        for name in self._sizes():
-            if name.partition(".")[0] in stale:
-                (self.folder / name).unlink(missing_ok=True)
+        # Names, not files: a link into an image that is there no more goes, too.
+        for place in self.folder.iterdir():
+            if _is_compiled(place.name) and place.name.partition(".")[0] in stale:
+                place.unlink(missing_ok=True)
 
     def _stamp(self) -> _Stamp | None:
         try:
@@ -140,8 +145,14 @@ class KernelCache:
         return True
 
     def _sizes(self) -> dict[str, int]:
+        sizes = {}
         with os.scandir(self.folder) as entries:
-            return {entry.name: entry.stat().st_size for entry in entries if entry.name.endswith(_KINDS)}
+            for entry in entries:
+                # A link into an image that is there no more, or what another process has just removed, is no file.
+                with suppress(FileNotFoundError):
+                    if _is_compiled(entry.name):
+                        sizes[entry.name] = entry.stat().st_size
+        return sizes
 
     @contextmanager
     def _only_one(self, waiting: Callable[[], None]) -> Iterator[None]:
