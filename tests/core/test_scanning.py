@@ -22,6 +22,7 @@ from worker.core.kernels.json_numbers import scan_number
 from worker.core.kernels.json_scan import nothing_before, scan_records
 from worker.core.kernels.json_text import PADDING
 from worker.core.kernels.json_values import Pairs
+from worker.core.kernels.text_groups import EMPTY, fill_cells, fill_table, text_hash
 from worker.core.scanning import (
     BOOLEAN,
     NO_TIME,
@@ -36,7 +37,7 @@ from worker.core.scanning import (
     scan_predictions,
 )
 
-BYTES_MAX = 100_000
+BYTES_MAX = 200_000
 _prediction = msgspec.json.Decoder(PredictionEvent).decode
 _label = msgspec.json.Decoder(LabelEvent).decode
 
@@ -253,6 +254,7 @@ USUAL: dict[str, bytes] = {
     "large integer": with_field("prediction", "9223372036854775809"),
     "zero": with_field("prediction", "-0"),
     "subnormal": with_field("prediction", "4.9e-324"),
+    "an exponent that takes a few zeros back": with_field("prediction", f"0.{'0' * 9_000}1e9001"),
 }
 
 
@@ -270,6 +272,7 @@ REFUSED: dict[str, bytes] = {
     "an empty name": with_field("features", '{"":1}'),
     "an infinite number": with_field("prediction", "1e999"),
     "a leading zero": with_field("prediction", "01"),
+    "an exponent that takes zeros back": with_field("prediction", f"0.{'0' * 99_998}1e100098"),
     "half a surrogate pair": with_field("event_id", r'"\ud83d"'),
     "an overlong character": with_field("event_id", '"?"').replace(b"?", b"\xc0\x80"),
     "a surrogate in UTF-8": with_field("event_id", '"?"').replace(b"?", b"\xed\xa0\x80"),
@@ -453,6 +456,59 @@ def test_equal_texts_have_equal_codes(names: list[str]) -> None:
     order = list(dict.fromkeys(names))
     assert codes.tolist() == [order.index(name) for name in names]
     assert first_rows.tolist() == [names.index(name) for name in order]
+
+
+def colliding(count: int) -> list[bytes]:
+    """Return different texts of 16 bytes without a NUL that have one hash."""
+    first = np.random.default_rng(1).integers(1, 256, (2 * count, 8), np.uint8)
+    start = (0x243F6A8885A308D3 ^ 16) * 0x9E3779B97F4A7C15 & (1 << 64) - 1
+    texts = []
+    for word in first:
+        mixed = (start ^ start >> 32 ^ int.from_bytes(word, "little")) * 0x9E3779B97F4A7C15 & (1 << 64) - 1
+        texts.append(word.tobytes() + (0x1234567812345678 ^ mixed ^ mixed >> 32).to_bytes(8, "little"))
+    return list(dict.fromkeys(text for text in texts if 0 not in text))[:count]
+
+
+def test_texts_that_are_made_to_collide_do_not_hold_a_shard_up() -> None:
+    """Twenty thousand of them would take minutes by our hashes; they are grouped as all others, in a moment."""
+    texts = colliding(20_000)
+    hashes = {int(text_hash(np.frombuffer(text + b"\0" * PADDING, np.uint8), 0, 16)) for text in texts[:100]}
+    assert len(hashes) == 1
+    raw = np.frombuffer(b"".join([*texts, texts[3], b"\0" * PADDING]), np.uint8)
+    spans = np.stack([np.arange(len(texts) + 1) * 16, np.full(len(texts) + 1, 16)], axis=1).astype(np.int32)
+    codes, first_rows = group_texts(raw, spans)
+    assert codes.tolist() == [*range(len(texts)), 3]
+    assert first_rows.tolist() == list(range(len(texts)))
+
+
+def test_names_that_are_made_to_collide_do_not_fit() -> None:
+    """Features that are looked for among too many of one hash are left to the objects' way."""
+    texts = colliding(200)
+    raw = np.frombuffer(b"".join([*texts, b"\0" * PADDING]), np.uint8)
+    spans = np.stack([np.arange(200) * 16, np.full(200, 16)], axis=1).astype(np.int32)
+    table = np.full(512, EMPTY, np.int32)
+    fill_table(raw, spans[:100], table)
+
+    def fits(name: int) -> bool:
+        return fill_cells(
+            raw,
+            np.array([0, 1]),
+            spans[[name]],
+            np.array([NUMBER], np.int8),
+            np.ones(1),
+            spans[[name]],
+            np.zeros(1, np.int64),
+            raw,
+            spans[:100],
+            table,
+            np.full(100, NUMBER, np.int8),
+            np.empty((1, 100)),
+            np.empty((0, 0, 2), np.int32),
+        )
+
+    assert fits(5)
+    assert not fits(99)
+    assert not fits(150)
 
 
 def test_no_text_is_a_group_of_its_own() -> None:

@@ -24,7 +24,7 @@ from worker.core.kernels.json_scan import (
 from worker.core.kernels.json_text import PADDING, count_byte
 from worker.core.kernels.json_times import NO_TIME
 from worker.core.kernels.json_values import BOOLEAN, NO_TEXT, NULL, NUMBER, TEXT, Pairs
-from worker.core.kernels.text_groups import EMPTY, fill_cells, fill_table, group_spans
+from worker.core.kernels.text_groups import EMPTY, GIVEN_UP, fill_cells, fill_table, group_spans
 
 __all__ = [
     "BOOLEAN",
@@ -208,7 +208,17 @@ def group_texts(text: U8, spans: I32) -> tuple[I64, I64]:
     """
     codes, first_rows = np.empty(len(spans), np.int64), np.empty(len(spans), np.int64)
     count = group_spans(text, spans, _table(len(spans)), codes, first_rows)
-    return codes, first_rows[:count]
+    return _grouped_by_bytes(text, spans) if count == GIVEN_UP else (codes, first_rows[:count])
+
+
+def _grouped_by_bytes(text: U8, spans: I32) -> tuple[I64, I64]:
+    """Return what `group_texts` does, with Python's own hashes, which are keyed."""
+    texts = [bytes(text[begin : begin + max(length, 0)]) for begin, length in spans.tolist()]
+    first: dict[bytes, int] = {}
+    for row, each in enumerate(texts):
+        first.setdefault(each, row)
+    codes = {each: code for code, each in enumerate(first)}
+    return np.array([codes[each] for each in texts], np.int64), np.array(list(first.values()), np.int64)
 
 
 def _table(entries: int) -> I32:
@@ -220,7 +230,8 @@ def _scan(values: Sequence[bytes | None], record_bytes_max: int, known: int, req
     count = len(values)
     text, lengths = _joined(values, record_bytes_max)
     # A pair has a colon. Room that is never written should still be small, so that it is taken from memory in use.
-    pairs_max = count_byte(text, _COLON)
+    # The shortest pair is `"":0,`.
+    pairs_max = min(count_byte(text, _COLON), len(text) // 5 + 1)
     found = _Columns(
         text=text,
         clean=np.empty(count, np.bool_),

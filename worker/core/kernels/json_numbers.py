@@ -15,7 +15,7 @@ DIGITS_MAX = 19
 """Significant digits that always fit into 64 bits."""
 
 _POWER_MIN, _POWER_MAX = -342, 308
-_EXPONENT_ENOUGH = 100_000
+_EXPONENT_ENOUGH = 10_000
 _MINUS, _POINT = 0x2D, 0x2E
 _EXACT_MAX = np.uint64(1 << 53)
 _EXACT_POWER = 22
@@ -138,7 +138,8 @@ def _exponent(text: U8, at: int) -> tuple[int, int]:
     while 48 <= byte(text, at) <= 57:
         exponent = min(exponent * 10 + byte(text, at) - 48, _EXPONENT_ENOUGH)
         at += 1
-    if at == first:
+    # Beyond, zeros in front or behind can take it back into the range of floats, and readers differ.
+    if at == first or exponent == _EXPONENT_ENOUGH:
         return -1, 0
     return at, -exponent if sign == _MINUS else exponent
 

@@ -1,6 +1,7 @@
 """Texts in scanned bytes: which are equal, and which feature has which name, by hash tables with open addressing.
 
-The hashes are not keyed: texts made to collide cost one comparison with each other text of their batch, no more.
+The hashes are not keyed, and texts can be made to collide. So all that looks for a text gives up after a number of
+steps that others never need; the caller then does without hashes of ours.
 """
 
 import numba
@@ -11,6 +12,11 @@ from worker.core.kernels.json_text import integer, same, word
 from worker.core.kernels.json_values import NULL, TEXT
 
 EMPTY = -1
+GIVEN_UP = -2
+_STEPS_MAX = 64
+"""Of one search. Tables are at most half full."""
+_STEPS_PER_TEXT, _STEPS_MORE = 16, 1024
+"""Of all searches together."""
 _WORD = 8
 _MIXER = np.uint64(0x9E3779B97F4A7C15)
 _START = np.uint64(0x243F6A8885A308D3)
@@ -34,9 +40,10 @@ def group_spans(text: U8, spans: I32, table: I32, codes: I64, first_rows: I64) -
     """Give equal texts (begin and length, n x 2) equal codes 0, 1, ... as they first appear; return how many there are.
 
     `table` has a power of two entries, more than n, all EMPTY. Lengths below 0 count as 0. `first_rows` (n) gets the
-    row of each code's first text. O(bytes) unless hashes collide.
+    row of each code's first text. O(bytes). GIVEN_UP if too many hashes collide: the codes mean nothing then.
     """
     count, mask = 0, np.uint64(table.shape[0] - 1)
+    left = _STEPS_PER_TEXT * spans.shape[0] + _STEPS_MORE
     for row in range(spans.shape[0]):
         begin, length = integer(spans[row, 0]), max(integer(spans[row, 1]), 0)
         slot = text_hash(text, begin, length) & mask
@@ -45,6 +52,9 @@ def group_spans(text: U8, spans: I32, table: I32, codes: I64, first_rows: I64) -
             other = first_rows[code]
             if max(spans[other, 1], 0) == length and same(text, begin, text, integer(spans[other, 0]), length):
                 break
+            left -= 1
+            if left < 0:
+                return GIVEN_UP
             slot = (slot + np.uint64(1)) & mask
             code = integer(table[slot])
         if code == EMPTY:
@@ -67,15 +77,17 @@ def fill_table(text: U8, spans: I32, table: I32) -> None:
 
 @numba.njit(cache=True, nogil=True)
 def _find(text: U8, begin: int, length: int, known: U8, known_spans: I32, table: I32) -> int:
-    """Return the row of a text among known ones; EMPTY if it is not there."""
+    """Return the row of a text among known ones; EMPTY if it is not there, GIVEN_UP if too many have its hash."""
     mask = np.uint64(table.shape[0] - 1)
     slot = text_hash(text, begin, length) & mask
-    while table[slot] != EMPTY:
+    for _ in range(_STEPS_MAX):
         row = integer(table[slot])
+        if row == EMPTY:
+            return EMPTY
         if known_spans[row, 1] == length and same(text, begin, known, integer(known_spans[row, 0]), length):
             return row
         slot = (slot + np.uint64(1)) & mask
-    return EMPTY
+    return GIVEN_UP
 
 
 @numba.njit(cache=True, nogil=True)
@@ -98,7 +110,7 @@ def fill_cells(
 
     A column of texts has its texts in `cell_texts` (r x d x 2; length -1: none), and NaN as cells; without such columns
     `cell_texts` may be empty. False if a name is there twice, has a value and no column, or a value of a kind that its
-    column cannot have: the cells mean nothing then.
+    column cannot have, or names were made to collide: the cells mean nothing then.
     """
     width, with_texts = column_kinds.shape[0], cell_texts.shape[0] > 0
     last_row = np.full(width, -1, dtype=np.int64)
@@ -123,9 +135,9 @@ def fill_cells(
                         column = guess
                 if column == EMPTY:
                     column = _find(text, begin, length, known, known_spans, table)
-                if column == EMPTY:
-                    if kinds[pair] == NULL:
-                        continue
+                if column == EMPTY and kinds[pair] == NULL:
+                    continue
+                if column < 0:
                     return False
                 if place < width:
                     places[place], columns[place] = begin, column
