@@ -21,6 +21,8 @@ from worker.supervisor.asking import ask
 
 QUICK = {**os.environ, "MODELVIGIL_KAFKA_SESSION_TIMEOUT_MS": "3000", "MODELVIGIL_KAFKA_HEARTBEAT_INTERVAL_MS": "500"}
 WAIT_S = 60.0
+FITTED_BESIDE = 'engine.detectors=["moments", "one_class_svm"]'
+"""Forests are fitted in a thread; SVMs by processes of their own, of which none may be left, either."""
 
 
 class Supervised:
@@ -100,6 +102,7 @@ def supervised(deployment: Deployment) -> Iterator[Supervised]:
         folder = Path(name)
         env = {**QUICK, "TMPDIR": name}
         command = [*deployment.command("run"), "--processes", "2", "--set", f"ops.socket={folder / 'ops.sock'}"]
+        command += ["--set", FITTED_BESIDE]
         with (folder / "log").open("wb") as log, subprocess.Popen(command, stderr=log, env=env) as process:
             made = Supervised(process, folder)
             try:

@@ -174,7 +174,7 @@ def test_doctor_names_the_acl_that_is_missing(
     use(monkeypatch, broker.certificate_properties())
     code, report = doctor(deployment)
     assert messages(report, "access", "ok") == ["this user may do all that `run` needs"]
-    assert code == ExitCode.DONE, report
+    assert code == ExitCode.DONE, json.dumps(report)
     labels, state, group = deployment.topics["labels"], deployment.topics["state"], deployment.group
     taken = (
         (Resource.TOPIC, labels, Operation.READ, f"--operation Read --topic {labels}"),
@@ -219,7 +219,7 @@ def test_scram_is_passed_through(
     deployment.servers_of_user = broker.sasl_servers
     use(monkeypatch, broker.password_properties("SCRAM-SHA-512") | {"sasl.password": PASSWORD})
     code, report = doctor(deployment, "--sample", "0")
-    assert code == ExitCode.DONE, report
+    assert code == ExitCode.DONE, json.dumps(report)
     assert messages(report, "access", "ok")
 
 
@@ -240,7 +240,7 @@ def test_oauth_is_passed_through(
         use(monkeypatch, properties)
         monkeypatch.setenv(variable("sasl.oauthbearer.client.secret") + "_FILE", str(secret))
         code, report = doctor(deployment, "--sample", "0")
-    assert code == ExitCode.DONE, report
+    assert code == ExitCode.DONE, json.dumps(report)
     assert messages(report, "access", "ok")
     assert set(asked) == {"Basic " + base64.b64encode(f"client:{PASSWORD}".encode()).decode()}
 
