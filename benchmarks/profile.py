@@ -12,6 +12,7 @@ JSON.
 
 import argparse
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,9 @@ def recorded(pid: int, seconds: int, output: Path, more: list[str]) -> None:
     command = [py_spy(), "record", "--pid", str(pid), "--duration", str(seconds), "--rate", str(SAMPLES_PER_SECOND)]
     command += ["--threads", "--format", "flamegraph", "--output", str(output), *more]
     subprocess.run(command, check=True, stdout=sys.stderr)
+    # py-spy's title is its command line, with paths of this machine.
+    picture = output.read_text(encoding="utf-8")
+    output.write_text(picture.replace(shlex.join(command), "modelvigil reads a backlog"), encoding="utf-8")
 
 
 def main() -> None:

@@ -29,8 +29,15 @@ _REGISTRY_HOSTS = [
     "deb.debian" + ".org",
 ]
 _MACHINE_PATHS = [f"/{folder}/" for folder in ("farm", "root", "work")]
+_PROGRAM_SOMEWHERE = r"/tmp/[\w./-]*/bin/"  # noqa: S108 - a pattern, not a place
 _FORBIDDEN = re.compile(
-    "|".join([*map(re.escape, _REGISTRY_HOSTS), *(rf"(?<![\w.}}-]){re.escape(path)}" for path in _MACHINE_PATHS)])
+    "|".join(
+        [
+            *map(re.escape, _REGISTRY_HOSTS),
+            _PROGRAM_SOMEWHERE,
+            *(rf"(?<![\w.}}-]){re.escape(path)}" for path in _MACHINE_PATHS),
+        ]
+    )
 )
 _SUPPRESSION = re.compile(r"#\s*(?:noqa(?::\s*[A-Z]+\d+(?:\s*,\s*[A-Z]+\d+)*)?|type:\s*ignore(?:\[[\w\-, ]*\])?)")
 _REASON = re.compile(r"[A-Za-z]{3,}")
@@ -104,6 +111,10 @@ def test_the_rules_catch_what_they_forbid() -> None:
     assert len(list(_suppressions_without_reason(bare + typed))) == 2
     reasoned = bare.replace("\n", " - as the test wants\n") + typed.replace("\n", "  # untyped\n")
     assert not list(_suppressions_without_reason(reasoned + 's = "' + bare.strip() + '"\n'))
-    for forbidden in (*_REGISTRY_HOSTS, *(f"open('{path}x')" for path in _MACHINE_PATHS)):
+    for forbidden in (
+        *_REGISTRY_HOSTS,
+        "/".join(("", "tmp", "x", "bin", "py")),
+        *(f"open('{path}x')" for path in _MACHINE_PATHS),
+    ):
         assert _FORBIDDEN.search(forbidden)
     assert not _FORBIDDEN.search("worker/core http://host/a.b/root.x build" + _MACHINE_PATHS[2])

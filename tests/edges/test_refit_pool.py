@@ -23,8 +23,7 @@ from worker.core.maintenance.challengers import (
 )
 from worker.core.maintenance.halving import HalvingRequest
 from worker.core.options.maintenance import BoostedOptions, LinearOptions
-from worker.edges import refit_pool
-from worker.edges.refit_pool import ProcessRefitPool, RefitFailedError
+from worker.edges.refit_pool import ProcessRefitPool, RefitFailedError, challenger_lane
 
 pytestmark = pytest.mark.xdist_group("refit pool")
 """All in one process: each other one would start a pool of its own, whose processes load scikit-learn."""
@@ -257,7 +256,7 @@ def test_a_process_that_always_dies_is_given_up() -> None:
 
 def test_a_process_of_challengers_that_always_dies_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same error for them."""
-    monkeypatch.setattr(refit_pool, "_answer_challengers", os._exit)  # with a pipe for an exit code it dies of it
+    monkeypatch.setattr(challenger_lane, "answer_challengers", os._exit)  # with a pipe for an exit code it dies of it
     with ProcessRefitPool(1) as pool:
         ticket = pool.fit_challenger(LinearRequest(_labelled(1), LinearOptions()))
         assert _becomes(lambda: bool(active_children()))

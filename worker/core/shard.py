@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from operator import attrgetter
-from typing import Annotated, NamedTuple
+from typing import Annotated, Generic, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from worker.core.alerts import audits
 from worker.core.alerts.life import Severity
 from worker.core.alerts.silences import SilenceBook, StoredSilences
+from worker.core.arrivals import LabelEvents, PredictionEvents
 from worker.core.codec import (
     DecodedBatch,
     DecodedLabels,
@@ -47,6 +48,7 @@ from worker.core.snapshot import SnapshotError, unpack
 from worker.core.state import decoded
 from worker.core.telling import Told
 
+_Events = TypeVar("_Events", PredictionEvents, LabelEvents)
 _OFFSET = attrgetter("offset")
 _TRACE_MASK = 2**64 - 1
 
@@ -59,10 +61,12 @@ class Topics(NamedTuple):
     feedback: str = "feedback"
 
 
-class _Routed(NamedTuple):
-    """Events by model: in which order they come to lie model by model (None: as they are), and the part of each."""
+class _Routed(NamedTuple, Generic[_Events]):
+    """Events (n) model by model, with their offsets and times (ms), and the part of each model."""
 
-    order: I64 | None
+    events: _Events
+    offsets: I64
+    times_ms: I64
     parts: list[tuple[str, slice]]
 
 
@@ -129,16 +133,9 @@ class Shard:
         decoded = decode_predictions(
             batch, record_bytes_max=options.record_bytes_max, future_max_ms=options.future_max_ms
         )
-        routed = self._route(decoded)
-        events, offsets, times = (
-            decoded.events,
-            np.array(batch.offsets, dtype=np.int64)[decoded.rows],
-            decoded.timestamps_ms,
-        )
-        if routed.order is not None:
-            events, offsets, times = events.ordered(routed.order), offsets[routed.order], times[routed.order]
+        events, offsets, times, parts = self._route(batch, decoded, decoded.events)
         out: list[Output] = []
-        for model_id, part in routed.parts:
+        for model_id, part in parts:
             out += self._to_change(model_id).process(events[part], offsets[part], times[part])
         self._last_offset = batch.offsets[-1]
         return out, decoded.rejects
@@ -146,16 +143,9 @@ class Shard:
     def _labels(self, batch: RawBatch) -> tuple[list[Output], list[Reject]]:
         options = self._options
         decoded = decode_labels(batch, record_bytes_max=options.record_bytes_max, future_max_ms=options.future_max_ms)
-        routed = self._route(decoded)
-        events, offsets, times = (
-            decoded.events,
-            np.array(batch.offsets, dtype=np.int64)[decoded.rows],
-            decoded.timestamps_ms,
-        )
-        if routed.order is not None:
-            events, offsets, times = events.ordered(routed.order), offsets[routed.order], times[routed.order]
+        events, offsets, times, parts = self._route(batch, decoded, decoded.events)
         out: list[Output] = []
-        for model_id, part in routed.parts:
+        for model_id, part in parts:
             out += self._to_change(model_id).label(events[part], offsets[part], times[part])
         return out, decoded.rejects
 
@@ -222,11 +212,11 @@ class Shard:
         self._rejects_trace += _hash(f"{told.topic} {told.offset} {value!r}")
         return Output(told.topic, self._partition, told.offset, told.key.encode(), value)
 
-    def _route(self, decoded: DecodedBatch | DecodedLabels) -> _Routed:
+    def _route(self, batch: RawBatch, decoded: DecodedBatch | DecodedLabels, events: _Events) -> _Routed[_Events]:
         """Group events by model, in order of first appearance; reject what is beyond `models_max`."""
-        codes, model_ids = decoded.events.models()
+        codes, model_ids = events.models()
         order = None if len(model_ids) <= 1 else np.argsort(codes, kind="stable")
-        ends = np.cumsum(np.bincount(codes, minlength=len(model_ids))).tolist()
+        ends: list[int] = np.cumsum(np.bincount(codes, minlength=len(model_ids))).tolist()
         parts = []
         for model_id, part in zip(model_ids, map(slice, [0, *ends], ends), strict=False):
             if model_id not in self._monitors:
@@ -236,7 +226,10 @@ class Shard:
                     continue
                 self._monitors[model_id] = self._new_monitor(model_id)
             parts.append((model_id, part))
-        return _Routed(order, parts)
+        offsets, times = np.array(batch.offsets, dtype=np.int64)[decoded.rows], decoded.timestamps_ms
+        if order is not None:
+            events, offsets, times = events.ordered(order), offsets[order], times[order]
+        return _Routed(events, offsets, times, parts)
 
     def _refused(self, row: int) -> Reject:
         detail = f"{self._options.models_max} other models are watched already (engine.models_max)"

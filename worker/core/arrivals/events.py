@@ -4,7 +4,7 @@ Rule 1: a sequence is a view of the records of a batch; parts of it share what w
 """
 
 from collections.abc import Sequence
-from typing import Generic, Self, TypeVar, overload
+from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 import numpy as np
 
@@ -23,9 +23,24 @@ class _Events(Sequence[_Event], Generic[_Event, _Scanned]):
     """Rows [begin, end) of the records of a batch."""
 
     __slots__ = ("_begin", "_end", "_records")
+    _kind_of_records: ClassVar[Any]
 
     def __init__(self, records: Records[_Event, _Scanned], begin: int, end: int) -> None:
         self._records, self._begin, self._end = records, begin, end
+
+    @classmethod
+    def of(cls, events: Sequence[_Event]) -> Self:
+        """Return events that are known as objects."""
+        if isinstance(events, cls):
+            return events
+        return cls.of_records((), dict(enumerate(events)), np.arange(len(events)), None)
+
+    @classmethod
+    def of_records(
+        cls, values: Sequence[bytes | None], objects: dict[int, _Event], rows: I64, scanned: _Scanned | None
+    ) -> Self:
+        """Return the events of the rows of a batch that can be used; `objects` has those that are not clean."""
+        return cls(cls._kind_of_records(values, objects, rows, scanned), 0, len(rows))
 
     def __len__(self) -> int:
         return self._end - self._begin
@@ -76,21 +91,7 @@ class LabelEvents(_Events[LabelEvent, ScannedLabels]):
     """Labels (n)."""
 
     __slots__ = ()
-
-    @classmethod
-    def of(cls, events: Sequence[LabelEvent]) -> "LabelEvents":
-        """Return events that are known as objects."""
-        if isinstance(events, LabelEvents):
-            return events
-        count = len(events)
-        return cls(LabelRecords((), dict(enumerate(events)), np.arange(count), None), 0, count)
-
-    @classmethod
-    def of_records(
-        cls, values: Sequence[bytes | None], objects: dict[int, LabelEvent], rows: I64, scanned: ScannedLabels
-    ) -> "LabelEvents":
-        """Return the events of the rows of a batch that can be used; `objects` has those that are not clean."""
-        return cls(LabelRecords(values, objects, rows, scanned), 0, len(rows))
+    _kind_of_records = LabelRecords
 
     @property
     def labels(self) -> ValueColumn:
@@ -102,22 +103,8 @@ class PredictionEvents(_Events[PredictionEvent, ScannedPredictions]):
     """Predictions (n)."""
 
     __slots__ = ()
+    _kind_of_records = PredictionRecords
     _records: PredictionRecords
-
-    @classmethod
-    def of(cls, events: Sequence[PredictionEvent]) -> "PredictionEvents":
-        """Return events that are known as objects."""
-        if isinstance(events, PredictionEvents):
-            return events
-        count = len(events)
-        return cls(PredictionRecords((), dict(enumerate(events)), np.arange(count), None), 0, count)
-
-    @classmethod
-    def of_records(
-        cls, values: Sequence[bytes | None], objects: dict[int, PredictionEvent], rows: I64, scanned: ScannedPredictions
-    ) -> "PredictionEvents":
-        """Return the events of the rows of a batch that can be used; `objects` has those that are not clean."""
-        return cls(PredictionRecords(values, objects, rows, scanned), 0, len(rows))
 
     def event_id(self, row: int) -> str:
         """Return the id of an event."""

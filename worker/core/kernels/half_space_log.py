@@ -25,7 +25,7 @@ import numpy as np
 
 from worker.core.kernels.arrays import F32, F64, I16, I32, I64, U64
 from worker.core.kernels.gate import GateArrays, admits
-from worker.core.kernels.isolation import ROWS_PER_BLOCK, block_room, find_leaves
+from worker.core.kernels.isolation import ROWS_PER_BLOCK, block_room, find_leaves, height_of
 from worker.core.kernels.reservoir import next_random
 
 LEARNED, WINDOWS, PASSED = 0, 1, 2
@@ -168,7 +168,7 @@ def renew(nodes: I64, masses: F32, window_size: int, values: F64) -> None:
     Masses are taken relative to all of them, times the window: what has not faded yet does not raise the density.
     """
     leaves = masses.shape[1]
-    height = _height(leaves)
+    height = height_of(leaves)
     sums = np.empty(2 * leaves)
     for tree in range(masses.shape[0]):
         sums[leaves:] = masses[tree]
@@ -192,15 +192,6 @@ def renew(nodes: I64, masses: F32, window_size: int, values: F64) -> None:
             if node <= 1:
                 break
             node += 1
-
-
-@numba.njit(cache=True, nogil=True)
-def _height(leaves: int) -> int:
-    """Return h for 2^h leaves."""
-    height = 0
-    while (1 << height) < leaves:
-        height += 1
-    return height
 
 
 @numba.njit(cache=True, nogil=True)

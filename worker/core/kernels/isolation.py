@@ -96,7 +96,7 @@ def block_room(rows: int, features: int, trees: int) -> tuple[I64, I32]:
 @numba.njit(cache=True, nogil=True)
 def find_leaves(bits: I32, nodes: I64, columns: I64, leaves: I32) -> None:
     """Write to `leaves` i32[T, n] the leaf of rows i32[n, d] in each tree; both rooms are of `block_room`. O(n T h)."""
-    rows, trees, height = bits.shape[0], nodes.shape[0], _height(nodes.shape[1])
+    rows, trees, height = bits.shape[0], nodes.shape[0], height_of(nodes.shape[1])
     length = ROWS_PER_BLOCK if rows >= FEW_ROWS else FEW_ROWS
     _spread(bits, columns, length)
     rest = rows - rows % FEW_ROWS
@@ -108,7 +108,7 @@ def find_leaves(bits: I32, nodes: I64, columns: I64, leaves: I32) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _height(leaves: int) -> int:
+def height_of(leaves: int) -> int:
     """Return h for 2^h leaves."""
     height = 0
     while (1 << height) < leaves:

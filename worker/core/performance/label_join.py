@@ -162,11 +162,6 @@ class LabelJoin:
             self.columns.moved(places, len(self._waiting.keys))
         return min(count, len(self._waiting.keys) - self.waiting)
 
-    def largest_text(self) -> float:
-        """Return the largest code of a text among the labels, 0 if there is none."""
-        texts = [known.label[known.kind == TEXT] for known in (self._known, self._early_known)]
-        return float(max((each.max() for each in texts if len(each)), default=0.0))
-
     def find(self, key: tuple[int, int]) -> int:
         """Return the slot of an event, -1 if it is not here."""
         return int(k.find(self._waiting, np.uint64(key[0]), np.uint64(key[1])))
