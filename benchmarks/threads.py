@@ -10,7 +10,6 @@ import argparse
 import json
 import sys
 import time
-from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
@@ -21,9 +20,14 @@ from worker.core.engine import Engine
 from worker.core.events import RawBatch
 from worker.core.options import EngineOptions
 from worker.core.shard import Topics
+from worker.dispatch import Dispatch
+from worker.edges.clock import SystemClock
 from worker.edges.threads import ThreadExecutor
+from worker.ports import NoEffort
 
 ROUNDS = 3
+AHEAD = 8
+"""So many batches wait for the engine at most."""
 
 
 class Setting(NamedTuple):
@@ -37,7 +41,7 @@ class Setting(NamedTuple):
 SETTINGS = [
     *(Setting(1, 5.0, size) for size in (1250, 2500, 5000)),
     *(Setting(2, ms, 1250) for ms in (5.0, 1.0, 0.2, 0.05)),
-    *(Setting(2, 0.2, size) for size in (2500, 5000)),
+    *(Setting(2, 1.0, size) for size in (2500, 5000)),
 ]
 
 
@@ -63,8 +67,14 @@ def run(setting: Setting, fetches: list[list[RawBatch]], refits: RememberedRefit
     with ThreadExecutor(setting.threads) as executor:
         sys.setswitchinterval(setting.switch_ms / 1000)
         wall, cpu = time.perf_counter(), time.process_time()
+        dispatch = Dispatch(engine, executor, NoEffort(), SystemClock())
         for fetch in fetches:
-            executor.run([partial(engine.handle, batch) for batch in fetch])
+            for batch in fetch:
+                dispatch.add(batch)
+            for _ in dispatch.done(AHEAD * setting.batch):
+                pass
+        for _ in dispatch.finish():
+            pass
         cost = Cost((time.perf_counter() - wall) / count * 1e6, (time.process_time() - cpu) / count * 1e6)
     return cost, [engine.digest(partition) for partition in range(PARTITIONS)]
 

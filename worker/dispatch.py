@@ -1,14 +1,20 @@
 """What was fetched, on its way into the engine: shards know nothing of one another, so several are worked on at once.
 
+    add ──► lane of its shard ──► a thread that is free ──► done, finish: in the order in which the batches came
+             (one thread each)     while the caller fetches more
+
 Rule 1: the batches of one shard are worked on in the order in which they came, one after the other.
 Rule 2: results are told in the order in which the batches came, whichever was done first: so what goes into the
         transaction, and what the observer hears, does not depend on how many threads there are (law 2).
-Rule 3: nothing else happens meanwhile: no poll of the group, no commit, no restore.
+Rule 3: whatever else the caller does with shards (poll of the group, commit, restore) comes after `finish`. Only
+        fetching goes on meanwhile.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future
 from functools import partial
+from threading import Lock
 from typing import NamedTuple
 
 from worker.core.engine import Engine, Handled
@@ -22,16 +28,38 @@ class Done(NamedTuple):
     batch: RawBatch
     handled: Handled
     seconds: float
-    """Its part of the time that went by: all of them together make up the whole."""
+    """That a thread worked on it; others may have worked on others at the same time."""
 
 
-class _Timed(NamedTuple):
-    handled: Handled
-    took_ms: int
+class _Job(NamedTuple):
+    batch: RawBatch
+    done: "Future[Done]"
+
+
+class _Lane:
+    """The batches of one shard that nobody has begun with."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._waiting: deque[_Job] = deque()
+        self._has_thread = False
+
+    def add(self, job: _Job) -> bool:
+        """Let a batch wait; return whether the lane needs a thread."""
+        with self._lock:
+            self._waiting.append(job)
+            needs_one, self._has_thread = not self._has_thread, True
+        return needs_one
+
+    def take(self) -> _Job | None:
+        """Return the next batch; None, and the lane has no thread any more, if there is none."""
+        with self._lock:
+            self._has_thread = bool(self._waiting)
+            return self._waiting.popleft() if self._waiting else None
 
 
 class Dispatch:
-    """The batches that wait for the engine.
+    """The batches that are on their way through the engine.
 
     Args:
         engine: which has a shard for each of them.
@@ -45,45 +73,68 @@ class Dispatch:
         self._executor = executor
         self._effort = effort
         self._clock = clock
-        self._waiting: list[RawBatch] = []
+        self._lanes: dict[int, _Lane] = {}
+        self._jobs: deque[_Job] = deque()
         self._of_shard: Counter[int] = Counter()
+        self.records = 0
+        """Of all batches whose results have not been told."""
 
     def add(self, batch: RawBatch) -> None:
-        """Let a batch wait."""
-        self._waiting.append(batch)
+        """Let a batch be worked on as soon as those of its shard before it are, and a thread is free."""
+        job = _Job(batch, Future())
+        self._jobs.append(job)
         self._of_shard[batch.partition] += 1
+        self.records += len(batch.offsets)
+        lane = self._lanes.setdefault(batch.partition, _Lane())
+        if lane.add(job):
+            self._executor.submit(partial(self._work_off, lane))
 
-    def waiting(self, partition: int) -> int:
-        """Return how many batches of a shard wait."""
+    def untold(self, partition: int) -> int:
+        """Return how many batches of a shard there are whose results have not been told."""
         return self._of_shard[partition]
 
-    def work(self) -> list[Done]:
-        """Work on all that waits."""
-        waiting, lanes = self._waiting, [*self._of_shard]
-        self._waiting, self._of_shard = [], Counter()
-        began_ms = self._clock.monotonic_ms()
-        places = {lane: [place for place, batch in enumerate(waiting) if batch.partition == lane] for lane in lanes}
-        # The most work first: otherwise one thread may begin with it when the others have nothing left.
-        lanes.sort(key=lambda lane: -sum(len(waiting[place].offsets) for place in places[lane]))
-        results = self._executor.run(
-            [partial(self._handle, [waiting[place] for place in places[lane]]) for lane in lanes]
-        )
-        timed: dict[int, _Timed] = {}
-        for lane, result in zip(lanes, results, strict=True):
-            timed.update(zip(places[lane], result, strict=True))
-        gone_by_ms, all_ms = self._clock.monotonic_ms() - began_ms, sum(each.took_ms for each in timed.values())
-        part = gone_by_ms / all_ms if all_ms else 0.0
-        return [
-            Done(batch, timed[place].handled, timed[place].took_ms * part / 1000) for place, batch in enumerate(waiting)
-        ]
+    def done(self, records_max: int) -> Iterator[Done]:
+        """Tell results that are there; wait for more while batches with more than so many records are left.
 
-    def _handle(self, batches: Sequence[RawBatch]) -> list[_Timed]:
-        """Work on the batches of one shard, in one thread."""
-        return [self._handle_one(batch) for batch in batches]
+        Raises, when nobody works on anything any more, what the engine raised at the first batch that failed.
+        """
+        while self._jobs and (self.records > records_max or self._jobs[0].done.done()):
+            yield self._next()
 
-    def _handle_one(self, batch: RawBatch) -> _Timed:
+    def finish(self) -> Iterator[Done]:
+        """Wait for all; tell their results."""
+        while self._jobs:
+            yield self._next()
+        self._lanes.clear()
+
+    def _next(self) -> Done:
+        job = self._jobs.popleft()
+        self._of_shard[job.batch.partition] -= 1
+        self.records -= len(job.batch.offsets)
+        if job.done.exception() is not None:
+            self._abandon()
+        return job.done.result()
+
+    def _abandon(self) -> None:
+        """Let nobody begin with anything else, and wait for what is being worked on."""
+        begun = [job for job in self._jobs if not job.done.cancel()]
+        for job in begun:
+            job.done.exception()
+
+    def _work_off(self, lane: _Lane) -> None:
+        """Work on a shard's batches, in one thread, until none is left. One that fails is the last of its lane."""
+        while (job := lane.take()) is not None:
+            if not job.done.set_running_or_notify_cancel():
+                continue
+            try:
+                job.done.set_result(self._handle(job.batch))
+            except BaseException as error:  # noqa: BLE001 - raised in the thread of the caller, in its turn
+                job.done.set_exception(error)
+                return
+
+    def _handle(self, batch: RawBatch) -> Done:
         began_ms = self._clock.monotonic_ms()
         self._effort.begin()
         handled = self._engine.handle(batch)
         self._effort.end()
-        return _Timed(handled, self._clock.monotonic_ms() - began_ms)
+        return Done(batch, handled, (self._clock.monotonic_ms() - began_ms) / 1000)

@@ -88,8 +88,8 @@ class Lag:
             self._in_turn_ms = max(lag_ms, self._in_turn_ms or 0)
         return lag_ms if lag_ms > self._lagging_ms else None
 
-    def fetched(self, records: int, records_max: int) -> None:
-        """Note how many records a fetch had, and could have had: only where many wait, there is a backlog."""
+    def waiting(self, records: int, records_max: int) -> None:
+        """Note how many records wait for the engine: half of what a fetch can bring is a backlog."""
         self._backlog_in_turn |= 2 * records >= records_max
 
     def commit_interval_ms(self, usual_ms: int) -> int:

@@ -1,4 +1,4 @@
-"""poll -> restore -> handle -> store -> commit, and what happens when partitions come and go. This file is about ORDER.
+"""poll -> restore -> fetch, handle -> store -> commit; and when partitions come and go. This file is about ORDER.
 
 Rule 1: the group is polled only between commits, so a hand-over never falls into a transaction.
 Rule 2: outputs wait in memory until their transaction; it holds them, the positions they belong to, and parts of
@@ -10,7 +10,7 @@ Rule 5: what is taken in which order is noted in the shard's track as it happens
 Rule 6: results of records that are taken late are marked, by a header, when they come out of the engine (`lagging.py`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from worker.alignment import Alignment
@@ -18,7 +18,7 @@ from worker.artefact_publishing import ArtefactOptions, ArtefactPublisher
 from worker.budget import BudgetOptions, MaintenanceBudget
 from worker.core.engine import Engine
 from worker.core.events import InputTopic, Output, RawBatch
-from worker.dispatch import Dispatch
+from worker.dispatch import Dispatch, Done
 from worker.lagging import AlertCause, Lag, alert_causes, marked
 from worker.observer import Census, Observer, Shards
 from worker.ports import (
@@ -179,6 +179,7 @@ class Loop:
             if left_ms <= 0 or len(self._pending.outputs) >= self._options.outputs_max:
                 break
             self._work(min(left_ms, self._restore()))
+        self._finish()
         self._tick_idle()
         self._keep_budget()
         self._snapshots.begin_due(self._tracks.values())
@@ -190,6 +191,7 @@ class Loop:
         """Go on with restores; begin to read the shards that are live now. Return how long to wait for records then."""
         if not self._restores.waiting:
             return self._options.wait_ms
+        self._finish()
         live, busy = self._restores.work(self._options.restore_slice_ms)
         for track in live:
             self._tracks[track.partition] = track
@@ -203,11 +205,10 @@ class Loop:
         return 0 if busy else self._options.restore_wait_ms
 
     def _work(self, wait_ms: int) -> None:
-        """Fetch once and process what came."""
+        """Fetch once, while the engine works on what came before, and pass on what came."""
         started_ms = self._clock.monotonic_ms()
         batches = self._source.fetch(self._options.fetch_records_max, wait_ms)
         self._observer.fetched(batches, (self._clock.monotonic_ms() - started_ms) / 1000)
-        self._lag.fetched(sum(len(batch.offsets) for batch in batches), self._options.fetch_records_max)
         held = self._options.label_hold_ms > 0
         for batch in batches:
             if held and batch.topic is InputTopic.LABELS:
@@ -221,14 +222,15 @@ class Loop:
             for batch in self._alignment.release(self._clock.monotonic_ms(), self._source.may_have_more):
                 self._take(batch)
             self._pause_labels()
-        self._handle()
+        self._lag.waiting(self._dispatch.records, self._options.fetch_records_max)
+        self._collect(self._dispatch.done(self._options.fetch_records_max))
 
     def _take(self, batch: RawBatch) -> None:
-        """Let a batch wait for the engine, if its shard is here and its journal has room; or make room before."""
+        """Give a batch to the engine, if its shard is here and its journal has room; or make room before."""
         partition = batch.partition
         track = self._tracks.get(partition)
-        if track is not None and not track.has_room(self._dispatch.waiting(partition)):
-            self._handle()
+        if track is not None and not track.has_room(self._dispatch.untold(partition)):
+            self._finish()
             if track.full:
                 self._store_now(track)
         # Storing polls the group: the shard may have gone meanwhile.
@@ -243,9 +245,13 @@ class Loop:
                 self._source.pause_labels(partition, paused=full)
                 self._paused ^= {partition}
 
-    def _handle(self) -> None:
-        """Process what waits for the engine."""
-        for batch, handled, seconds in self._dispatch.work():
+    def _finish(self) -> None:
+        """Wait until the engine has done all that it was given."""
+        self._collect(self._dispatch.finish())
+
+    def _collect(self, results: Iterable[Done]) -> None:
+        """Let results of the engine wait for the transaction."""
+        for batch, handled, seconds in results:
             self._tracks[batch.partition].taken(batch.topic, batch.offsets[-1] + 1)
             lag_ms = self._lag.taken(batch, self._clock.epoch_ms())
             self._pending.outputs.extend(handled.outputs if lag_ms is None else marked(handled.outputs, lag_ms))

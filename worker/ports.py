@@ -12,7 +12,7 @@ Rule 4: one number, one shard: partition p of `predictions`, of `labels` and of 
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 from worker.core.detectors.refit import RefitPool, RefitRequest, RefitTicket
 from worker.core.events import InputTopic, Manifest, Output, RawBatch
@@ -54,8 +54,6 @@ __all__ = [
     "StoredModel",
     "UnavailableError",
 ]
-
-_Result = TypeVar("_Result")
 
 
 class Position(NamedTuple):
@@ -343,22 +341,19 @@ class NoEffort:
 
 
 class Executor(Protocol):
-    """Does pieces of work that know nothing of one another, maybe several at the same time."""
+    """Does pieces of work that know nothing of one another, maybe several at once, while the caller goes on."""
 
-    def run(self, tasks: Sequence[Callable[[], _Result]]) -> list[_Result]:
-        """Do all of it; return the results in the order of the tasks.
-
-        Nothing is under way any more on return, nor when an error is raised: of those that fail, that of the first.
-        """
+    def submit(self, task: Callable[[], None]) -> None:
+        """Do this as soon as possible. It must not raise; what comes of it, it has to tell by itself."""
         ...
 
 
 class InlineExecutor:
-    """Does one piece after the other, in the thread of the caller."""
+    """Does a piece of work before the caller goes on."""
 
-    def run(self, tasks: Sequence[Callable[[], _Result]]) -> list[_Result]:
-        """Do all of it; the first error ends it."""
-        return [task() for task in tasks]
+    def submit(self, task: Callable[[], None]) -> None:
+        """Do this now."""
+        task()
 
 
 class Clock(Protocol):

@@ -1,70 +1,53 @@
-"""Threads of the engine: results in order, errors that surface, cores that are counted."""
+"""Threads of the engine: what is done at the same time, and cores that are counted."""
 
 import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from worker.edges import threads
 from worker.edges.threads import ThreadExecutor, threads_for, usable_cores
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_so_many_tasks_are_done_at_the_same_time(count: int) -> None:
+    """Each thread has one when all meet, and the caller goes on meanwhile."""
+    barrier, names = threading.Barrier(count + 1), set[str]()
 
-def _meeting(barrier: threading.Barrier, number: int) -> tuple[int, str]:
-    barrier.wait(10)
-    return number, threading.current_thread().name
+    def meet() -> None:
+        names.add(threading.current_thread().name)
+        barrier.wait(10)
 
-
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_tasks_are_done_at_the_same_time_and_told_in_their_order(count: int) -> None:
-    """Each of so many threads has one when all meet; the thread of the caller is one of them."""
-    barrier = threading.Barrier(count)
     with ThreadExecutor(count) as executor:
-        for _ in range(3):
-            done = executor.run([partial(_meeting, barrier, number) for number in range(count)])
-            assert [number for number, _ in done] == list(range(count))
-            assert threading.current_thread().name in {name for _, name in done}
-            assert len({name for _, name in done}) == count
+        for _ in range(count):
+            executor.submit(meet)
+        barrier.wait(10)
+    assert len(names) == count
+    assert threading.current_thread().name not in names
 
 
-def test_more_tasks_than_threads_are_all_done_once() -> None:
-    """The quick thread takes what the slow one has not begun."""
+def test_one_thread_is_that_of_the_caller() -> None:
+    """What is submitted is done at once."""
+    names: list[str] = []
+    with ThreadExecutor(1) as executor:
+        executor.submit(lambda: names.append(threading.current_thread().name))
+        assert names == [threading.current_thread().name]
+
+
+def test_what_was_submitted_is_done_at_the_end() -> None:
+    """Nobody works on a shard any more while the process ends."""
     done: list[int] = []
 
-    def task(number: int) -> int:
+    def task(number: int) -> None:
         time.sleep(0.01 * (number == 0))
         done.append(number)
-        return number
 
     with ThreadExecutor(2) as executor:
-        assert executor.run([partial(task, number) for number in range(50)]) == list(range(50))
-        assert executor.run([]) == []
+        for number in range(50):
+            executor.submit(partial(task, number))
     assert sorted(done) == list(range(50))
-
-
-def test_the_first_error_is_raised_when_all_others_have_finished() -> None:
-    """Nobody works on a shard any more while the process ends."""
-    barrier, finished = threading.Barrier(2), threading.Event()
-
-    def late() -> None:
-        barrier.wait(10)
-        time.sleep(0.05)
-        finished.set()
-
-    def fails(text: str, barrier: threading.Barrier | None = None) -> None:
-        if barrier is not None:
-            barrier.wait(10)
-        raise ValueError(text)
-
-    tasks: list[Callable[[], None]] = [late, partial(fails, "first", barrier), partial(fails, "second")]
-    with ThreadExecutor(2) as executor, pytest.raises(ValueError, match="first"):
-        executor.run(tasks)
-    assert finished.is_set()
 
 
 @pytest.mark.parametrize(

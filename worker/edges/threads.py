@@ -6,23 +6,21 @@ turns.
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 THREADS_MAX = 4
 """By itself: what is done under the GIL takes turns, so that more of them gain little."""
 
-_SWITCH_SECONDS = 0.0002
-"""A thread that comes back from a kernel waits for the GIL until the other one calls a kernel, or for so long. Python's
-5 ms are a convoy: kernels take some 0.1 ms. Even shorter only adds switches (`benchmarks/threads.py`)."""
+_SWITCH_SECONDS = 0.001
+"""A thread that comes back from a kernel waits for the GIL until another one calls a kernel, or for so long. Python's
+5 ms are a convoy: with small batches kernels take some 0.1 ms. Shorter only adds switches (`benchmarks/threads.py`)."""
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 """Of cgroup v2, as a container sees its own: quota (or "max") and period in microseconds."""
-
-_Result = TypeVar("_Result")
 
 
 def usable_cores(cpu_max: Path = _CPU_MAX) -> int:
@@ -41,38 +39,21 @@ def threads_for(wanted: int, processes: int = 1) -> int:
 
 
 class ThreadExecutor:
-    """Implements `ports.Executor`. The thread of the caller is one of its threads; with one there is no other."""
+    """Implements `ports.Executor`. One thread is that of the caller: then nothing goes on beside.
+
+    What was submitted is done before the context ends.
+    """
 
     def __init__(self, threads: int) -> None:
         assert threads >= 1
-        self._helpers = threads - 1
-        self._pool = ThreadPoolExecutor(self._helpers, thread_name_prefix="engine") if self._helpers else None
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="engine") if threads > 1 else None
 
-    def run(self, tasks: Sequence[Callable[[], _Result]]) -> list[_Result]:
-        """Do all tasks, each thread the next one that is left; return the results in their order.
-
-        All of them are done, or have failed, when the error of the first one that failed is raised.
-        """
-        if self._pool is None or len(tasks) <= 1:
-            return [task() for task in tasks]
-        results: dict[int, _Result] = {}
-        errors: dict[int, BaseException] = {}
-        left = iter(range(len(tasks)))  # `next` of it is one step of C: no two threads get the same
-
-        def work() -> None:
-            for place in left:
-                try:
-                    results[place] = tasks[place]()
-                except BaseException as error:  # noqa: BLE001 - raised below, in the thread of the caller
-                    errors[place] = error
-
-        helping = [self._pool.submit(work) for _ in range(min(self._helpers, len(tasks) - 1))]
-        work()
-        for helper in helping:
-            helper.result()
-        if errors:
-            raise errors[min(errors)]
-        return [results[place] for place in range(len(tasks))]
+    def submit(self, task: Callable[[], None]) -> None:
+        """Let the next free thread do this."""
+        if self._pool is None:
+            task()
+        else:
+            self._pool.submit(task)
 
     def __enter__(self) -> Self:
         if self._pool is not None:
