@@ -26,8 +26,6 @@ from worker.edges.threads import ThreadExecutor
 from worker.ports import NoEffort
 
 ROUNDS = 3
-AHEAD = 8
-"""So many batches wait for the engine at most."""
 
 
 class Setting(NamedTuple):
@@ -71,7 +69,7 @@ def run(setting: Setting, fetches: list[list[RawBatch]], refits: RememberedRefit
         for fetch in fetches:
             for batch in fetch:
                 dispatch.add(batch)
-            for _ in dispatch.done(AHEAD * setting.batch):
+            for _ in dispatch.begun():
                 pass
         for _ in dispatch.finish():
             pass

@@ -1,6 +1,6 @@
 """What was fetched, on its way into the engine: shards know nothing of one another, so several are worked on at once.
 
-    add ──► lane of its shard ──► a thread that is free ──► done, finish: in the order in which the batches came
+    add ──► lane of its shard ──► a thread that is free ──► begun, finish: in the order in which the batches came
              (one thread each)     while the caller fetches more
 
 Rule 1: the batches of one shard are worked on in the order in which they came, one after the other.
@@ -13,8 +13,7 @@ Rule 3: whatever else the caller does with shards (poll of the group, commit, re
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from functools import partial
-from threading import Lock
+from threading import Event, Lock
 from typing import NamedTuple
 
 from worker.core.engine import Engine, Handled
@@ -33,6 +32,8 @@ class Done(NamedTuple):
 
 class _Job(NamedTuple):
     batch: RawBatch
+    begun: Event
+    """Set, too, when nobody will begin with it any more."""
     done: "Future[Done]"
 
 
@@ -74,6 +75,8 @@ class Dispatch:
         self._effort = effort
         self._clock = clock
         self._lanes: dict[int, _Lane] = {}
+        self._ready: deque[_Lane] = deque()
+        """Lanes that need a thread."""
         self._jobs: deque[_Job] = deque()
         self._of_shard: Counter[int] = Counter()
         self.records = 0
@@ -81,28 +84,33 @@ class Dispatch:
 
     def add(self, batch: RawBatch) -> None:
         """Let a batch be worked on as soon as those of its shard before it are, and a thread is free."""
-        job = _Job(batch, Future())
+        job = _Job(batch, Event(), Future())
         self._jobs.append(job)
         self._of_shard[batch.partition] += 1
         self.records += len(batch.offsets)
         lane = self._lanes.setdefault(batch.partition, _Lane())
         if lane.add(job):
-            self._executor.submit(partial(self._work_off, lane))
+            self._ready.append(lane)
+            self._executor.submit(self._work_on_one)
 
     def untold(self, partition: int) -> int:
         """Return how many batches of a shard there are whose results have not been told."""
         return self._of_shard[partition]
 
-    def done(self, records_max: int) -> Iterator[Done]:
-        """Tell results that are there; wait for more while batches with more than so many records are left.
+    def begun(self) -> Iterator[Done]:
+        """Wait until all batches have been begun with; tell the results that are there.
 
         Raises, when nobody works on anything any more, what the engine raised at the first batch that failed.
         """
-        while self._jobs and (self.records > records_max or self._jobs[0].done.done()):
+        for job in list(self._jobs):
+            job.begun.wait()
+        while self._jobs and self._jobs[0].done.done():
             yield self._next()
 
     def finish(self) -> Iterator[Done]:
-        """Wait for all; tell their results."""
+        """Help until there is nothing to begin with, wait for all, and tell their results. Raises as `begun` does."""
+        while self._ready:
+            self._work_on_one()
         while self._jobs:
             yield self._next()
         self._lanes.clear()
@@ -121,16 +129,22 @@ class Dispatch:
         for job in begun:
             job.done.exception()
 
-    def _work_off(self, lane: _Lane) -> None:
-        """Work on a shard's batches, in one thread, until none is left. One that fails is the last of its lane."""
+    def _work_on_one(self) -> None:
+        """Work on the batches of a shard, in this thread, until none is left. After one that fails they are let be."""
+        try:
+            lane = self._ready.popleft()
+        except IndexError:
+            return  # another thread was quicker
+        failed = False
         while (job := lane.take()) is not None:
-            if not job.done.set_running_or_notify_cancel():
+            job.begun.set()
+            if failed or not job.done.set_running_or_notify_cancel():
                 continue
             try:
                 job.done.set_result(self._handle(job.batch))
             except BaseException as error:  # noqa: BLE001 - raised in the thread of the caller, in its turn
                 job.done.set_exception(error)
-                return
+                failed = True
 
     def _handle(self, batch: RawBatch) -> Done:
         began_ms = self._clock.monotonic_ms()

@@ -17,6 +17,8 @@ LAG_HEADER = "modelvigil.lag_ms"
 LATE_SHARE = 10
 """While a worker lags, results may wait for their commit for one part in so many of the lag."""
 LATE_COMMIT_MS_MAX = 1_000
+BACKLOG_RECORDS = 10_000
+"""A fetch of so many, or of half of what it may have, is one from a backlog."""
 CALM_MS = 10_000
 """Lagging is over when nothing late has been taken for so long: other inputs may be on time meanwhile."""
 
@@ -88,9 +90,9 @@ class Lag:
             self._in_turn_ms = max(lag_ms, self._in_turn_ms or 0)
         return lag_ms if lag_ms > self._lagging_ms else None
 
-    def waiting(self, records: int, records_max: int) -> None:
-        """Note how many records wait for the engine: half of what a fetch can bring is a backlog."""
-        self._backlog_in_turn |= 2 * records >= records_max
+    def fetched(self, records: int, records_max: int) -> None:
+        """Note how many records a fetch had, and could have had: only where many wait, there is a backlog."""
+        self._backlog_in_turn |= records >= min(BACKLOG_RECORDS, records_max / 2)
 
     def commit_interval_ms(self, usual_ms: int) -> int:
         """Return how long to work until the next commit.

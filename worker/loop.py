@@ -49,6 +49,9 @@ class LoopOptions(NamedTuple):
 
     commit_interval_ms: int = 200
     fetch_records_max: int = 5000
+    ahead_records_min: int = 10_000
+    """With so many under way the next fetch does not wait for the engine. Before, it had better: the longer it waits,
+    the more records come at once, and few are dear."""
     outputs_max: int = 20_000
     idle_close_ms: int = 5000
     commit_attempts_max: int = 10
@@ -205,10 +208,13 @@ class Loop:
         return 0 if busy else self._options.restore_wait_ms
 
     def _work(self, wait_ms: int) -> None:
-        """Fetch once, while the engine works on what came before, and pass on what came."""
+        """Fetch once, and pass on what came. Where much is under way the engine works on it meanwhile."""
+        is_much = self._dispatch.records >= self._options.ahead_records_min
+        self._collect(self._dispatch.begun() if is_much else self._dispatch.finish())
         started_ms = self._clock.monotonic_ms()
         batches = self._source.fetch(self._options.fetch_records_max, wait_ms)
         self._observer.fetched(batches, (self._clock.monotonic_ms() - started_ms) / 1000)
+        self._lag.fetched(sum(len(batch.offsets) for batch in batches), self._options.fetch_records_max)
         held = self._options.label_hold_ms > 0
         for batch in batches:
             if held and batch.topic is InputTopic.LABELS:
@@ -222,8 +228,6 @@ class Loop:
             for batch in self._alignment.release(self._clock.monotonic_ms(), self._source.may_have_more):
                 self._take(batch)
             self._pause_labels()
-        self._lag.waiting(self._dispatch.records, self._options.fetch_records_max)
-        self._collect(self._dispatch.done(self._options.fetch_records_max))
 
     def _take(self, batch: RawBatch) -> None:
         """Give a batch to the engine, if its shard is here and its journal has room; or make room before."""

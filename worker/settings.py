@@ -116,7 +116,7 @@ class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     commit_interval_ms: Annotated[int, Meta(ge=10, le=10_000)] = 200
     fetch_records_max: Annotated[int, Meta(ge=1, le=100_000)] = 40_000
     """In a backlog librdkafka gives some 3,000 records of one partition after the other: with fewer than this, one
-    thread of the engine would have most of them, and batches of a model would be small. As many wait for the engine."""
+    thread of the engine would have most of them, and a model's part of a batch would be small."""
     outputs_max: Annotated[int, Meta(ge=1, le=90_000)] = 20_000
     """Pending outputs that cause an early commit; the queue of a producer ends at 100,000."""
     handover_ms: Annotated[int, Meta(ge=0, le=60_000)] = 5_000

@@ -812,11 +812,11 @@ def test_a_worker_that_lags_commits_less_often(late_ms: int, usual_ms: int, inte
     late = RawBatch(0, range(1), [START_MS - late_ms], [b""], [None], [None])
     for _ in range(2):
         assert lag.commit_interval_ms(usual_ms) == usual_ms
-        lag.waiting(500, 1_000)
+        lag.fetched(500, 1_000)
         lag.taken(late, START_MS)
         lag.turn(0)
         assert lag.commit_interval_ms(usual_ms) == interval_ms
-        lag.waiting(499, 1_000)  # old records, but few: no backlog
+        lag.fetched(499, 1_000)  # old records, but few: no backlog
         lag.taken(late, START_MS)
         lag.turn(0)
 

@@ -19,17 +19,20 @@ and so long the engine's threads stand still: they cannot go from one kernel to 
 
 def take(consumer: Consumer, records_max: int, wait_ms: int) -> list[Message]:
     """Return what a consumer has there, errors among it, waiting at most `wait_ms` when there is nothing."""
+    messages = _take_now(consumer, records_max)
+    if messages or wait_ms <= 0:
+        return messages
+    # `consume` with a timeout would wait until it has all of `records_max`; `poll` returns at the first.
+    first = consumer.poll(wait_ms / 1000)
+    return [] if first is None else [first, *_take_now(consumer, records_max - 1)]
+
+
+def _take_now(consumer: Consumer, records_max: int) -> list[Message]:
     messages: list[Message] = []
-    if wait_ms > 0 and not (messages := consumer.consume(min(_PIECE, records_max), 0.0)):
-        # `consume` with a timeout would wait until it has all that was asked for; `poll` returns at the first.
-        first = consumer.poll(wait_ms / 1000)
-        if first is None:
-            return []
-        messages = [first]
-    while len(messages) < records_max:
-        more = consumer.consume(min(_PIECE, records_max - len(messages)), 0.0)
+    while (asked := min(_PIECE, records_max - len(messages))) > 0:
+        more = consumer.consume(asked, 0.0)
         messages += more
-        if not more:
+        if len(more) < asked:
             break
     return messages
 
