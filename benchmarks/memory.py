@@ -1,6 +1,7 @@
 """What a model takes in memory, and whether memory stays flat over tens of millions of events: the engine alone.
 
     python -m benchmarks.memory --models 1000            bytes per model; the last line is JSON
+    python -m benchmarks.memory --models 1000 --frugal   the same with the settings `FRUGAL`, for thousands of models
     python -m benchmarks.memory --events 50000000        flat or not; some ten minutes; renews RESULTS.md
 
 Default detectors, 10 features. Bytes per model are the growth of this process from no model to all, when each model
@@ -13,6 +14,7 @@ import argparse
 import json
 import subprocess
 from collections import Counter
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from rich.progress import Progress
@@ -25,10 +27,26 @@ from benchmarks.results import Part, table
 from worker.core.engine import Engine
 from worker.core.events import OutputTopic
 from worker.core.options import EngineOptions
+from worker.settings import load_settings
 
 BYTES_AIM = 300_000
 FILLED = 1.2
 """Of what the calibration keeps: so many events each model gets."""
+FRUGAL: Mapping[str, object] = {
+    "engine.forest.trees": 50,
+    "engine.forest.sample_rows": 128,
+    "engine.forest.rows_max": 512,
+    "engine.half_space.trees": 10,
+    "engine.tails.rows_max": 256,
+    "engine.calibration.scores_max": 512,
+    "engine.rebuild_events": 256,
+    "engine.buckets_max": 160,
+    "engine.drift.reference_events": 2_000,
+    "engine.drift.blocks_max": 16,
+    "engine.quality.ids_max": 500,
+    "engine.performance.join_events_max": 500,
+}
+"""All detectors and watchers, each with a shorter past: what `deploy/configuration.md` says of many models."""
 FLAT_ROWS = 199_999
 """Different events; a prime, as `ROWS` of `engine_alone.py`."""
 SETTLED_EVENTS = 5_000_000
@@ -66,17 +84,17 @@ def stored_bytes(engine: Engine) -> int:
     return total
 
 
-def per_model_here(models: int) -> PerModel:
+def per_model_here(models: int, options: EngineOptions) -> PerModel:
     """Measure it in this process."""
-    options = EngineOptions()
-    each = round(FILLED * (options.warmup_events + options.calibration.scores_max))
+    usual = EngineOptions()
+    each = round(FILLED * (usual.warmup_events + usual.calibration.scores_max))
     # Kernels, libraries and the forest that is copied are there before the first look. This engine stays until the end:
     # what it left would be used again, and not seen as growth.
     fits = CopiedFits()
-    first, stream = new_engine(fits), Stream(models)
+    first, stream = new_engine(fits, options), Stream(models)
     _fill(first, Stream(PARTITIONS), each)
     before = resident_bytes()
-    engine = new_engine(fits)
+    engine = new_engine(fits, options)
     _fill(engine, stream, each)
     grown = resident_bytes() - before
     assert first.models == PARTITIONS, "the first engine must outlive the measurement"
@@ -89,18 +107,26 @@ def _fill(engine: Engine, stream: Stream, each: int) -> None:
 
 
 def per_model_part(scale: float) -> Part:
-    """Measure bytes per model in a process of its own."""
+    """Measure bytes per model, each time in a process of its own."""
     models = max(20, round(1_000 * scale))
-    with console.status(f"{models:,} models"):
-        command = program("benchmarks.memory", "--models", str(models))
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found = PerModel(**json.loads(done.stdout.splitlines()[-1]))
-    rows = (
-        ("growth of the process, per model", f"{found.resident / 1000:,.0f}", f"≤ {BYTES_AIM / 1000:.0f}"),
-        ("snapshot of a model, not compressed", f"{found.stored / 1000:,.0f}", "-"),
+    found = [_per_model(models, *more) for more in ((), ("--frugal",))]
+    rows = [
+        (name, f"{each.resident / 1000:,.0f}", aim, f"{each.stored / 1000:,.0f}")
+        for name, each, aim in zip(("default", "frugal"), found, (f"≤ {BYTES_AIM / 1000:.0f}", "-"), strict=True)
+    ]
+    text = (
+        f"{models:,} models with {FEATURES} features and {found[0].events:,} events each, all default detectors. "
+        "*Frugal* are the settings that `deploy/configuration.md` gives for many models.\n\n"
     )
-    text = f"{models:,} models with {FEATURES} features and {found.events:,} events each, default detectors.\n\n"
-    return Part(text + table(("", "kB", "aim"), rows), found._asdict())
+    head = ("settings", "growth of the process, kB per model", "aim", "its snapshot, not compressed, kB")
+    return Part(text + table(head, rows), {**found[0]._asdict(), "frugal": found[1]._asdict()})
+
+
+def _per_model(models: int, *more: str) -> PerModel:
+    with console.status(f"{models:,} models"):
+        command = program("benchmarks.memory", "--models", str(models), *more)
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return PerModel(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def flat_samples(events: int) -> list[Sample]:
@@ -141,10 +167,12 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--models", type=int, help="bytes per model, for so many")
     what.add_argument("--events", type=int, help="memory over so many events")
+    parser.add_argument("--frugal", action="store_true", help="bytes per model with settings for many models")
     parser.add_argument("--keep-results", action="store_true", help="do not write RESULTS.md")
     arguments = parser.parse_args()
     if arguments.models is not None:
-        print(json.dumps(per_model_here(arguments.models)._asdict()))
+        options = load_settings(None, {}, FRUGAL if arguments.frugal else {}).engine
+        print(json.dumps(per_model_here(arguments.models, options)._asdict()))
         return
     part = flat_part(arguments.events)
     if not arguments.keep_results:

@@ -44,6 +44,8 @@ class _Lane:
         self._lock = Lock()
         self._waiting: deque[_Job] = deque()
         self._has_thread = False
+        self.is_broken = False
+        """Whether the engine has failed at one of its batches."""
 
     def add(self, job: _Job) -> bool:
         """Let a batch wait; return whether the lane needs a thread."""
@@ -135,16 +137,15 @@ class Dispatch:
             lane = self._ready.popleft()
         except IndexError:
             return  # another thread was quicker
-        failed = False
         while (job := lane.take()) is not None:
             job.begun.set()
-            if failed or not job.done.set_running_or_notify_cancel():
+            if lane.is_broken or not job.done.set_running_or_notify_cancel():
                 continue
             try:
                 job.done.set_result(self._handle(job.batch))
             except BaseException as error:  # noqa: BLE001 - raised in the thread of the caller, in its turn
                 job.done.set_exception(error)
-                failed = True
+                lane.is_broken = True
 
     def _handle(self, batch: RawBatch) -> Done:
         began_ms = self._clock.monotonic_ms()

@@ -1,12 +1,14 @@
 """deploy/configuration.md: every setting that it names exists, with the default that it tells."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.memory import FRUGAL
 from tests.deploy.shipped import DEPLOY
-from worker.settings import Settings
+from worker.settings import Settings, load_settings
 
 _ROW = re.compile(r"^\| (?P<names>`[^|]+) \| (?P<defaults>[^|]+) \|", re.MULTILINE)
 _TABLE = re.compile(r"in `\[([\w.]+)\]`")
@@ -64,3 +66,12 @@ def test_the_page_is_read() -> None:
     assert sum(default is not None for _, default in TOLD) > 120
     with pytest.raises(AttributeError):
         actual("worker.watchdog_s")
+
+
+def test_the_settings_for_many_models_are_those_that_are_measured(tmp_path: Path) -> None:
+    """They can be used as they stand, and the benchmark of the memory takes the same."""
+    page = (DEPLOY / "configuration.md").read_text(encoding="utf-8")
+    (toml,) = re.findall(r"### Many models\n.*?```toml\n(.*?)```", page, re.DOTALL)
+    path = tmp_path / "modelvigil.toml"
+    path.write_text(toml, encoding="utf-8")
+    assert load_settings(path, {}, {}) == load_settings(None, {}, FRUGAL)

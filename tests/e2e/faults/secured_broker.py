@@ -3,9 +3,10 @@
 Its plain listener is for those who look on: whoever connects there is a super user.
 """
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trustme
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented there, only not listed in __all__
@@ -37,6 +38,8 @@ USER: Final = "modelvigil"
 PASSWORD: Final = "correct-horse-battery-staple"  # noqa: S105 - of a user that this broker alone knows
 HOST: Final = "localhost"
 """The name in the certificate of the broker; it listens at 127.0.0.1."""
+ALLOWED_S_MAX: Final = 30.0
+"""A busy machine may take some seconds over it."""
 _PROTOCOLS: Final = "listener.security.protocol.map"
 _JAAS: Final = "org.apache.kafka.common.security"
 
@@ -129,11 +132,20 @@ class SecuredBroker(Running):
         }
 
     def allow(self, *grants: tuple[ResourceType, str, ResourcePatternType, AclOperation]) -> None:
-        """Let the user do things."""
+        """Let the user do things. They are allowed on return: the broker takes them over some time after its answer."""
         admin = self.admin()
         bindings = [self._binding(grant) for grant in grants]
         for answer in admin.create_acls(bindings).values():
             answer.result(10)
+        kind, pattern = ResourceType.ANY, ResourcePatternType.ANY
+        anything: Any = None  # documented, but not typed
+        all_of_user = AclBindingFilter(
+            kind, anything, pattern, f"User:{self.user}", anything, AclOperation.ANY, AclPermissionType.ANY
+        )
+        limit = time.monotonic() + ALLOWED_S_MAX
+        while not set(bindings) <= set(admin.describe_acls(all_of_user).result(10)):
+            assert time.monotonic() < limit, "the broker does not take over what was allowed"
+            time.sleep(0.1)
 
     def forbid(self, grant: tuple[ResourceType, str, ResourcePatternType, AclOperation]) -> None:
         """Take back what was allowed."""
