@@ -33,7 +33,7 @@ class Done(NamedTuple):
 class _Job(NamedTuple):
     batch: RawBatch
     begun: Event
-    """Set, too, when nobody will begin with it any more."""
+    """Set when a thread has taken it, be it to let it be."""
     done: "Future[Done]"
 
 
@@ -144,8 +144,8 @@ class Dispatch:
             try:
                 job.done.set_result(self._handle(job.batch))
             except BaseException as error:  # noqa: BLE001 - raised in the thread of the caller, in its turn
-                job.done.set_exception(error)
                 lane.is_broken = True
+                job.done.set_exception(error)
 
     def _handle(self, batch: RawBatch) -> Done:
         began_ms = self._clock.monotonic_ms()

@@ -1,5 +1,7 @@
 """Law 2 with several threads: how many work on the shards shows in nothing that comes out."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.core.test_loop import IDENTITY, NEVER, digest_of, live
@@ -9,6 +11,7 @@ from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.engine import Engine, Handled
 from worker.core.events import InputTopic, Output, OutputTopic, RawBatch
 from worker.core.shard import Topics
+from worker.dispatch import Dispatch, Done
 from worker.edges.threads import ThreadExecutor
 from worker.loop import Loop, LoopOptions, Ports
 from worker.observer import Observer
@@ -17,6 +20,9 @@ from worker.ports import Executor, Position
 SHARDS = 6
 ROUNDS = 5
 RECORDS = 900
+OPTIONS = LoopOptions(snapshots=NEVER)
+AHEAD = OPTIONS._replace(fetch_records_max=150, ahead_records_min=1)
+"""Several fetches in a turn, each as soon as the batches before it are begun with."""
 
 
 class Heard(Observer):
@@ -50,13 +56,15 @@ def turns() -> list[list[tuple[int, list[Record], InputTopic]]]:
     return out
 
 
-def worked(executor: Executor | None) -> tuple[list[Output], list[str], dict[int, Position], list[tuple[int, ...]]]:
+def worked(
+    executor: Executor | None, options: LoopOptions = OPTIONS
+) -> tuple[list[Output], list[str], dict[int, Position], list[tuple[int, ...]]]:
     """Let a loop work through the streams; return all that can be seen of it."""
     world, heard = World(), Heard()
     world.group.append(("assigned", list(range(SHARDS))))
     engine = Engine(SMALL, Topics(), InlineRefits())
     ports = Ports(world, world, world, world, world, executor=executor)
-    loop = live(world, Loop(engine, ports, IDENTITY, LoopOptions(snapshots=NEVER), heard))
+    loop = live(world, Loop(engine, ports, IDENTITY, options, heard))
     for turn in turns():
         for shard, part, topic in turn:
             world.give(shard, part, topic)
@@ -77,6 +85,24 @@ def test_the_number_of_threads_shows_in_nothing(
     """Outputs in their order, states, positions with their journals and traces, and what the observer hears."""
     with ThreadExecutor(threads) as executor:
         assert worked(executor) == alone
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_fetching_ahead_shows_in_nothing(threads: int) -> None:
+    """Whatever the engine has done when the next records come."""
+    begun = 0
+    original = Dispatch.begun
+
+    def counted(dispatch: Dispatch) -> Iterator[Done]:
+        nonlocal begun
+        begun += dispatch.records > 0
+        return original(dispatch)
+
+    with ThreadExecutor(threads) as executor, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Dispatch, "begun", counted)
+        found = worked(executor, AHEAD)
+    assert begun > ROUNDS, "the fetches were not ahead of the engine"
+    assert found == worked(None, AHEAD)
 
 
 def test_results_come_in_the_order_of_the_fetch(

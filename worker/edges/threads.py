@@ -16,8 +16,8 @@ THREADS_MAX = 4
 """By itself: what is done under the GIL takes turns, so that more of them gain little."""
 
 _SWITCH_SECONDS = 0.001
-"""A thread that comes back from a kernel waits for the GIL until another one calls a kernel, or for so long. Python's
-5 ms are a convoy: with small batches kernels take some 0.1 ms. Shorter only adds switches (`benchmarks/threads.py`)."""
+"""A thread that comes back from a kernel waits for the GIL until another one calls a kernel, or for so long. Between
+0.05 and Python's own 5 ms no setting was clearly the best (`benchmarks/threads.py`): this is in the middle."""
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 """Of cgroup v2, as a container sees its own: quota (or "max") and period in microseconds."""

@@ -59,7 +59,7 @@ class Stage(StrEnum):
     FETCH = "fetch"
     """Waiting for records and taking them over."""
     HANDLE = "handle"
-    """Decoding, statistics, detectors, decisions, encoding."""
+    """Decoding, statistics, detectors, decisions, encoding; added up over the threads of the engine."""
     REFIT_WAIT = "refit_wait"
     """The part of `handle` in which events waited for a fit to be taken over."""
     MAINTENANCE = "maintenance"
