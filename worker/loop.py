@@ -176,9 +176,10 @@ class Loop:
     def step(self, stop: Callable[[], bool] = lambda: False) -> None:
         """One turn: serve the group, work until the commit is due, commit."""
         self._membership.poll(self)
-        due_ms = self._clock.monotonic_ms() + self._lag.commit_interval_ms(self._options.commit_interval_ms)
+        begun_ms, usual_ms = self._clock.monotonic_ms(), self._options.commit_interval_ms
         while not stop():
-            left_ms = due_ms - self._clock.monotonic_ms()
+            spent_ms = self._clock.monotonic_ms() - begun_ms
+            left_ms = self._lag.commit_interval_ms(usual_ms, self._pending.causes) - spent_ms
             if left_ms <= 0 or len(self._pending.outputs) >= self._options.outputs_max:
                 break
             self._work(min(left_ms, self._restore()))
@@ -191,7 +192,7 @@ class Loop:
         self._tell()
 
     def _restore(self) -> int:
-        """Go on with restores; begin to read the shards that are live now. Return how long to wait for records then."""
+        """Go on with restores; begin to read shards that are live now. Return how long to wait for records then."""
         if not self._restores.waiting:
             return self._options.wait_ms
         self._finish()
@@ -427,9 +428,8 @@ class Loop:
     def revoked(self, partitions: Sequence[int]) -> None:
         """Commit what there is of these partitions, store them, then forget them."""
         owned = [partition for partition in partitions if partition in self._tracks]
-        done = not owned or (
-            self._commit_within(self._options.revoke_attempts_max) and self._store_before_leaving(owned)
-        )
+        attempts_max = self._options.revoke_attempts_max
+        done = not owned or (self._commit_within(attempts_max) and self._store_before_leaving(owned))
         if not done:
             # The new owner does again what was not committed.
             self._observer.abandoned(owned)

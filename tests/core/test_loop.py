@@ -8,11 +8,11 @@ import pytest
 from tests.streams import SMALL, START_MS, Record, batch, records
 from tests.world import World
 from worker.core.detectors.forest_fit import InlineRefits
-from worker.core.engine import Engine
+from worker.core.engine import Engine, Handled
 from worker.core.events import InputTopic, Output, OutputTopic, RawBatch
 from worker.core.journal import Entry, EntryKind, Origin, decode_entries, decode_pointer
 from worker.core.shard import Topics
-from worker.lagging import Lag
+from worker.lagging import AlertCause, Lag
 from worker.loop import CommitFailedError, FencedError, Loop, LoopOptions, Ports, StateRefusedError
 from worker.observer import Observer, Shards
 from worker.ports import Commit, CommitOutcome, Position, StateRecord
@@ -811,14 +811,36 @@ def test_a_worker_that_lags_commits_less_often(late_ms: int, usual_ms: int, inte
     lag = Lag(60_000)
     late = RawBatch(0, range(1), [START_MS - late_ms], [b""], [None], [None])
     for _ in range(2):
-        assert lag.commit_interval_ms(usual_ms) == usual_ms
+        assert lag.commit_interval_ms(usual_ms, []) == usual_ms
         lag.fetched(500, 1_000)
         lag.taken(late, START_MS)
         lag.turn(0)
-        assert lag.commit_interval_ms(usual_ms) == interval_ms
+        assert lag.commit_interval_ms(usual_ms, []) == interval_ms
+        assert lag.commit_interval_ms(usual_ms, [AlertCause(0, START_MS)]) == interval_ms  # seconds late as it is
         lag.fetched(499, 1_000)  # old records, but few: no backlog
         lag.taken(late, START_MS)
         lag.turn(0)
+
+
+def test_an_alert_is_committed_sooner_than_a_metric(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody waits for it: a quarter of the interval is over when it is readable, and the next turn is as usual."""
+    topics = {0: OutputTopic.METRICS, 1: OutputTopic.ALERTS, 2: OutputTopic.METRICS}
+
+    def handle(_engine: Engine, batch: RawBatch) -> Handled:
+        out = [Output(topics[offset], 0, offset, b"m", b"{}") for offset in batch.offsets]
+        return Handled(out, len(out), 0, [])
+
+    loop = live(world, loop_of(world, LoopOptions(snapshots=NEVER, commit_interval_ms=400)))
+    monkeypatch.setattr(Engine, "handle", handle)
+    lasted_ms = []
+    for _ in topics:
+        world.give(0, stamped(good(1), world.now_ms))
+        begun_ms = world.now_ms
+        loop.step()
+        lasted_ms.append(world.now_ms - begun_ms)
+    assert [output.topic for output in world.visible] == list(topics.values())
+    assert min(lasted_ms[0], lasted_ms[2]) >= 400
+    assert 100 <= lasted_ms[1] < 200
 
 
 def test_commits_are_rarer_in_a_backlog(world: World) -> None:
