@@ -15,8 +15,8 @@ from worker.core.events import InputTopic, Output, OutputTopic, RawBatch
 
 LAG_HEADER = "modelvigil.lag_ms"
 ALERT_SHARE = 4
-"""An alert waits for its commit for one part in so many of the usual interval. Such a commit has records, so Kafka's end
-of the transaction before it does not hold it up for long (`KafkaSink` waits for the records first)."""
+"""An alert waits for its commit for one part in so many of the usual interval. Such a commit has records, and the sink
+waits for them first: so it is not held up for long where Kafka is still ending the transaction before it."""
 LATE_SHARE = 10
 """While a worker lags, results may wait for their commit for one part in so many of the lag."""
 LATE_COMMIT_MS_MAX = 1_000

@@ -209,7 +209,7 @@ class GapWatch:
     ) -> tuple[list[Gap], int]:
         if self._classes is not None:
             return share_gaps(kind, sides, self._classes.positive, self._rules, wanted)
-        tally = series.blocks.merged(series.window(size))
+        tally = series.tally(size)
         deviation = label_deviation(regression_figures(tally, series.layout, self._task))
         return error_gaps(sides, self._task.unit, deviation, self._rules, wanted)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from worker.core.kernels import logistic
+from worker.core.kernels import histograms, logistic
 from worker.core.kernels import tally as k
 from worker.core.kernels.arrays import F64
 from worker.core.performance.intervals import Estimate, bracketed, unknown
@@ -67,17 +67,17 @@ def calibration_in_the_large(counts: F64, bins: Bins, z: float, design: float) -
     z² were wrong one way and one the other (after Agresti & Caffo 2000): so it is not degenerate where nothing was
     wrong yet. error_max is the mean half width of the bins.
     """
-    negatives, positives = counts
-    events = negatives + positives
-    n = float(events.sum())
+    sums = np.empty(histograms.SCORE_SUMS)
+    negatives, positives = np.ascontiguousarray(counts[0]), np.ascontiguousarray(counts[1])
+    histograms.score_sums(negatives, positives, bins.middles, bins.halves, sums)
+    without, of_class, scores, halves, squares = sums.tolist()
+    n = without + of_class
     if n <= 0.0:
         return unknown()
-    value = float(events @ bins.middles - positives.sum()) / n
-    error_max = float(events @ bins.halves) / n
+    value, error_max = (scores - of_class) / n, halves / n
     size = n / design
     if size < _EVENTS_MIN:
         return Estimate(value, None, None, n, error_max)
-    squares = float(negatives @ bins.middles**2 + positives @ (1.0 - bins.middles) ** 2)
     variance = max(squares / n - value * value, 0.0) + z * z / 2.0 / size
     reach = z * math.sqrt(variance / (size - 1.0))
     return bracketed(value, value - reach, value + reach, n, least=-1.0, most=1.0, error_max=error_max)

@@ -44,8 +44,7 @@ def calibration_outcomes(
 ) -> Outcomes:
     """Judge the window of so many blocks that ends now; `since` is its first labelled prediction."""
     measures = measures_of(task)
-    merge = series.blocks.merged if task.is_regression else series.blocks.merged_counts
-    tally = merge(series.window(size))
+    tally = series.tally(size, sums=task.is_regression)
     found = look.formulas.estimates(tally, series.layout, look.z, measures)
     deviation = label_deviation(regression_figures(tally, series.layout, task)) if task.is_regression else 1.0
     outcomes, looked_at = {}, 0

@@ -10,6 +10,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from worker.core.kernels import class_averages as averages
 from worker.core.kernels.arrays import F64
 from worker.core.performance.intervals import Estimate, bracketed, unknown, wilson, wilson_limits
 
@@ -31,11 +32,8 @@ class Confusion(NamedTuple):
     @classmethod
     def of(cls, matrix: F64, design: float) -> Self:
         """Return the rows and columns of classes that occur."""
-        labels, predictions = matrix.sum(axis=1), matrix.sum(axis=0)
-        occurs = labels + predictions > 0.0
-        if not occurs.all():
-            matrix, labels, predictions = matrix[occurs][:, occurs], labels[occurs], predictions[occurs]
-        return cls(matrix, labels, predictions, matrix.diagonal(), float(labels.sum()), design)
+        cells, labels, predictions = averages.occurring(np.ascontiguousarray(matrix))
+        return cls(cells, labels, predictions, cells.diagonal(), float(labels.sum()), design)
 
 
 def quotient(part: F64, whole: F64) -> F64:
@@ -88,7 +86,7 @@ def _average_share(hits: F64, of: F64, table: Confusion, z: float) -> Estimate:
     if table.n <= 0.0:
         return unknown()
     low, high = wilson_limits(hits / table.design, of / table.design, z)
-    return _average(quotient(hits, of), low, high, None, _balanced_support(of, table))
+    return _average(quotient(hits, of), low, high, _balanced_support(of, table))
 
 
 def f1_macro(table: Confusion, z: float) -> Estimate:
@@ -96,28 +94,16 @@ def f1_macro(table: Confusion, z: float) -> Estimate:
 
     The correlation of the F1 of two classes comes from the delta method on the multinomial matrix, as in Takahashi,
     Yamamoto, Kuchiba & Koyama (2022). Their variance is 0 where all is right, so the limits of each class are those of
-    `f1_estimates`.
+    `f1_estimates`; what they make of those of the mean: see `_average`. The gradient of F1_k is 2/S_k at its diagonal
+    cell, less F1_k / S_k for each time that the cell is in row or column k; S = labels + predictions. Its mean is 0, so
+    two classes share only the cells where one is taken for the other.
     """
     if table.n <= 0.0:
         return unknown()
-    both = table.labels + table.predictions
-    value, low, high = f1_estimates(table.hits, both, z, table.design)
-    return _average(value, low, high, _f1_correlation(table, value, both), _balanced_support(both / 2.0, table))
-
-
-def _f1_correlation(table: Confusion, f1: F64, both: F64) -> F64:
-    """Return the correlations f64[m, m] of the F1 of the classes.
-
-    The gradient of F1_k is 2/S_k at its diagonal cell, less F1_k / S_k for each time that the cell is in row or column
-    k; S = labels + predictions. Its mean is 0, so two classes share only the cells where one is taken for the other.
-    """
-    slope = f1 / both
-    covariance = slope[:, None] * slope[None, :] * (table.cells + table.cells.T)
-    variance = (2.0 / both - 2.0 * slope) ** 2 * table.hits + slope**2 * (both - 2.0 * table.hits)
-    scale = np.sqrt(variance[:, None] * variance[None, :])
-    correlation = quotient(covariance, scale)
-    np.fill_diagonal(correlation, 1.0)
-    return correlation
+    found = np.empty(averages.FOUND)
+    averages.f1_macro(table.cells, table.labels, table.predictions, z, table.design, found)
+    value, low, high, support = found.tolist()
+    return bracketed(value, low, high, support, least=0.0, most=1.0)
 
 
 def _balanced_support(of: F64, table: Confusion) -> float:
@@ -128,23 +114,17 @@ def _balanced_support(of: F64, table: Confusion) -> float:
     return min(float(len(of) * of.min()), table.n)
 
 
-def _average(value: F64, low: F64, high: F64, correlation: F64 | None, support: float) -> Estimate:
+def _average(value: F64, low: F64, high: F64, support: float) -> Estimate:
     """Return the mean over classes; its limits are a square root of squared distances (MOVER).
 
-    mean - sqrt(sum_kl r_kl d_k d_l) / m, d_k = value_k - low_k, and likewise above: Zou & Donner (2008), for a linear
-    function of proportions Zou, Huang & Zhang (2009), with correlations Zou (2007). With Wilson limits for each
-    class it is never degenerate, and a class with few events stays uncertain when none of them is wrong. A class
-    without events has the limits 0 and 1.
+    mean - sqrt(sum_k d_k²) / m, d_k = value_k - low_k, and likewise above: Zou & Donner (2008), for a linear function
+    of proportions Zou, Huang & Zhang (2009), with correlations r (sum_kl r_kl d_k d_l) Zou (2007). With Wilson limits
+    for each class it is never degenerate, and a class with few events stays uncertain when none of them is wrong. A
+    class without events has the limits 0 and 1.
     """
     mean = float(value.mean())
-    below, above = (_length(distance, correlation) / len(value) for distance in (value - low, high - value))
+    below, above = (math.sqrt(float((distance**2).sum())) / len(value) for distance in (value - low, high - value))
     return bracketed(mean, mean - below, mean + above, support, least=0.0, most=1.0)
-
-
-def _length(distances: F64, correlation: F64 | None) -> float:
-    """Return sqrt(d' R d); without correlations R is the identity."""
-    other = distances if correlation is None else correlation @ distances
-    return math.sqrt(max(float(distances @ other), 0.0))
 
 
 def precision_weighted(table: Confusion, z: float) -> Estimate:

@@ -1,11 +1,11 @@
 """Tallies to estimates: one place that knows which formulas belong to a task, and its metrics by name."""
 
 from collections.abc import Collection, Mapping
-from math import sqrt
 
 import numpy as np
 
 from worker.core.kernels.arrays import F64
+from worker.core.kernels.histograms import quantile_places
 from worker.core.metric_names import BINARY_METRICS, CLASSIFICATION_METRICS, LAG_METRICS, REGRESSION_METRICS
 from worker.core.performance.classification import ClassificationFigures, class_metrics, classification_metrics
 from worker.core.performance.intervals import Estimate
@@ -79,12 +79,8 @@ _SUM_METRICS = (REGRESSION_METRICS - {"median_absolute_error"}) | {"log_loss", "
 
 def quantile_estimate(counts: F64, middles: F64, share: float, z: float, n: float) -> Estimate:
     """Return a quantile of a histogram; its interval are the values at the ranks n q -+ z sqrt(n q (1 - q))."""
-    total = float(counts.sum())
-    if total <= 0.0:
+    places = np.empty(3, dtype=np.int64)
+    if quantile_places(counts, share, z, places) <= 0.0:
         return Estimate(None, None, None, n)
-    cumulated = np.cumsum(counts)
-    spread = z * sqrt(total * share * (1.0 - share))
-    ranks = [share * total, share * total - spread, share * total + spread]
-    places = [int(np.searchsorted(cumulated, min(max(rank, 1e-9), total))) for rank in ranks]
-    value, low, high = (float(middles[min(place, len(middles) - 1)]) for place in places)
+    value, low, high = middles[np.minimum(places, len(middles) - 1)].tolist()
     return Estimate(value, low, high, n)

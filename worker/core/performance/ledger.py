@@ -408,7 +408,7 @@ class Ledger:
         return [*told, *(self._limit_alert(key, watched, step, what.moment) for step in what.steps), *what.told]
 
     def _limit_alert(self, key: Key | None, watched: Watched, step: Step, moment: Moment) -> Told:
-        tally = watched.series.blocks.merged(watched.series.window(step.blocks))
+        tally = watched.series.tally(step.blocks)
         places = [] if step.condition.metric in LAG_METRICS else list(watched.wrong)
         places = places or [place for place in (watched.begin(step.blocks), moment.known_at) if place is not None]
         facts = self._facts(moment.now_ms, moment.known_at, int(labelled(tally)), places)

@@ -269,6 +269,8 @@ class PerformanceMonitor:
 
     def _pass_on(self, batch: Labelled, *, inline: bool) -> list[Told]:
         """Pass labelled events on, cut before a correction of an event that was labelled in the same batch."""
+        if not batch.corrected.any():
+            return self._labelled(batch, inline=inline) if batch.size else []
         told: list[Told] = []
         begin, met = 0, set[int]()
         for row, (slot, corrected) in enumerate(zip(batch.slots.tolist(), batch.corrected.tolist(), strict=True)):

@@ -14,8 +14,8 @@ from msgspec import Meta, Struct
 from worker.core.kernels.arrays import I32, I64, Bool
 from worker.core.options import PerformanceOptions
 from worker.core.performance.label_join import NO_BLOCK
-from worker.core.performance.layout import Layout
-from worker.core.performance.tallies import Rows, Tallies, nothing, plus
+from worker.core.performance.layout import Layout, Tally
+from worker.core.performance.tallies import Rows, Tallies, distinct, nothing, plus
 from worker.core.performance.task import Task
 from worker.core.state import COUNT_MAX, AnyArray, Arrays, blank, by_part, check_like, outside, prefixed, refuse_if
 
@@ -69,6 +69,8 @@ class Series:
         self.block = 0
         self._fill = 0
         self._block_begins: dict[int, int] = {}
+        self._windows: dict[tuple[int, bool], Tally] = {}
+        """Several watchers look at the same windows at the end of a block."""
         self.arrival = -1
         self.arrival_revision = 0
         self.arrival_changed = False
@@ -87,6 +89,7 @@ class Series:
         self._archive = layout.moved(counts, self.layout), more
         for each in (self.panes, self.blocks, self.by_arrival):
             each.change_layout(layout)
+        self._windows.clear()
 
     def predicted(self, panes: I64, counts: I64) -> None:
         """Count so many predictions in each of some panes; a negative one is long gone."""
@@ -107,6 +110,7 @@ class Series:
         count = len(addition.panes)
         fresh = addition.blocks == NO_BLOCK
         arrivals = np.maximum.accumulate(np.where(fresh, addition.arrived_ms // self._options.pane_ms, -1))
+        counted = np.cumsum(fresh)
         begin = 0
         while begin < count:
             if fresh[begin] and arrivals[begin] > self.arrival:
@@ -114,21 +118,23 @@ class Series:
                     yield "arrival", begin
                 self.take_arrival()
                 self.arrival = int(arrivals[begin])
-            end = self._end(fresh, arrivals, begin)
+            end = self._end(counted, arrivals, begin)
             self._add(addition, fresh, begin, end)
             begin = end
             if self._fill == self._options.block_labels:
                 yield "block", end - 1
                 self._next_block()
 
-    def _end(self, fresh: Bool, arrivals: I64, begin: int) -> int:
-        """Return where the next thing is due."""
-        filled = np.searchsorted(np.cumsum(fresh[begin:]), self._options.block_labels - self._fill)
-        later = np.searchsorted(arrivals, max(self.arrival, int(arrivals[begin])), side="right")
-        return int(min(begin + int(filled) + 1, max(int(later), begin + 1), len(fresh)))
+    def _end(self, counted: I64, arrivals: I64, begin: int) -> int:
+        """Return where the next thing is due, of rows of which so many are fresh up to each."""
+        before = int(counted[begin - 1]) if begin else 0
+        full = int(np.searchsorted(counted, before + self._options.block_labels - self._fill))
+        later = int(np.searchsorted(arrivals, max(self.arrival, int(arrivals[begin])), side="right"))
+        return min(full + 1, max(later, begin + 1), len(counted))
 
     def _add(self, addition: Addition, fresh: Bool, begin: int, end: int) -> None:
         part = slice(begin, end)
+        self._windows.clear()
         rows, new = addition.rows.part(part), fresh[part]
         addition.blocks[part][new] = self.block
         news = int(new.sum())
@@ -142,7 +148,7 @@ class Series:
             self.by_arrival.add(np.where(new, slot, -1), rows, self._task)
             self.blocks.slot(self.block)
         self.blocks.add(self.blocks.slots(addition.blocks[part].astype(np.int64)), rows, self._task)
-        for key in np.unique(addition.panes[part]).tolist():
+        for key in distinct(addition.panes[part]):
             self._pane(key).changed = True
             if key in self.known:
                 self.panes.slot(key)
@@ -177,12 +183,14 @@ class Series:
             self._archive = plus(self._archive, self.panes.take(key))
 
     def _next_block(self) -> None:
+        self._windows.clear()
         self.block += 1
         self._fill = 0
         for key in self.blocks.keys:
-            if key <= self.block - self._options.blocks_max:
-                self.blocks.take(key)
-                self._block_begins.pop(key, None)
+            if key > self.block - self._options.blocks_max:
+                break
+            self.blocks.take(key)
+            self._block_begins.pop(key, None)
 
     def take_arrival(self) -> None:
         """Forget the pane of labels as they came: it is complete, and told."""
@@ -218,6 +226,17 @@ class Series:
     def window(self, size: int) -> range:
         """Return the blocks of the window of so many that ends with the block just completed."""
         return range(self.block + 1 - size, self.block + 1)
+
+    def tally(self, size: int, *, sums: bool = True) -> Tally:
+        """Return the tally of the window of so many blocks that ends with the block just completed.
+
+        Without its sums (NaN) it is made faster, for metrics that are made of counts alone.
+        """
+        found = self._windows.get((size, sums))
+        if found is None:
+            found = (self.blocks.merged if sums else self.blocks.merged_counts)(self.window(size))
+            self._windows[size, sums] = found
+        return found
 
     @property
     def weights(self) -> dict[int, float]:

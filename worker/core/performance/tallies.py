@@ -7,6 +7,7 @@ import numpy as np
 from worker.core.kernels import tally as k
 from worker.core.kernels.arrays import F64, I8, I16, I32, I64
 from worker.core.kernels.exact_sum import carry_all
+from worker.core.kernels.histograms import add_rows
 from worker.core.performance.layout import Layout, Tally, exact_values
 from worker.core.performance.task import Task
 from worker.core.state import COUNT_MAX, AnyArray, Arrays, blank, check_like, outside, refuse_if
@@ -126,8 +127,9 @@ class Tallies:
 
     def merged_counts(self, keys: "list[int] | range") -> Tally:
         """Return the same without the sums (NaN), for metrics that are made of counts alone."""
-        places = [self._slots[key] for key in keys if key in self._slots]
-        counts = self._counts[places].sum(axis=0, dtype=np.int64).astype(np.float64)
+        slots = self._slots
+        counts = np.zeros(self.layout.counts)
+        add_rows(self._counts, np.array([slots[key] for key in keys if key in slots], dtype=np.int64), counts)
         return Tally(counts, np.full(self.layout.sums, np.nan))
 
     def exact(self, keys: "list[int] | range") -> tuple[I64, I64]:
@@ -196,6 +198,11 @@ class Tallies:
             slot = self.slot(key)
             self._counts[slot] = arrays["counts"][place]
             self._sums[slot] = arrays["sums"][place]
+
+
+def distinct(keys: I64) -> list[int]:
+    """Return the different keys among some (n >= 1), ascending. Most often they are all the same."""
+    return [int(keys[0])] if (keys == keys[0]).all() else np.unique(keys).tolist()
 
 
 def plus(one: tuple[I64, I64], other: tuple[I64, I64]) -> tuple[I64, I64]:

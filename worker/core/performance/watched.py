@@ -96,11 +96,13 @@ class Watched:
 
     def _note(self, addition: Addition, fresh: Bool, wrong: Bool, places: I64, part: slice) -> None:
         """Note some rows, all of one block: the first that is labelled in it, and the latest wrong answers."""
-        first = np.flatnonzero(fresh[part])[:1] + part.start
-        for row in first.tolist():
-            self.calibration.begins.note(int(addition.blocks[row]), _place(places, row))
-        for row in (np.flatnonzero(wrong[part])[-WRONG_MAX:] + part.start).tolist():
-            self.wrong.append(_place(places, row))
+        if part.start == part.stop:
+            return
+        first = part.start + int(fresh[part].argmax())
+        if fresh[first]:
+            self.calibration.begins.note(int(addition.blocks[first]), _place(places, first))
+        latest = np.flatnonzero(wrong[part])[-WRONG_MAX:] + part.start
+        self.wrong.extend(map(Place._make, places[latest].tolist()))
 
     def begin(self, size: int) -> Place | None:
         """Return the prediction labelled first in the window of so many blocks, as far as that is known."""
@@ -119,8 +121,7 @@ class Watched:
         series = self.series
 
         def figures(size: int, names: Collection[str]) -> Mapping[str, Estimate]:
-            merge = series.blocks.merged if needs_sums(names) else series.blocks.merged_counts
-            return estimates_of(merge(series.window(size)), series.layout, look, names)
+            return estimates_of(series.tally(size, sums=needs_sums(names)), series.layout, look, names)
 
         return figures
 
@@ -134,7 +135,7 @@ class Watched:
         layout = self.series.layout
         if not layout.classes:
             return []
-        now = _recalls(confusion(self.series.blocks.merged(self.series.window(size)), layout))
+        now = _recalls(confusion(self.series.tally(size), layout))
         tally = self.reference.tally
         before = np.ones(len(now)) if tally is None else np.nan_to_num(_recalls(confusion(tally, layout)), nan=1.0)
         lost = np.nan_to_num(before - now, nan=-1.0)
