@@ -1,7 +1,6 @@
 """Bins of about equal mass, made of the buckets of exponential histograms or of categories."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -51,14 +50,14 @@ class Bins:
 
     def put_numbers(self, column: int, histogram: Histogram, center: float) -> I64:
         """Make bins of a numeric column from the histogram of its distances from `center`; return their counts."""
-        counts, lower, upper = _units(histogram)
+        counts = _units(histogram)
         made = np.zeros(self.count, dtype=np.int64)
         self.center[column] = center
         self.edges[column] = np.inf
         if counts.sum() == 0:
             return made
         ends = equal_mass(counts, self.count - 3)
-        edges = [lower, *(upper[end - 1] for end in ends)]
+        edges = [_lower(histogram), *(_upper(histogram, end - 1) for end in ends)]
         self.edges[column, : len(edges)] = edges
         made[1 : len(edges)] = np.add.reduceat(counts, [0, *ends[:-1]])
         return made
@@ -136,20 +135,31 @@ def concentration(counts: I64) -> float:
     return 1.0 if total == 0 else float(np.square(counts / total).sum())
 
 
-def _units(histogram: Histogram) -> tuple[I64, float, Sequence[float]]:
-    """Return counts of buckets in the order of values, the largest double below all, and the largest one in each."""
-    scale, low, high = histogram.scale, histogram.negative, histogram.positive
-    counts = [*low.counts[::-1].tolist(), histogram.zero_count, *high.counts.tolist()]
-    # A negative bucket [-h, -l) ends right below -l; zero takes what is subnormal.
-    upper = [math.nextafter(-_bound(low.end - 1 - k, scale), -math.inf) for k in range(len(low.counts))]
-    upper += [math.nextafter(_SMALLEST, 0.0)]
-    upper += [_bound(high.start + 1 + k, scale) for k in range(len(high.counts))]
-    lower = -_SMALLEST
+def _units(histogram: Histogram) -> I64:
+    """Return the counts of buckets in the order of values: negative ones, zero, positive ones."""
+    return np.concatenate([histogram.negative.counts[::-1], [histogram.zero_count], histogram.positive.counts])
+
+
+def _lower(histogram: Histogram) -> float:
+    """Return the largest double below all values."""
+    low, high = histogram.negative, histogram.positive
     if len(low.counts):
-        lower = math.nextafter(-_bound(low.end, scale), -math.inf)
-    elif histogram.zero_count == 0 and len(high.counts):
-        lower = _bound(high.start, scale)
-    return np.array(counts, dtype=np.int64), lower, upper
+        return math.nextafter(-_bound(low.end, histogram.scale), -math.inf)
+    if histogram.zero_count == 0 and len(high.counts):
+        return _bound(high.start, histogram.scale)
+    return -_SMALLEST
+
+
+def _upper(histogram: Histogram, place: int) -> float:
+    """Return the largest double in the bucket that `_units` counts at a place."""
+    low = histogram.negative
+    above_zero = place - len(low.counts)
+    if above_zero < 0:
+        # A negative bucket [-h, -l) ends right below -l; zero takes what is subnormal.
+        return math.nextafter(-_bound(low.end - 1 - place, histogram.scale), -math.inf)
+    if above_zero == 0:
+        return math.nextafter(_SMALLEST, 0.0)
+    return _bound(histogram.positive.start + above_zero, histogram.scale)
 
 
 def _bound(index: int, scale: int) -> float:
