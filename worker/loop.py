@@ -17,10 +17,11 @@ from worker.alignment import Alignment
 from worker.artefact_publishing import ArtefactOptions, ArtefactPublisher
 from worker.budget import BudgetOptions, MaintenanceBudget
 from worker.core.engine import Engine
-from worker.core.events import InputTopic, Output, RawBatch
+from worker.core.events import InputTopic, RawBatch
 from worker.dispatch import Dispatch, Done
-from worker.lagging import AlertCause, Lag, alert_causes, marked
+from worker.lagging import Lag, alert_causes, marked
 from worker.observer import Census, Observer, Shards
+from worker.pending import Pending
 from worker.ports import (
     ArtefactStore,
     Clock,
@@ -107,28 +108,6 @@ class StateRefusedError(Exception):
     """No shard that this worker owns can be worked on; the message says why and what to do."""
 
 
-class _Pending:
-    """What the next transaction holds, beside the positions that go with it."""
-
-    def __init__(self) -> None:
-        self.outputs: list[Output] = []
-        self.moved: set[int] = set()
-        """Partitions whose position is to be committed."""
-        self.state: list[StateRecord] = []
-        self.causes: list[AlertCause] = []
-        """When the records came in that have caused alerts among the outputs."""
-
-    @property
-    def empty(self) -> bool:
-        return not (self.outputs or self.moved or self.state)
-
-    def forget(self, gone: frozenset[int]) -> None:
-        self.outputs = [output for output in self.outputs if output.shard not in gone]
-        self.state = [record for record in self.state if record.partition not in gone]
-        self.causes = [cause for cause in self.causes if cause.shard not in gone]
-        self.moved -= gone
-
-
 class Loop:
     """Drives the engine from the source to the sink. Also the listener of the consumer group."""
 
@@ -145,7 +124,7 @@ class Loop:
         self._dispatch = Dispatch(engine, executor or InlineExecutor(), self._effort, self._clock)
         self._tracks: dict[int, Track] = {}
         self._ticked_ms: dict[int, int] = {}
-        self._pending = _Pending()
+        self._pending = Pending()
         self._alignment = Alignment(options.label_hold_ms, options.held_labels_max)
         self._paused: set[int] = set()
         self._lag = Lag(options.lagging_ms)
@@ -178,6 +157,7 @@ class Loop:
         self._membership.poll(self)
         begun_ms, usual_ms = self._clock.monotonic_ms(), self._options.commit_interval_ms
         while not stop():
+            self._collect_some()
             spent_ms = self._clock.monotonic_ms() - begun_ms
             left_ms = self._lag.commit_interval_ms(usual_ms, self._pending.causes) - spent_ms
             if left_ms <= 0 or len(self._pending.outputs) >= self._options.outputs_max:
@@ -209,9 +189,7 @@ class Loop:
         return 0 if busy else self._options.restore_wait_ms
 
     def _work(self, wait_ms: int) -> None:
-        """Fetch once, and pass on what came. Where much is under way the engine works on it meanwhile."""
-        is_much = self._dispatch.records >= self._options.ahead_records_min
-        self._collect(self._dispatch.begun() if is_much else self._dispatch.finish())
+        """Fetch once, and pass on what came."""
         started_ms = self._clock.monotonic_ms()
         batches = self._source.fetch(self._options.fetch_records_max, wait_ms)
         self._observer.fetched(batches, (self._clock.monotonic_ms() - started_ms) / 1000)
@@ -249,6 +227,11 @@ class Loop:
             if full != (partition in self._paused):
                 self._source.pause_labels(partition, paused=full)
                 self._paused ^= {partition}
+
+    def _collect_some(self) -> None:
+        """Wait for the engine; where much is under way, only until it has begun with all: it goes on meanwhile."""
+        is_much = self._dispatch.records >= self._options.ahead_records_min
+        self._collect(self._dispatch.begun() if is_much else self._dispatch.finish())
 
     def _finish(self) -> None:
         """Wait until the engine has done all that it was given."""
@@ -349,7 +332,7 @@ class Loop:
             raise FencedError("another process has taken over this worker's transactional id")
         if outcome is not CommitOutcome.COMMITTED:
             return False
-        self._pending = _Pending()
+        self._pending = Pending()
         for partition in positions:
             self._tracks[partition].has_position = True
         if pending.causes:

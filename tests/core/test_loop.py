@@ -843,6 +843,24 @@ def test_an_alert_is_committed_sooner_than_a_metric(world: World, monkeypatch: p
     assert 100 <= lasted_ms[1] < 200
 
 
+def test_an_alert_does_not_wait_for_what_came_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the engine tells of it and its commit is due, nothing more is fetched and worked on before."""
+
+    def handle(_engine: Engine, batch: RawBatch) -> Handled:
+        world.now_ms += 150
+        if batch.offsets[0] == 0:
+            world.give(0, stamped(good(1), world.now_ms))
+        return Handled([Output(OutputTopic.ALERTS, 0, batch.offsets[0], b"m", b"{}")], 1, 0, [])
+
+    loop = live(world, loop_of(world, LoopOptions(snapshots=NEVER, commit_interval_ms=400)))
+    monkeypatch.setattr(Engine, "handle", handle)
+    world.give(0, stamped(good(1), world.now_ms))
+    loop.step()
+    assert [output.offset for output in world.visible] == [0]
+    loop.step()
+    assert [output.offset for output in world.visible] == [0, 1]
+
+
 def test_commits_are_rarer_in_a_backlog(world: World) -> None:
     """The turn after one whose records were ten seconds late, and filled a fetch, lasts a second."""
     loop = live(world, loop_of(world, LoopOptions(snapshots=NEVER, fetch_records_max=1)))
