@@ -157,11 +157,15 @@ class Loop:
         self._membership.poll(self)
         begun_ms, usual_ms = self._clock.monotonic_ms(), self._options.commit_interval_ms
         while not stop():
-            self._collect_some()
+            is_much = self._dispatch.records >= self._options.ahead_records_min
+            if not is_much:
+                self._finish()
             spent_ms = self._clock.monotonic_ms() - begun_ms
             left_ms = self._lag.commit_interval_ms(usual_ms, self._pending.causes) - spent_ms
             if left_ms <= 0 or len(self._pending.outputs) >= self._options.outputs_max:
                 break
+            if is_much:
+                self._collect(self._dispatch.begun())
             self._work(min(left_ms, self._restore()))
         self._finish()
         self._tick_idle()
@@ -227,11 +231,6 @@ class Loop:
             if full != (partition in self._paused):
                 self._source.pause_labels(partition, paused=full)
                 self._paused ^= {partition}
-
-    def _collect_some(self) -> None:
-        """Wait for the engine; where much is under way, only until it has begun with all: it goes on meanwhile."""
-        is_much = self._dispatch.records >= self._options.ahead_records_min
-        self._collect(self._dispatch.begun() if is_much else self._dispatch.finish())
 
     def _finish(self) -> None:
         """Wait until the engine has done all that it was given."""
