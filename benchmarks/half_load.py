@@ -28,8 +28,8 @@ def part(rate: int, scale: float) -> Part:
         console.print(f"the worker could not keep up: {outcome.unread:,} events unread at the end")
     text = (
         f"{rate:,} events/s, half of what the worker reads as fast as it can; {load.seconds:.0f} s after "
-        f"{load.warm_up_s:.0f} s that do not count, a commit every {COMMIT_INTERVAL_MS} ms. From the event sent to the "
-        "alert readable under `read_committed`, in ms.\n\n"
+        f"{load.warm_up_s:.0f} s that do not count, a commit every {COMMIT_INTERVAL_MS} ms, or after a quarter of that "
+        "where an alert waits. From the event sent to the alert readable under `read_committed`, in ms.\n\n"
     )
     head = ("alerts", *(name.removesuffix("_ms") for name in names), "maximum", "aim of p99", "most events behind")
     row = (str(figures["alerts"]), *("-" if cell is None else f"{cell:,.0f}" for cell in cells), f"< {AIM_MS}")
