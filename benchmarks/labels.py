@@ -22,7 +22,7 @@ import numpy as np
 import orjson
 from confluent_kafka import Consumer, Producer
 
-from benchmarks.events import EVENTS_PER_SECOND, MODELS, PARTITIONS, START_MS, generate
+from benchmarks.events import EVENTS_PER_SECOND, PARTITIONS, START_MS, generate
 from benchmarks.rates import JVM, TOPIC, Task, console, follow, running, worker_command
 from worker.cluster import create_topics
 from worker.core.arrivals import PredictionEvents
@@ -120,8 +120,12 @@ def command(contestant: str, servers: str, group: str) -> list[str]:
     return worker_command(servers, group, settings)
 
 
-def joined(servers: str, topic: str) -> int:
-    """Return how many labelled events the worker has published of all models, once it is idle and all have come."""
+def joined(servers: str, topic: str, wanted: int) -> int:
+    """Return how many labelled events the worker has published of all models, once it is idle and all have come.
+
+    Metrics come when a model is idle, which may be in the middle of the stream, too: so they are waited for until they
+    tell of as many as are wanted, or for a minute.
+    """
     reader = Consumer(
         {
             "bootstrap.servers": servers,
@@ -133,7 +137,7 @@ def joined(servers: str, topic: str) -> int:
     reader.subscribe([topic])
     labelled: dict[str, int] = {}
     limit = time.monotonic() + JOINED_SECONDS_MAX
-    while time.monotonic() < limit and len(labelled) < MODELS:
+    while time.monotonic() < limit and sum(labelled.values()) < wanted:
         for message in reader.consume(1_000, 0.5):
             record = orjson.loads(message.value() or b"{}")
             if record.get("window") == "lifetime":
@@ -146,7 +150,7 @@ def measure(arguments: list[str], servers: str, group: str, wanted: dict[str, in
     """Return the rates of one contestant that has to read so many records of each topic."""
     with running(arguments, log) as process:
         rate = follow(process, Task(servers, group, wanted, log))
-        labelled = joined(servers, metrics_topic(group)) if LABELS in wanted else 0
+        labelled = joined(servers, metrics_topic(group), wanted[LABELS]) if LABELS in wanted else 0
     return LabelRate(rate.per_second, (rate.events + rate.other_records) / rate.seconds, labelled)
 
 

@@ -126,7 +126,7 @@ def one_round(servers: str, number: int, total: int, folder: Path) -> Round:
         with shown(f"round {number}: {name}", total) as look, running(command(name, servers, group), task.log) as it:
             rates[name] = follow(it, task, look).per_second
             if name in LABELLED:
-                joined.append(labels.joined(servers, labels.metrics_topic(group)))
+                joined.append(labels.joined(servers, labels.metrics_topic(group), total))
         console.print(f"round {number}: {name:>10} {rates[name]:>10,.0f} events/s")
     return Round(rates, min(joined))
 
