@@ -159,7 +159,7 @@ class Loop:
         while not stop():
             is_much = self._dispatch.records >= self._options.ahead_records_min
             if not is_much:
-                self._finish()
+                self._finish()  # before it is asked what is due: it may tell an alert
             spent_ms = self._clock.monotonic_ms() - begun_ms
             left_ms = self._lag.commit_interval_ms(usual_ms, self._pending.causes) - spent_ms
             if left_ms <= 0 or len(self._pending.outputs) >= self._options.outputs_max:

@@ -110,12 +110,12 @@ def add_classes(
     An event of another class has no score: nothing was said of its class.
     """
     n_classes = at[CLASSES]
-    width, begun = n_classes + 1, -1
+    width, last = n_classes + 1, -1
     for row in range(slots.shape[0]):
         slot, sign = slots[row], signs[row]
         if slot < 0:
             continue
-        begun = _begin(sums, begun, slot)
+        last = _carry_last(sums, last, slot)
         count, label, prediction = counts[slot], int(labels[row]), int(predictions[row])
         count[at[LABELLED]] += sign
         count[at[LAG] + lag_buckets[row]] += sign
@@ -129,14 +129,14 @@ def add_classes(
             for each in range(n_classes):
                 _add_score(count, at[SCORES], each, label == each + 1, probabilities[row, each], sign)
         _add_losses(count, sums[slot], probabilities[row], label, prediction, sign, at)
-    _begin(sums, begun, -1)
+    _carry_last(sums, last, -1)
 
 
 @numba.njit(cache=True, nogil=True)
-def _begin(sums: I64, begun: int, slot: int) -> int:
-    """Before rows of another slot, bring the sums of the one before into normal form: once is enough for all rows."""
-    if slot != begun and begun >= 0:
-        carry_all(sums[begun])
+def _carry_last(sums: I64, last: int, slot: int) -> int:
+    """When the row before was of another slot, bring its sums into normal form; return the slot. Once for all rows."""
+    if slot != last and last >= 0:
+        carry_all(sums[last])
     return slot
 
 
@@ -180,12 +180,12 @@ def add_numbers(
     at: I64,
 ) -> None:
     """Add rows (n) of a regression to the tallies in their slots, or take them away (sign -1). O(n)."""
-    begun = -1
+    last = -1
     for row in range(slots.shape[0]):
         slot, sign = slots[row], signs[row]
         if slot < 0:
             continue
-        begun = _begin(sums, begun, slot)
+        last = _carry_last(sums, last, slot)
         count, total = counts[slot], sums[slot]
         raw_error = predictions[row] - labels[row]
         y, error = (labels[row] - center) / unit, raw_error / unit
@@ -212,7 +212,7 @@ def add_numbers(
             count[at[NON_ZERO]] += sign
             exact_add(total[PERCENTAGE], share, sign)
             exact_add(total[PERCENTAGE_SQUARES], share * share, sign)
-    _begin(sums, begun, -1)
+    _carry_last(sums, last, -1)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -82,5 +82,5 @@ def quantile_estimate(counts: F64, middles: F64, share: float, z: float, n: floa
     places = np.empty(3, dtype=np.int64)
     if quantile_places(counts, share, z, places) <= 0.0:
         return Estimate(None, None, None, n)
-    value, low, high = middles[np.minimum(places, len(middles) - 1)].tolist()
+    value, low, high = middles[places].tolist()
     return Estimate(value, low, high, n)
