@@ -142,6 +142,29 @@ def test_a_dead_letter_tells_where_it_came_from_and_shows_what_it_is() -> None:
     assert made("dead_letters", b'{"model_id": "fraud"}', ours)["modelvigil"]["model_id"] == "fraud"
 
 
+def test_what_was_given_up_twice_is_one_document() -> None:
+    """A kill between a dead letter and the commit has it written again: same id, and looked up before it is sent."""
+    ours = {"topic": "modelvigil.alerts", "partition": "1", "offset": "22", "timestamp": "5", "target": "elasticsearch"}
+    first, second = (arrived(b"x", letter(**ours), offset=offset) for offset in (7, 9))
+    assert document_of("dead_letters", first).id == document_of("dead_letters", second).id
+    assert Item("dead_letters", first, "s", doubtful=False).doubtful
+    others = [ours | {name: each} for name, each in (("offset", "23"), ("partition", "0"), ("target", "pager"))]
+    assert len({document_of("dead_letters", arrived(b"x", letter(**each))).id for each in [ours, *others]}) == 4
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [{}, {"target": ""}, {"target": 'a"b'}, {"target": "t" * 240}, {"offset": "-1"}, {"topic": "a/b"}],
+)
+def test_other_dead_letters_are_known_by_their_place(strange: dict[str, str]) -> None:
+    """A worker writes each of its own once; of a stranger's headers nothing gets into an id."""
+    sound = {"topic": "t" * 249, "partition": "1", "offset": "2", "timestamp": "5", "target": "pager"}
+    record = arrived(b"x", letter(**(sound | strange if strange else {"topic": "predictions", "reason": "not_json"})))
+    document = document_of("dead_letters", record)
+    assert (document.id, document.again) == (id_of(record), False)
+    assert not Item("dead_letters", record, "s", doubtful=False).doubtful
+
+
 @settings(deadline=None)
 @given(
     value=st.none() | st.binary(max_size=200),

@@ -3,11 +3,14 @@
 Rule 1: a record stands in its document below `modelvigil`, as it was published; what is added is in other places.
 Rule 2: an id is that of the record in Kafka, not of what it tells: metrics are published again under their `metric_id`.
 The timestamp is part of it, so that a topic that is created again does not repeat ids.
+A dead letter of `ship` or `notify` is the exception: after a kill they may write it again, so its id is that of the
+record that was given up.
 Rule 3: a document is one line, and has no more fields than its record; of dead letters, which can hold anything, a
 bounded part is kept, as text.
 """
 
 import base64
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -26,6 +29,10 @@ TEXT_CHARS_MAX: Final = 1_000
 _ECS = {"version": "8.11"}
 _OURS = "modelvigil."
 _NUMBERS = ("partition", "offset")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+"""Of a topic, or a target; a stranger may have written others, which are no part of an id."""
+_ID_CHARS_MAX = 400
+"""Elasticsearch takes 512 bytes."""
 _TIME_MS_MAX = 253_402_300_799_999
 """The end of the year 9999."""
 _CHARACTER_BYTES_MAX = 4
@@ -43,6 +50,8 @@ class Document(NamedTuple):
 
     id: str
     source: bytes
+    again: bool = False
+    """Whether another record may have the same id."""
 
 
 class _Alert(Struct, frozen=True):
@@ -105,8 +114,18 @@ def document_of(stream: Stream, arrived: Arrived) -> Document:
 
 
 def id_of(arrived: Arrived) -> str:
-    """Return the id of a record's document."""
+    """Return the id of a record's document, after its place in Kafka."""
     return f"{arrived.topic}-{arrived.partition}-{arrived.offset}-{arrived.timestamp_ms}"
+
+
+def _id_of_given_up(letter: Mapping[str, Any]) -> str | None:
+    """Return the id of the dead letter of a record that could not be delivered; None for any other one."""
+    names = [letter.get("target", ""), letter.get("topic", "")]
+    numbers = [letter.get(name) for name in (*_NUMBERS, "timestamp_ms")]
+    if None in numbers or not all(_NAME.fullmatch(name) for name in names):
+        return None
+    told = "-".join(map(str, [*names, *numbers]))
+    return told if len(told) <= _ID_CHARS_MAX else None
 
 
 def _of_alert(arrived: Arrived) -> Document:
@@ -160,10 +179,12 @@ def _of_dead_letter(arrived: Arrived) -> Document:
     letter["headers"] = [{"name": name[:TEXT_CHARS_MAX], "value": _text(value)} for name, value in others[:HEADERS_MAX]]
     letter |= _value_of(arrived.value)
     letter["truncated"] |= len(others) > HEADERS_MAX
-    event = {"kind": "event", "id": id_of(arrived), "action": "rejected", "reason": reason}
+    given_up = _id_of_given_up(letter)
+    event = {"kind": "event", "id": given_up or id_of(arrived), "action": "rejected", "reason": reason}
     detail = told.get("detail", "")
     message = f"{reason}{': ' if detail else ''}{detail}" or "a dead letter"
-    return _spliced(arrived, "dead-letters", None, message, event, orjson.dumps(letter))
+    document = _spliced(arrived, "dead-letters", None, message, event, orjson.dumps(letter))
+    return document if given_up is None else document._replace(id=given_up, again=True)
 
 
 _MAKERS: Mapping[Stream, Callable[[Arrived], Document]] = {
