@@ -27,6 +27,7 @@ from worker.core.events import InputTopic, OutputTopic
 from worker.core.shard import Topics
 from worker.core.warm_up import compile_kernels
 from worker.edges.clock import SystemClock, WorkEffort, WorkMeter
+from worker.edges.garbage import rare_collections
 from worker.edges.kafka import KafkaConnection, KafkaHistory, KafkaMembership, KafkaSink, KafkaSource
 from worker.edges.kafka.client import FencedMemberError
 from worker.edges.kernel_cache import KernelCache
@@ -102,6 +103,7 @@ def run_worker(settings: Settings, connection: KafkaConnection | None = None) ->
             kafka = connection or connect(settings)
             threads = threads_for(settings.worker.engine_threads)
             executor = stack.enter_context(ThreadExecutor(threads))
+            stack.enter_context(rare_collections())
             loop = _build_loop(settings, kafka, cluster, pool, _Models(store, registry), observer, executor)
             topic, address = settings.topics.predictions, server.url
             log.info(
