@@ -13,6 +13,7 @@ Rule 3: whatever else the caller does with shards (poll of the group, commit, re
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future
+from functools import partial
 from threading import Event, Lock
 from typing import NamedTuple
 
@@ -77,8 +78,6 @@ class Dispatch:
         self._effort = effort
         self._clock = clock
         self._lanes: dict[int, _Lane] = {}
-        self._ready: deque[_Lane] = deque()
-        """Lanes that need a thread."""
         self._jobs: deque[_Job] = deque()
         self._of_shard: Counter[int] = Counter()
         self.records = 0
@@ -92,8 +91,7 @@ class Dispatch:
         self.records += len(batch.offsets)
         lane = self._lanes.setdefault(batch.partition, _Lane())
         if lane.add(job):
-            self._ready.append(lane)
-            self._executor.submit(self._work_on_one)
+            self._executor.submit(partial(self._work_on, lane))
 
     def untold(self, partition: int) -> int:
         """Return how many batches of a shard there are whose results have not been told."""
@@ -110,9 +108,10 @@ class Dispatch:
             yield self._next()
 
     def finish(self) -> Iterator[Done]:
-        """Help until there is nothing to begin with, wait for all, and tell their results. Raises as `begun` does."""
-        while self._ready:
-            self._work_on_one()
+        """Wait for all, and tell their results. Raises as `begun` does.
+
+        The caller only waits: were it a thread more than there are cores, the batches of all would take longer.
+        """
         while self._jobs:
             yield self._next()
         self._lanes.clear()
@@ -131,12 +130,8 @@ class Dispatch:
         for job in begun:
             job.done.exception()
 
-    def _work_on_one(self) -> None:
+    def _work_on(self, lane: _Lane) -> None:
         """Work on the batches of a shard, in this thread, until none is left. After one that fails they are let be."""
-        try:
-            lane = self._ready.popleft()
-        except IndexError:
-            return  # another thread was quicker
         while (job := lane.take()) is not None:
             job.begun.set()
             if lane.is_broken or not job.done.set_running_or_notify_cancel():

@@ -1,9 +1,9 @@
 """How often the interpreter looks for objects that only refer to one another (cyclic garbage).
 
-Each record of Kafka is a tracked object for a moment, so Python's own thresholds have the collector go through young
-objects every 700 records, and every 80,000 or so through everything that was ever imported: 90 ms in which no thread of
-the engine moves, a seventh of all time in a backlog (`benchmarks/RESULTS.md`). Hardly anything that this worker drops is
-in a cycle.
+Each record of Kafka is a tracked object for a moment. So Python's own thresholds have the collector go through young
+objects every 700 records, and every 80,000 or so through everything that was ever imported: 90 ms in which no thread
+of the engine moves, a seventh of all time in a backlog (`benchmarks/RESULTS.md`). Hardly anything that this worker
+drops is in a cycle.
 """
 
 import gc
