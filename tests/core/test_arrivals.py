@@ -86,7 +86,7 @@ def columns_of(events: PredictionEvents) -> list[object]:
 
 
 @given(events=STREAMS, data=st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_columns_say_what_objects_say(events: list[dict[str, Any]], data: st.DataObject) -> None:
     """Of a whole batch, of a part of it, and of one in another order."""
     scanned, objects = both(events)
@@ -98,7 +98,7 @@ def test_columns_say_what_objects_say(events: list[dict[str, Any]], data: st.Dat
 
 
 @given(learned=STREAMS, parts=st.lists(STREAMS, min_size=1, max_size=3), categories_max=st.integers(1, 4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_cells_are_those_of_objects(
     learned: list[dict[str, Any]], parts: list[list[dict[str, Any]]], categories_max: int
 ) -> None:

@@ -111,7 +111,7 @@ ROWS = st.integers(1, 6).flatmap(
 
 
 @given(rows=ROWS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_values_of_a_confusion_matrix_are_those_of_scikit_learn(rows: list[tuple[int, int]]) -> None:
     """Any labels and predictions, with absent classes, constant predictions and "(other)", give equal values."""
     labels, predictions = (np.array(column) for column in zip(*rows, strict=True))
@@ -135,7 +135,7 @@ def test_values_of_a_confusion_matrix_are_those_of_scikit_learn(rows: list[tuple
 
 
 @given(rows=ROWS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_values_of_a_class_are_those_of_scikit_learn(rows: list[tuple[int, int]]) -> None:
     """Precision, recall and F1 of each class are equal, and None where scikit-learn divides by zero."""
     labels, predictions = (np.array(column) for column in zip(*rows, strict=True))
@@ -172,7 +172,7 @@ def draw(
 
 
 @given(seed=st.integers(0, 10_000), n=st.integers(2, 60), rare=st.sampled_from([0.5, 0.1]), n_bins=st.integers(1, 60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_values_of_binary_probabilities_are_those_of_scikit_learn(seed: int, n: int, rare: float, n_bins: int) -> None:
     """Sums give equal values, ranks are within `error_max` for any width of bins; one class alone ranks nothing."""
     labels, predictions, probabilities = draw(np.random.default_rng(seed), n, 2, rare=rare)

@@ -63,7 +63,7 @@ def feed(engine: Engine, raw: Sequence[RawBatch]) -> list[Output]:
 # ----------------------------------------------------------------------------------------------------------- any cut
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**32), cuts=st.sets(st.integers(1, 2 * EVENTS), max_size=40))
 def test_any_cut_of_both_topics_changes_nothing(seed: int, cuts: set[int]) -> None:
     """Predictions and labels give the same outputs, digest and trace however both topics are cut into batches."""
@@ -187,7 +187,7 @@ def check_restore(taken: Sequence[Item], places: Sequence[int]) -> None:
     assert chain.digest(0) == whole.digest(0)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 2**32), share=st.floats(0.0, 1.0))
 def test_a_restored_shard_goes_on_with_equal_bits(seed: int, share: float) -> None:
     """Wherever both topics are cut, outputs and state after a restore are those of an uninterrupted worker."""
@@ -289,7 +289,7 @@ def test_arrays_of_another_type_or_shape_are_refused(task: str, count: int) -> N
 HOSTILE: list[object] = [None, -1, 0, 1, 2**53, 2**63 - 1, -(2**63), 0.5, math.nan, math.inf, "x", [], {}, True, b"x"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_any_value_in_an_array_is_refused_or_does_no_harm(data: st.DataObject) -> None:
     """Whatever one place of a stored array holds: a SnapshotError at once, or everything goes on."""
@@ -314,7 +314,7 @@ def test_any_value_in_an_array_is_refused_or_does_no_harm(data: st.DataObject) -
     refusal(task, header, with_live(parts, task, State(live.plain, {**live.arrays, name: array})))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_any_plain_value_is_refused_or_does_no_harm(data: st.DataObject) -> None:
     """The same for what is not in arrays."""

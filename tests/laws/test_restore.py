@@ -102,7 +102,7 @@ def bits(monitor: Monitor) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
 # --------------------------------------------------------------------------------------------------------- equal bits
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=16, deadline=None)
 @given(seed=st.integers(0, 2**32), share=st.floats(0.0, 1.0), features=st.booleans())
 def test_a_restored_monitor_goes_on_with_equal_bits(seed: int, share: float, features: bool) -> None:  # noqa: FBT001 - drawn by Hypothesis
     """Wherever a stream is cut, the outputs, the state and the trace after it are those of an uninterrupted monitor."""
@@ -374,7 +374,7 @@ def test_a_part_of_another_monitor_is_refused() -> None:
 HOSTILE: list[object] = [None, -1, 0, 1, 2**53, 2**63 - 1, -(2**63), 0.5, math.nan, math.inf, "x", [], {}, True, b"x"]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_any_value_is_refused_or_does_no_harm(data: st.DataObject) -> None:
     """Whatever one place of the state holds: a ValueError at once, or everything goes on."""
@@ -393,7 +393,7 @@ def test_any_value_is_refused_or_does_no_harm(data: st.DataObject) -> None:
     refusal(snapshot.with_array(name, array))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_any_plain_value_is_refused_or_does_no_harm(data: st.DataObject) -> None:
     """The same for what is not in arrays."""

@@ -10,7 +10,7 @@ from tests.sim.driver import run
 from tests.sim.faults import Fault
 from tests.sim.report import failure_report
 
-_RUNS = 350
+_RUNS = 250
 _CHUNK = 50
 _MANY_FAULTS = (0, 3, 5, 17, 18, 21, 38, 63, 78, 85)
 """Each fault happened in one of these when they were written down: looked at first, to be soon done."""
