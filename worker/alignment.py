@@ -5,6 +5,8 @@ works off a backlog, the topic with the shorter records comes in faster, and lab
 predictions that they belong to. So labels wait until the predictions have come as far as they, by the timestamps of
 their Kafka records, or until there is nothing to wait for: they have waited for `hold_ms`, and Kafka has no more
 predictions, or does not say so (after a transaction it never does) for ten times as long. Predictions never wait.
+Time counts only if predictions of the partition would have come: not between two fetches that had as many records as
+they may have, all of others. A worker that is slow in a backlog can be busy with other partitions for half a minute.
 (Kafka Streams does the same to its inputs: KIP-353, `max.task.idle.ms`.)
 
 What is held was not taken: whoever gets the partition reads it again. Feedback does not come through here: it is taken
@@ -36,6 +38,10 @@ class Alignment:
         self._held: dict[int, deque[RawBatch]] = {}
         self._reached_ms: dict[int, int] = {}
         self._waiting_since_ms: dict[int, int] = {}
+        self._came: set[int] = set()
+        """Partitions of which predictions have come since `release` was last called."""
+        self._looked_ms = 0
+        """When that was."""
 
     def begin(self, partition: int, now_ms: int) -> None:
         """A shard goes live."""
@@ -58,19 +64,25 @@ class Alignment:
 
     def predictions_taken(self, batch: RawBatch) -> None:
         """Predictions were given to the engine."""
+        self._came.add(batch.partition)
         self._reached_ms[batch.partition] = max(self._reached_ms[batch.partition], *batch.timestamps_ms)
 
-    def release(self, now_ms: int, may_have_more: Callable[[int], bool]) -> list[RawBatch]:
+    def release(self, now_ms: int, may_have_more: Callable[[int], bool], *, is_dry: bool) -> list[RawBatch]:
         """Return the labels that may be taken now, in their order.
 
         Args:
             now_ms: by a clock that only goes on.
             may_have_more: whether there may be predictions of a partition that have not come yet.
+            is_dry: the latest fetch took all that was there.
         """
         released = []
+        since_ms, self._looked_ms = self._looked_ms, now_ms
+        came, self._came = self._came, set()
         for partition, held in self._held.items():
             if not held:
                 continue
+            if not is_dry and partition not in came:
+                self._waiting_since_ms[partition] = min(now_ms, self._waiting_since_ms[partition] + now_ms - since_ms)
             # Since when the first label waits: one with a wrong timestamp must not hold all others up for ever.
             waited_ms = now_ms - self._waiting_since_ms[partition]
             silent = waited_ms >= self._hold_ms and (

@@ -197,7 +197,8 @@ class Loop:
         started_ms = self._clock.monotonic_ms()
         batches = self._source.fetch(self._options.fetch_records_max, wait_ms)
         self._observer.fetched(batches, (self._clock.monotonic_ms() - started_ms) / 1000)
-        self._lag.fetched(sum(len(batch.offsets) for batch in batches), self._options.fetch_records_max)
+        records, records_max = sum(len(batch.offsets) for batch in batches), self._options.fetch_records_max
+        self._lag.fetched(records, records_max)
         held = self._options.label_hold_ms > 0
         for batch in batches:
             if held and batch.topic is InputTopic.LABELS:
@@ -208,7 +209,8 @@ class Loop:
             if batch.topic is InputTopic.PREDICTIONS and batch.partition in self._tracks:
                 self._alignment.predictions_taken(batch)
         if held:
-            for batch in self._alignment.release(self._clock.monotonic_ms(), self._source.may_have_more):
+            now_ms, may_have_more = self._clock.monotonic_ms(), self._source.may_have_more
+            for batch in self._alignment.release(now_ms, may_have_more, is_dry=records < records_max):
                 self._take(batch)
             self._pause_labels()
 

@@ -607,6 +607,22 @@ def test_labels_wait_longer_while_kafka_has_predictions(world: World) -> None:
     assert journal_of(world)[0] == (EntryKind.LABELS, 2)
 
 
+def test_labels_wait_while_fetches_are_full_of_other_partitions(world: World) -> None:
+    """A worker that is slow in a backlog may see none of a partition's predictions for long: they come all the same."""
+    world.group = [("assigned", [0, 1])]
+    loop = live(world, loop_of(world, LoopOptions(label_hold_ms=2_000, fetch_records_max=2)))
+    world.behind = {0}
+    world.give(0, stamped(labels(2), 50_000, 60_000), InputTopic.LABELS)
+    loop.step()
+    for _ in range(5):
+        world.now_ms += 10_000
+        world.give(1, good(2))
+        loop.step()
+    world.give(0, stamped(good(2), 50_000, 60_000))
+    loop.step()
+    assert journal_of(world) == [(EntryKind.PREDICTIONS, 2), (EntryKind.LABELS, 2)]
+
+
 def test_no_more_labels_are_fetched_than_may_wait(world: World) -> None:
     """More than `held_labels_max` held labels pause their partition, until the predictions have come."""
     loop = live(world, loop_of(world, LoopOptions(label_hold_ms=60_000, held_labels_max=2)))
