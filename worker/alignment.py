@@ -83,12 +83,9 @@ class Alignment:
                 continue
             if not is_dry and partition not in came:
                 self._waiting_since_ms[partition] = min(now_ms, self._waiting_since_ms[partition] + now_ms - since_ms)
-            # Since when the first label waits: one with a wrong timestamp must not hold all others up for ever.
-            waited_ms = now_ms - self._waiting_since_ms[partition]
-            silent = waited_ms >= self._hold_ms and (
-                waited_ms >= _PATIENCE * self._hold_ms or not may_have_more(partition)
-            )
             limit_ms = self._reached_ms[partition] + LEAD_MS
+            # However long ago that is: where predictions have come as far as the first label, there is no silence.
+            silent = _up_to(held[0], limit_ms) == 0 and self._is_silent(partition, now_ms, may_have_more)
             while held:
                 count = len(held[0].offsets) if silent else _up_to(held[0], limit_ms)
                 if count == 0:
@@ -101,6 +98,12 @@ class Alignment:
                     held.appendleft(rest)
                     break
         return released
+
+    def _is_silent(self, partition: int, now_ms: int, may_have_more: Callable[[int], bool]) -> bool:
+        """Tell whether there is nothing to wait for."""
+        # Since when the first label waits: one with a wrong timestamp must not hold all others up for ever.
+        waited_ms = now_ms - self._waiting_since_ms[partition]
+        return waited_ms >= self._hold_ms and (waited_ms >= _PATIENCE * self._hold_ms or not may_have_more(partition))
 
     def is_full(self, partition: int) -> bool:
         """Whether enough labels of a partition are held."""

@@ -50,3 +50,12 @@ def test_fetches_that_take_all_there_is_are_silence(alignment: Alignment) -> Non
 def test_a_wrong_timestamp_holds_labels_up_for_a_while_only(alignment: Alignment) -> None:
     """In a backlog, too: the predictions come, but never as far."""
     assert released_at(alignment, is_dry=False, comes=True) == LONG_MS
+
+
+def test_a_long_turn_is_no_silence(alignment: Alignment) -> None:
+    """What was fetched before it comes as far as the first labels; the others go on waiting for theirs."""
+    alignment.hold(batch(InputTopic.LABELS, 95_000), 0)
+    alignment.predictions_taken(batch(InputTopic.PREDICTIONS, 90_000))
+    assert len(alignment.release(2 * LONG_MS, lambda _: True, is_dry=True)) == 1
+    assert not alignment.release(3 * LONG_MS - 1, lambda _: True, is_dry=True)
+    assert len(alignment.release(3 * LONG_MS, lambda _: True, is_dry=True)) == 1
