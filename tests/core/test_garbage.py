@@ -5,7 +5,7 @@ import weakref
 
 from worker.edges.garbage import YOUNG_MAX, rare_collections
 
-FETCH = 20_000
+FETCH = 40_000
 
 
 class Node:

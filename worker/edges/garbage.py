@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Final
 
 YOUNG_MAX: Final = 100_000
-"""Objects that come in excess of those that go before the young ones are looked at: five times the records of a fetch.
-So garbage stays for longer, a few dozen megabytes at the very most."""
+"""Objects that come in excess of those that go before the young ones are looked at: more than twice the records of a
+fetch. So cyclic garbage stays for longer, but not for ever."""
 
 
 @contextmanager
