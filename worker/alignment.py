@@ -5,8 +5,9 @@ works off a backlog, the topic with the shorter records comes in faster, and lab
 predictions that they belong to. So labels wait until the predictions have come as far as they, by the timestamps of
 their Kafka records, or until there is nothing to wait for: they have waited for `hold_ms`, and Kafka has no more
 predictions, or does not say so (after a transaction it never does) for ten times as long. Predictions never wait.
-Time counts only if predictions of the partition would have come: not between two fetches that had as many records as
-they may have, all of others. A worker that is slow in a backlog can be busy with other partitions for half a minute.
+Time counts only if predictions of the partition would have come: not, while Kafka has some, between two fetches that
+had as many records as they may have, all of others. A worker that is slow in a backlog is busy with other partitions
+for ten seconds and more.
 (Kafka Streams does the same to its inputs: KIP-353, `max.task.idle.ms`.)
 
 What is held was not taken: whoever gets the partition reads it again. Feedback does not come through here: it is taken
@@ -81,7 +82,7 @@ class Alignment:
         for partition, held in self._held.items():
             if not held:
                 continue
-            if not is_dry and partition not in came:
+            if not is_dry and partition not in came and may_have_more(partition):
                 self._waiting_since_ms[partition] = min(now_ms, self._waiting_since_ms[partition] + now_ms - since_ms)
             limit_ms = self._reached_ms[partition] + LEAD_MS
             # However long ago that is: where predictions have come as far as the first label, there is no silence.

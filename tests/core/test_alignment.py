@@ -26,12 +26,12 @@ def alignment() -> Alignment:
     return made
 
 
-def released_at(alignment: Alignment, *, is_dry: bool, comes: bool) -> int | None:
+def released_at(alignment: Alignment, *, is_dry: bool, comes: bool, is_more: bool = True) -> int | None:
     """Return when the label is taken, if there is a fetch each 5 s; None: not within ten times as long."""
     for now_ms in range(5_000, 10 * LONG_MS, 5_000):
         if comes:
             alignment.predictions_taken(batch(InputTopic.PREDICTIONS, 10))
-        if alignment.release(now_ms, lambda _: True, is_dry=is_dry):
+        if alignment.release(now_ms, lambda _: is_more, is_dry=is_dry):
             return now_ms
     return None
 
@@ -45,6 +45,11 @@ def test_full_fetches_of_others_are_no_silence(alignment: Alignment) -> None:
 def test_fetches_that_take_all_there_is_are_silence(alignment: Alignment) -> None:
     """Behind a transaction Kafka seems to have more for ever."""
     assert released_at(alignment, is_dry=True, comes=False) == LONG_MS
+
+
+def test_labels_behind_the_last_prediction_do_not_wait_for_others(alignment: Alignment) -> None:
+    """Kafka has none of the partition any more, however long other partitions fill the fetches."""
+    assert released_at(alignment, is_dry=False, comes=False, is_more=False) == 5_000
 
 
 def test_a_wrong_timestamp_holds_labels_up_for_a_while_only(alignment: Alignment) -> None:

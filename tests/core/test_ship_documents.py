@@ -161,7 +161,7 @@ def test_other_dead_letters_are_known_by_their_place(strange: dict[str, str]) ->
     sound = {"topic": "t" * 249, "partition": "1", "offset": "2", "timestamp": "5", "target": "pager"}
     record = arrived(b"x", letter(**(sound | strange if strange else {"topic": "predictions", "reason": "not_json"})))
     document = document_of("dead_letters", record)
-    assert (document.id, document.again) == (id_of(record), False)
+    assert (document.id, document.may_repeat) == (id_of(record), False)
     assert not Item("dead_letters", record, "s", doubtful=False).doubtful
 
 

@@ -130,7 +130,8 @@ def test_every_record_is_one_document_whatever_happens(story: Story) -> None:
     story.configure(username="shipper", requests_max=2)
     cluster = story.cluster
     cluster.poison = {"s77"}
-    # The first one of each partition: one of them is a dead letter before the kill, and again after it.
+    # The first one of each partition: one of them is a dead letter before the kill, and again after it
+    # unless its position was committed between.
     story.publish(200, odd={0: b"no alert", 1: b"no alert"})
     secret = {"MODELVIGIL_ELASTICSEARCH_PASSWORD": PASSWORD}
     with story.ship(environ=secret) as process:

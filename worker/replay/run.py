@@ -12,7 +12,6 @@ from worker.core.engine import Engine
 from worker.core.options import EngineOptions, MaintenanceOptions
 from worker.core.shard import Topics
 from worker.core.warm_up import compile_kernels
-from worker.edges.garbage import rare_collections
 from worker.edges.kernel_cache import KernelCache
 from worker.edges.refit_pool import ProcessRefitPool
 from worker.replay.difference import Caught, Difference, KindCount, by_kind, caught, compare
@@ -86,7 +85,7 @@ def run_replay(settings: Settings, wanted: Wanted, progress: Progress) -> Report
         BrokerUnreachableError, TopicsError, SourceError: as `cluster` and the edges say.
     """
     begun_s = time.monotonic()
-    with closing(Inputs(settings)) as inputs, rare_collections():
+    with closing(Inputs(settings)) as inputs:
         partitions = _selected(inputs.partitions, wanted.partitions)
         published = read_published(inputs.alerts.batches(), partitions)
         marks = read_marks(inputs.feedback())

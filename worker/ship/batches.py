@@ -38,8 +38,8 @@ class Item:
         self.id, self.lines = "", b""
         """As they stand in a bulk request."""
         try:
-            self.id, source, again = document_of(stream, arrived)
-            self.doubtful |= again
+            self.id, source, may_repeat = document_of(stream, arrived)
+            self.doubtful |= may_repeat
             self.lines = b'{"create":{"_index":"%b","_id":"%b"}}\n%b\n' % (name.encode(), self.id.encode(), source)
         except UnfitError as error:
             self.unfit = str(error)

@@ -50,7 +50,7 @@ class Document(NamedTuple):
 
     id: str
     source: bytes
-    again: bool = False
+    may_repeat: bool = False
     """Whether another record may have the same id."""
 
 
@@ -184,7 +184,7 @@ def _of_dead_letter(arrived: Arrived) -> Document:
     detail = told.get("detail", "")
     message = f"{reason}{': ' if detail else ''}{detail}" or "a dead letter"
     document = _spliced(arrived, "dead-letters", None, message, event, orjson.dumps(letter))
-    return document if given_up is None else document._replace(id=given_up, again=True)
+    return document if given_up is None else document._replace(id=given_up, may_repeat=True)
 
 
 _MAKERS: Mapping[Stream, Callable[[Arrived], Document]] = {
