@@ -111,19 +111,24 @@ class Series:
         fresh = addition.blocks == NO_BLOCK
         arrivals = np.maximum.accumulate(np.where(fresh, addition.arrived_ms // self._options.pane_ms, -1))
         counted = np.cumsum(fresh)
-        begin = 0
+        # All at once: what is due looks at blocks and at the pane of arrivals, never at these.
+        self._add_to_panes(addition)
+        begin = told = 0
         while begin < count:
             if fresh[begin] and arrivals[begin] > self.arrival:
+                self._add_arrivals(addition.rows, fresh, slice(told, begin))
+                told = begin
                 if self.arrival_changed:
                     yield "arrival", begin
                 self.take_arrival()
                 self.arrival = int(arrivals[begin])
             end = self._end(counted, arrivals, begin)
-            self._add(addition, fresh, begin, end)
+            self._add_to_blocks(addition, fresh, slice(begin, end))
             begin = end
             if self._fill == self._options.block_labels:
                 yield "block", end - 1
                 self._next_block()
+        self._add_arrivals(addition.rows, fresh, slice(told, count))
 
     def _end(self, counted: I64, arrivals: I64, begin: int) -> int:
         """Return where the next thing is due, of rows of which so many are fresh up to each."""
@@ -132,30 +137,39 @@ class Series:
         later = int(np.searchsorted(arrivals, max(self.arrival, int(arrivals[begin])), side="right"))
         return min(full + 1, max(later, begin + 1), len(counted))
 
-    def _add(self, addition: Addition, fresh: Bool, begin: int, end: int) -> None:
-        part = slice(begin, end)
+    def _add_to_blocks(self, addition: Addition, fresh: Bool, part: slice) -> None:
         self._windows.clear()
-        rows, new = addition.rows.part(part), fresh[part]
+        new = fresh[part]
         addition.blocks[part][new] = self.block
-        news = int(new.sum())
+        news = int(np.count_nonzero(new))
         if news:
             if self._fill == 0:
-                self._block_begins[self.block] = int(addition.arrived_ms[begin + int(np.argmax(new))])
+                self._block_begins[self.block] = int(addition.arrived_ms[part.start + int(new.argmax())])
             self._fill += news
             self.labels += news
+            self.blocks.slot(self.block)
+        slots = self.blocks.slots(addition.blocks[part].astype(np.int64))
+        self.blocks.add(slots, addition.rows.part(part), self._task)
+
+    def _add_arrivals(self, rows: Rows, fresh: Bool, part: slice) -> None:
+        """Add some rows to the pane of labels as they came, which is one for all of them."""
+        new = fresh[part]
+        if new.any():
             self.arrival_changed = True
             slot = self.by_arrival.slot(self.arrival)
-            self.by_arrival.add(np.where(new, slot, -1), rows, self._task)
-            self.blocks.slot(self.block)
-        self.blocks.add(self.blocks.slots(addition.blocks[part].astype(np.int64)), rows, self._task)
-        for key in distinct(addition.panes[part]):
+            self.by_arrival.add(np.where(new, slot, -1), rows.part(part), self._task)
+
+    def _add_to_panes(self, addition: Addition) -> None:
+        if not len(addition.panes):
+            return
+        for key in distinct(addition.panes):
             self._pane(key).changed = True
             if key in self.known:
                 self.panes.slot(key)
-        slots = self.panes.slots(addition.panes[part])
-        self.panes.add(slots, rows, self._task)
+        slots = self.panes.slots(addition.panes)
+        self.panes.add(slots, addition.rows, self._task)
         if (slots < 0).any():
-            self._add_to_archive(slots, rows)
+            self._add_to_archive(slots, addition.rows)
 
     def _add_to_archive(self, slots: I64, rows: Rows) -> None:
         """Panes that are gone: what is added to them is in the lifetime all the same."""

@@ -73,10 +73,13 @@ class Tallies:
 
     def slots(self, keys: I64) -> I64:
         """Return the rows of keys (n) that are there, -1 for the others."""
-        first = int(keys[0]) if len(keys) else 0
-        if (keys == first).all():
-            return np.full(len(keys), self._slots.get(first, -1), dtype=np.int64)
-        return np.array([self._slots.get(key, -1) for key in keys.tolist()], dtype=np.int64)
+        if len(keys) == 0:
+            return np.zeros(0, dtype=np.int64)
+        known = distinct(keys)
+        places = np.array([self._slots.get(key, -1) for key in known], dtype=np.int64)
+        if len(known) == 1:
+            return np.full(len(keys), places[0])
+        return places[np.searchsorted(np.array(known), keys)]
 
     def add(self, slots: I64, rows: Rows, task: Task) -> None:
         """Add rows (n) to the tallies in their slots, or take them away; a negative slot is none."""

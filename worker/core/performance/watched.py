@@ -1,5 +1,6 @@
 """One series with what it is measured against and the limits it must keep to."""
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, NamedTuple
@@ -79,10 +80,10 @@ class Watched:
             look: the formulas.
         """
         seen = 0
-        fresh = addition.blocks == NO_BLOCK
+        fresh, wrongs = addition.blocks == NO_BLOCK, np.flatnonzero(wrong).tolist()
         for what, row in self.series.add(addition):
             end = row + (what == "block")
-            self._note(addition, fresh, wrong, places, slice(seen, end))
+            self._note(addition, fresh, wrongs, places, slice(seen, end))
             seen = end
             moment = Moment(int(addition.arrived_ms[row]), int(offsets[row]), 0, 0, _place(places, row))
             if what == "arrival":
@@ -92,17 +93,19 @@ class Watched:
             taken = self.reference.look(self.series, self.watch.metrics - set(LAG_METRICS), look)
             steps = [] if taken else self._look(moment, look)
             yield Happening(row, moment, None, steps, taken, self.calibration.look(self.series, look, moment))
-        self._note(addition, fresh, wrong, places, slice(seen, len(wrong)))
+        self._note(addition, fresh, wrongs, places, slice(seen, len(wrong)))
 
-    def _note(self, addition: Addition, fresh: Bool, wrong: Bool, places: I64, part: slice) -> None:
+    def _note(self, addition: Addition, fresh: Bool, wrong: list[int], places: I64, part: slice) -> None:
         """Note some rows, all of one block: the first that is labelled in it, and the latest wrong answers."""
         if part.start == part.stop:
             return
         first = part.start + int(fresh[part].argmax())
         if fresh[first]:
             self.calibration.begins.note(int(addition.blocks[first]), _place(places, first))
-        latest = np.flatnonzero(wrong[part])[-WRONG_MAX:] + part.start
-        self.wrong.extend(map(Place._make, places[latest].tolist()))
+        end = bisect_left(wrong, part.stop)
+        latest = wrong[max(bisect_left(wrong, part.start), end - WRONG_MAX) : end]
+        if latest:
+            self.wrong.extend(map(Place._make, places[latest].tolist()))
 
     def begin(self, size: int) -> Place | None:
         """Return the prediction labelled first in the window of so many blocks, as far as that is known."""
