@@ -3,6 +3,8 @@
     python -m benchmarks.quality                              on streams that the dependencies ship
     python -m benchmarks.quality --streams FOLDER             on FOLDER/*.npz (X: rows x features, y: 1 = anomaly)
     python -m benchmarks.quality --only satimage2,smtp
+    python -m benchmarks.quality --orders 3 --quick           means over the given order of the rows and two others
+    python -m benchmarks.quality --set engine.forest.trees=100          with another setting; may be repeated
 
 Events go through decoding, columns, detectors and the topic `scores` as in a worker. One pass, score then learn, no
 labels; the first 500 events are not counted (shared protocol); an event without a score counts as the least anomalous.
@@ -11,11 +13,12 @@ The last line is JSON with `mean_auc` and `mean_ap` of the verdict.
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -26,6 +29,7 @@ from benchmarks.shipped_streams import shipped_streams
 from worker.core.events import RawBatch
 from worker.core.kernels.arrays import F64, I64
 from worker.core.options import EngineOptions
+from worker.settings import load_settings
 
 NOT_COUNTED = 500
 CONSOLE = Console(stderr=True)
@@ -58,8 +62,13 @@ class Report(NamedTuple):
 def main() -> None:
     """Measure, show a table, and end with one line of JSON."""
     arguments = _arguments()
+    settings = (each.partition("=") for each in arguments.set)
+    options = load_settings(None, {}, {name: json.loads(value) for name, _, value in settings}).engine
     streams = list(_streams(arguments.streams, arguments.only))
-    reports = [report(stream, speed=not arguments.quick) for stream in track(streams, "streams", console=CONSOLE)]
+    orders = [_shuffled(stream, seed) for seed in range(1, arguments.orders) for stream in streams]
+    tracked = track([*streams, *orders], "streams", console=CONSOLE)
+    found = [report(stream, options, speed=not arguments.quick) for stream in tracked]
+    reports = [_mean(found[place :: len(streams)]) for place in range(len(streams))]
     for detector in reports[0].results:
         CONSOLE.print(_table(detector, reports))
     verdicts = [each.results["verdict"] for each in reports]
@@ -86,9 +95,9 @@ def main() -> None:
     print(json.dumps(figures))
 
 
-def report(stream: Stream, *, speed: bool = True) -> Report:
+def report(stream: Stream, options: EngineOptions, *, speed: bool = True) -> Report:
     """Run one stream through the engine."""
-    options = detectors_only(EngineOptions(scores="all"))
+    options = detectors_only(replace(options, scores="all"))
     batches = encoded(stream.name, stream.rows)
     outputs, _ = run_engine(options, batches)
     told = score_events(outputs)
@@ -103,6 +112,22 @@ def report(stream: Stream, *, speed: bool = True) -> Report:
     }
     flagged = sum(each.flagged for each in told) / max(sum(each.p_value is not None for each in told), 1)
     return Report(stream, results, flagged, _pace(batches, options.detectors) if speed else {})
+
+
+def _shuffled(stream: Stream, seed: int) -> Stream:
+    order = np.random.default_rng(seed).permutation(len(stream.rows))
+    return Stream(stream.name, stream.rows[order], stream.anomalies[order])
+
+
+def _mean(orders: Sequence[Report]) -> Report:
+    """Return the first report, with the means over all orders of the same rows."""
+    names = orders[0].results
+    results = {
+        name: Result(*(float(np.mean(each)) for each in zip(*(order.results[name] for order in orders), strict=True)))
+        for name in names
+    }
+    flagged = float(np.mean([order.flagged_share for order in orders]))
+    return orders[0]._replace(results=results, flagged_share=flagged)
 
 
 def _pace(batches: list[RawBatch], detectors: tuple[str, ...]) -> dict[str, float]:
@@ -144,6 +169,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--streams", type=Path, help="folder with *.npz; without it, streams that dependencies ship")
     parser.add_argument("--only", default="", help="names of streams, with commas between them")
     parser.add_argument("--quick", action="store_true", help="do not measure speed")
+    parser.add_argument("--orders", type=int, default=1, help="orders of the rows: the given one, and shuffled ones")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="another setting, its value as JSON"
+    )
     return parser.parse_args()
 
 

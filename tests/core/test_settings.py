@@ -41,7 +41,7 @@ def test_command_line_over_environment_over_file_over_defaults(tmp_path: Path) -
     assert settings.topics.predictions == "file.predictions"
     assert settings.topics.labels == "labels"
     assert settings.engine.alert_rate == 0.01
-    assert (settings.engine.forest.trees, settings.engine.forest.sample_rows) == (7, 256)
+    assert (settings.engine.forest.trees, settings.engine.forest.sample_rows) == (7, 128)
 
 
 def test_kafka_properties_come_from_file_and_environment(tmp_path: Path) -> None:

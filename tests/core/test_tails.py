@@ -126,9 +126,13 @@ def test_a_new_regime_is_learned_and_the_old_one_forgotten() -> None:
     assert detector.score(normal(200, 3, seed=1)).mean() > 3 * usual
 
 
+WIDE = TailsOptions(rows_max=512)
+"""More than 400 rows: none has been replaced by chance."""
+
+
 def damaged(name: str, array: AnyArray) -> dict[str, AnyArray]:
     """Return the state of a detector after 400 rows, with one array replaced, to be restored."""
-    detector = new(2)
+    detector = new(2, WIDE)
     detector.score_and_learn(normal(400, 2))
     live = {key: value.copy() for key, value in detector.live().items()}
     live[name] = np.broadcast_to(array, live[name].shape).astype(live[name].dtype)
@@ -159,14 +163,14 @@ def damaged(name: str, array: AnyArray) -> dict[str, AnyArray]:
 def test_what_rows_cannot_have_left_is_refused(name: str, value: AnyArray, reason: str) -> None:
     """Each damage is told by its reason."""
     with pytest.raises(ValueError, match=reason):
-        new(2).restore(400, damaged(name, np.asarray(value)), {})
+        new(2, WIDE).restore(400, damaged(name, np.asarray(value)), {})
 
 
 def test_undamaged_state_is_taken() -> None:
     """The same state without damage goes on with equal bits."""
     live = damaged("random_state", np.asarray(3))
     live["random_state"] = np.full(1, 3, dtype=np.uint64)
-    restored, original = new(2), new(2)
+    restored, original = new(2, WIDE), new(2, WIDE)
     original.score_and_learn(normal(400, 2))
     restored.restore(400, live, {})
     more = normal(2000, 2, seed=1)

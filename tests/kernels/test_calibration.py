@@ -84,7 +84,7 @@ def test_cuts_change_nothing() -> None:
 def test_a_p_value_is_rank_below_the_threshold_and_exponential_above(seed: int) -> None:
     """The compiled tail equals its definition."""
     rng = np.random.default_rng(seed)
-    reference = np.sort(rng.gamma(2, size=500).round(1))
+    reference = np.sort(rng.gamma(2, size=500).round(1).astype(np.float32))
     threshold = float(reference[int((1 - TAIL_SHARE) * 499)])
     values = np.array([*reference[::25], threshold, threshold + 0.1, threshold + 3.0, threshold + 1e9, np.nan])
     p_values = np.empty(len(values))
@@ -100,11 +100,23 @@ def test_a_p_value_is_rank_below_the_threshold_and_exponential_above(seed: int) 
 
 def test_constant_scores_are_never_anomalies() -> None:
     """When all scores are equal, an equal one is no surprise, and a higher one is as rare as the past can tell."""
-    values = np.zeros((1, 1500))
+    # No number of single precision, in which past scores are kept.
+    values = np.full((1, 1500), 0.1)
     values[0, -1] = 1.0
     judged = Calibration([1.0] * 1, OPTIONS, 1).judge(values, 0.001)[1]
     assert judged.p_values[0, -2] == pytest.approx(1.0)
     assert judged.p_values[0, -1] == pytest.approx(1 / 1451, rel=0.1)
+
+
+def test_scores_beyond_single_precision_are_the_largest() -> None:
+    """They are no infinity, which would leave no tail to fit: it stays finite, and what is usual stays usual."""
+    values = scores(13, 4000, detectors=1)
+    values[0, 1000::100] = 1e300
+    calibration = Calibration([1.0], OPTIONS, 1)
+    judged = calibration.judge(values, 0.001)[1]
+    assert np.isfinite(calibration.state()["tail"]).all()
+    assert np.nanmedian(judged.p_values) > 0.4
+    assert judged.p_values[0, 1000::100].max() < 0.05
 
 
 def fault(options: CalibrationOptions) -> tuple[int, NDArray[np.float64]]:
@@ -250,13 +262,14 @@ class NaiveCalibration:
 
     def judge(self, scores: list[float], alert_rate: float) -> tuple[list[float], float, float, float]:
         """Return the p-values, the fused score, its p-value, and the verdict of an event; learn it."""
+        scores = [float(np.float32(score)) for score in scores]
         p_values = [self.p_value(place, score) for place, score in enumerate(scores)]
         total = weight = 0.0
         for p, each in zip(p_values, self.weights, strict=True):
             if not math.isnan(p):
                 total -= each * math.log10(p)
                 weight += each
-        fused = total / weight if weight else math.nan
+        fused = float(np.float32(total / weight)) if weight else math.nan
         ready = sum(not math.isnan(p) for p in p_values)
         if ready != self.members:
             self.members = ready

@@ -52,7 +52,8 @@ class NaiveTree:
         for depth, node in enumerate(self.path(row)):
             mass = self.reference.get(node, 0.0)
             if mass < 0.1 * total or depth == self.height:
-                return -math.log2(1.0 + mass * self.window / total * 2.0**depth)
+                # Of single precision, as leaves are looked up.
+                return float(np.float32(-math.log2(1.0 + mass * self.window / total * 2.0**depth)))
         raise AssertionError
 
     def learn(self, row: F32) -> None:

@@ -25,6 +25,7 @@ from worker.core.options import CalibrationOptions
 from worker.core.state import COUNT_MAX, Arrays, check_like, fill, outside, refuse_if
 
 _STORED = "stored calibration"
+_LARGEST = float(np.finfo(np.float32).max)
 _POLICIES = {"always": LEARN_ALWAYS, "unless_burst": LEARN_UNLESS_BURST, "never": LEARN_NEVER}
 
 
@@ -70,8 +71,8 @@ class Calibration:
         self._policy = _POLICIES[options.learn_flagged]
         self._events_min = np.full(series, options.detector_events_min, dtype=np.int64)
         self._events_min[detectors] = options.verdict_events_min
-        self._pool = np.zeros((series, size))
-        self._reference = np.zeros((series, size))
+        self._pool = np.zeros((series, size), dtype=np.float32)
+        self._reference = np.zeros((series, size), dtype=np.float32)
         self._counters = np.zeros((series, 3), dtype=np.int64)
         self._tail = np.zeros((series, 2))
         self._random_state = np.arange(series, dtype=np.uint64) + np.uint64(seed * series)
@@ -93,7 +94,7 @@ class Calibration:
         p_values = np.empty((detectors + 1, rows))
         fused, raw = np.empty(rows), np.empty(rows)
         done = judge(
-            scores,
+            _single(scores),
             self._weights,
             self._alone,
             self._pool,
@@ -133,7 +134,7 @@ class Calibration:
     def fused(self, scores: F64) -> F64:
         """Return the fused scores (n) of scores (k x n) as they would be now; learns nothing."""
         fused = np.empty(scores.shape[1])
-        fuse(scores, self._weights, self._pool, self._reference, self._counters, self._tail, fused)
+        fuse(_single(scores), self._weights, self._pool, self._reference, self._counters, self._tail, fused)
         return fused
 
     def state(self) -> Arrays:
@@ -153,6 +154,11 @@ class Calibration:
         check_like(_STORED, arrays, self.state())
         _check(arrays)
         fill(self.state(), arrays)
+
+
+def _single(scores: F64) -> F64:
+    """Return scores as they are in single precision, in which past ones are kept: equal ones must stay equal."""
+    return np.clip(scores, -_LARGEST, _LARGEST).astype(np.float32).astype(np.float64)
 
 
 def _check(arrays: Arrays) -> None:

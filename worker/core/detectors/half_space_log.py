@@ -38,7 +38,7 @@ class LogHalfSpaceTrees:
         self._settle = settle
         self._limits = RobustLimits.unknown(n_features)
         self._nodes, self._trees = _drawn(n_features, shape, seed)
-        self._values = np.zeros(shape)
+        self._values = np.zeros(shape, dtype=np.float32)
         self._learned = np.zeros(shape, dtype=np.int32)
         self._masses = np.zeros(shape, dtype=np.float32)
         self._position = np.zeros(3, dtype=np.int64)

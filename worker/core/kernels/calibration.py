@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from worker.core.kernels.arrays import F64, I64, U64, Bool
+from worker.core.kernels.arrays import F32, F64, I64, U64, Bool
 from worker.core.kernels.score_past import PastArrays, learn, until_due, until_first_due, write_p_values
 
 LEVEL, LASTED, LOG_FACTOR, LOG_COARSE = 0, 1, 2, 3
@@ -55,8 +55,8 @@ def judge(
     scores: F64,
     weights: F64,
     alone: Bool,
-    pool: F64,
-    reference: F64,
+    pool: F32,
+    reference: F32,
     counters: I64,
     tail: F64,
     random_state: U64,
@@ -71,7 +71,7 @@ def judge(
     raw_verdicts: F64,
     p_values: F64,
 ) -> int:
-    """Calibrate and fuse a batch: scores (k x n, NaN = none yet) to p_values ((k + 1) x n), the verdict last.
+    """Calibrate and fuse a batch: scores (k x n, of single precision, NaN = none yet) to p_values ((k + 1) x n), the verdict last.
 
     `raw_verdicts` (n) are those of the fused score alone, before the factor.
 
@@ -161,7 +161,8 @@ def _fuse(scores: F64, weights: F64, past: PastArrays, fused: F64, p_values: F64
                 weight[row] += weights[series]
                 ready[row] += 1
     for row in range(rows):
-        fused[row] = fused[row] / weight[row] if weight[row] > 0.0 else np.nan
+        # Of single precision, as its past is (`score_past`).
+        fused[row] = np.float64(np.float32(fused[row] / weight[row])) if weight[row] > 0.0 else np.nan
 
 
 @numba.njit(cache=True, nogil=True)
@@ -236,7 +237,7 @@ def _move_burst(flagged: int, burst: F64) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def fuse(scores: F64, weights: F64, pool: F64, reference: F64, counters: I64, tail: F64, fused: F64) -> None:
+def fuse(scores: F64, weights: F64, pool: F32, reference: F32, counters: I64, tail: F64, fused: F64) -> None:
     """Write the fused scores (n) of scores (k x n) as they would be now; learns nothing. O(n k log r)."""
     past = PastArrays(pool, reference, counters, tail)
     rows: int = scores.shape[1]

@@ -13,7 +13,7 @@ Arrays, for T trees of height h, L = 2^h leaves:
 
 * `nodes` i64[T, L]: splits, packed as in `isolation.py` (a row goes left when value <= threshold; entry 0 is not used);
   a missing value goes to the child that had more mass in the last window, left on a tie;
-* `values` f64[T, L]: what a row in this leaf scores;
+* `values` f32[T, L]: what a row in this leaf scores;
 * `learned` i32[T, L]: rows in this window; `masses` f32[T, L]: rows of the windows before, faded;
 * `position` i64[3]: rows learned in this window, complete windows so far, rows that the gate passed over.
 """
@@ -96,7 +96,7 @@ def _leave(split: int, feature: I16, low: F64, high: F64) -> None:
 def score_and_learn(
     bits: I32,
     nodes: I64,
-    values: F64,
+    values: F32,
     learned: I32,
     masses: F32,
     position: I64,
@@ -139,7 +139,7 @@ def score_and_learn(
 
 
 @numba.njit(cache=True, nogil=True)
-def score(bits: I32, nodes: I64, values: F64, position: I64, scores: F64) -> None:
+def score(bits: I32, nodes: I64, values: F32, position: I64, scores: F64) -> None:
     """Write the mean of the trees' values for rows i32[n, d], NaN while no window is complete. O(n T h).
 
     Higher is more anomalous: 0 where there was no row in any tree, down to -log2(1 + window x 2^h). Learns nothing.
@@ -162,7 +162,7 @@ def end_window(learned: I32, masses: F32, fade: float) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def renew(nodes: I64, masses: F32, window_size: int, values: F64) -> None:
+def renew(nodes: I64, masses: F32, window_size: int, values: F32) -> None:
     """Write the values of the leaves, and the ways of missing values into the nodes, from the masses. O(T L).
 
     Masses are taken relative to all of them, times the window: what has not faded yet does not raise the density.
@@ -185,7 +185,7 @@ def renew(nodes: I64, masses: F32, window_size: int, values: F64) -> None:
                 node, depth = 2 * node, depth + 1
                 continue
             first = (node << (height - depth)) - leaves
-            value = -math.log2(1.0 + sums[node] * unit * (1 << depth))
+            value = np.float32(-math.log2(1.0 + sums[node] * unit * (1 << depth)))
             values[tree, first : first + (1 << (height - depth))] = value
             while node > 1 and node % 2 == 1:
                 node, depth = node // 2, depth - 1
@@ -195,7 +195,7 @@ def renew(nodes: I64, masses: F32, window_size: int, values: F64) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _score_block(bits: I32, nodes: I64, values: F64, columns: I64, leaves: I32, scores: F64) -> None:
+def _score_block(bits: I32, nodes: I64, values: F32, columns: I64, leaves: I32, scores: F64) -> None:
     """Write the mean of the values of the leaves of each row, and the leaves, as `isolation.find_leaves`. O(n T h)."""
     find_leaves(bits, nodes, columns, leaves)
     scores[:] = 0.0

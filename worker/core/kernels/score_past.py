@@ -5,6 +5,8 @@ The tail: at or below the 98 % quantile of the reference the p-value is the shar
 fitted to the excesses (peaks over threshold with shape 0: Pickands 1975, Embrechts et al. 1997, section 6.5), so
 that far rarer events than the reference has seen still differ in their p-values.
 
+Past scores are kept in single precision. So scores must be of single precision, too, or equal ones would differ.
+
 p-values change at renewals of the reference alone. So they are made for many scores at once, up to the score with which
 a renewal may come.
 """
@@ -15,7 +17,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from worker.core.kernels.arrays import F64, I64, U64, Bool
+from worker.core.kernels.arrays import F32, F64, I64, U64, Bool
 from worker.core.kernels.ordering import count_below, sort_into
 from worker.core.kernels.reservoir import next_random
 
@@ -30,9 +32,9 @@ THRESHOLD, MEAN_EXCESS = 0, 1
 class PastArrays(NamedTuple):
     """The pasts of m series with a reservoir of r scores each."""
 
-    pool: F64
+    pool: F32
     """[m, r] scores kept so far (Vitter's Algorithm R with a bounded memory)."""
-    reference: F64
+    reference: F32
     """[m, r] a sorted copy of the pool, renewed now and then."""
     counters: I64
     """[m, 3] scores seen, length of the reference, count at which it is renewed."""
@@ -50,9 +52,9 @@ def write_p_values(series: int, scores: F64, past: PastArrays, p_values: F64, co
 
 @numba.njit(cache=True, nogil=True)
 def tail_p_values(
-    scores: F64, reference: F64, threshold: float, mean_excess: float, p_values: F64, counts: I64
+    scores: F64, reference: F32, threshold: float, mean_excess: float, p_values: F64, counts: I64
 ) -> None:
-    """Write the p-values of scores f64[n] (NaN stays NaN) against a sorted reference f64[r]; all NaN if r = 0.
+    """Write the p-values of scores f64[n] (NaN stays NaN) against a sorted reference f32[r]; all NaN if r = 0.
 
     `counts` i64[n] is room to work in. O(n log r).
     """
@@ -105,7 +107,7 @@ def learn(
     events_min: int,
     memory_events: int,
 ) -> None:
-    """Put those scores f64[n] that `is_learned` (n) names, and that are none of NaN, into the pool of one series.
+    """Put those scores f64[n], of single precision, that `is_learned` (n) names, and that are none of NaN, into the pool of one series.
 
     Each with probability max(r / seen, r / memory); the reference is renewed when due. `random_state` u64[1].
     """
@@ -131,16 +133,18 @@ def learn(
 
 
 @numba.njit(cache=True, nogil=True)
-def _renew(pool: F64, reference: F64, counters: I64, tail: F64, events_min: int) -> None:
+def _renew(pool: F32, reference: F32, counters: I64, tail: F64, events_min: int) -> None:
     """Sort the pool into the reference and fit the tail. O(r), amortised over an eighth of the past."""
     seen = counters[SEEN]
     length = min(seen, pool.shape[0])
-    sort_into(pool[:length], reference[:length])
+    ordered = pool[:length].astype(np.float64)
+    sort_into(ordered, ordered)
+    reference[:length] = ordered
     cut = int((1.0 - TAIL_SHARE) * (length - 1))
-    threshold = reference[cut]
+    threshold = ordered[cut]
     excess = 0.0
     for place in range(cut + 1, length):
-        excess += reference[place] - threshold
+        excess += ordered[place] - threshold
     beyond = length - 1 - cut
     counters[LENGTH] = length
     counters[RENEWAL] = seen + min(max(events_min, seen >> 3), RENEWAL_EVENTS_MAX)

@@ -10,7 +10,7 @@ from worker.core.options.units import Count, Share
 class HalfSpaceOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """Half-space trees (Tan, Ting, Liu 2011) as arrays; for its own score River draws them."""
 
-    trees: Annotated[int, Meta(ge=1, le=200)] = 25
+    trees: Annotated[int, Meta(ge=1, le=200)] = 10
     height: Annotated[int, Meta(ge=1, le=15)] = 8
     window_events: Count = 250
     score: Literal["river", "log"] = "log"
@@ -28,9 +28,9 @@ class ForestOptions(Struct, frozen=True, forbid_unknown_fields=True):
     at last every `refit_events_max` events. With 50 ms a fit, that is under 2 µs per event in the long run.
     """
 
-    trees: Annotated[int, Meta(ge=1, le=1000)] = 100
-    sample_rows: Annotated[int, Meta(ge=2, le=4096)] = 256
-    rows_max: Annotated[int, Meta(ge=16, le=100_000)] = 2048
+    trees: Annotated[int, Meta(ge=1, le=1000)] = 50
+    sample_rows: Annotated[int, Meta(ge=2, le=4096)] = 128
+    rows_max: Annotated[int, Meta(ge=16, le=100_000)] = 512
     refit_events_first: Count = 256
     refit_growth: Annotated[int, Meta(ge=2, le=100)] = 4
     refit_events_max: Count = 32_768
@@ -115,7 +115,7 @@ class SvmOptions(Struct, frozen=True, forbid_unknown_fields=True):
 class TailsOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """Surprise of each feature's value in the tails of a gated reservoir of its past values."""
 
-    rows_max: Annotated[int, Meta(ge=64, le=65_536)] = 512
+    rows_max: Annotated[int, Meta(ge=64, le=65_536)] = 256
     memory_events: Annotated[int, Meta(ge=0)] = 20_000
     """From so many events on the past fades; 0: all of it counts the same."""
     gate_quantile: Annotated[float, Meta(gt=0.5, le=1.0)] = 0.95
