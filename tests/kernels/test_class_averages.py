@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.core.kernels.arrays import F64
-from worker.core.kernels.class_averages import FOUND, HIGH, LOW, SUPPORT, VALUE, f1_macro, occurring
-from worker.core.performance.confusion import f1_estimates
+from worker.core.kernels.class_averages import FOUND, HIGH, LOW, SUPPORT, VALUE, f1_macro
+from worker.core.performance.confusion import Confusion, f1_estimates
 
 MATRICES = st.integers(1, 5).flatmap(
     lambda k: st.lists(st.lists(st.integers(0, 30), min_size=k, max_size=k), min_size=k, max_size=k)
@@ -33,7 +33,7 @@ def naive_f1_macro(cells: F64, z: float, design: float) -> list[float]:
 @given(MATRICES, st.sampled_from([1.0, 1.96, 3.3]), st.sampled_from([1.0, 1.7, 4.0]))
 def test_f1_macro_is_that_of_whole_matrices(rows: list[list[int]], z: float, design: float) -> None:
     """Whatever the cells: classes that are all right or all wrong, and some that are only in labels."""
-    cells, labels, predictions = occurring(np.array(rows, dtype=np.float64))
+    cells, labels, predictions, *_ = Confusion.of(np.array(rows, dtype=np.float64), design)
     if not len(labels):
         return
     found = np.empty(FOUND)
@@ -49,7 +49,7 @@ def test_classes_that_do_not_occur_are_left_out(rows: list[list[int]]) -> None:
     matrix = np.array(rows, dtype=np.float64)
     occurs = matrix.sum(axis=0) + matrix.sum(axis=1) > 0.0
     expected = matrix[occurs][:, occurs]
-    cells, labels, predictions = occurring(matrix)
+    cells, labels, predictions, *_ = Confusion.of(matrix, 1.0)
     assert cells.tolist() == expected.tolist()
     assert labels.tolist() == expected.sum(axis=1).tolist()
     assert predictions.tolist() == expected.sum(axis=0).tolist()

@@ -71,9 +71,9 @@ def judge(
     raw_verdicts: F64,
     p_values: F64,
 ) -> int:
-    """Calibrate and fuse a batch: scores (k x n, of single precision, NaN = none yet) to p_values ((k + 1) x n), the verdict last.
+    """Calibrate and fuse a batch: scores (k x n, of single precision, NaN = none yet) to p_values ((k + 1) x n).
 
-    `raw_verdicts` (n) are those of the fused score alone, before the factor.
+    The last p-values are the verdict's; `raw_verdicts` (n) are those of the fused score alone, before the factor.
 
     The fused score is the weighted mean of -log10 p over the detectors that have a p-value (Fisher 1932; Good 1955 with
     weights; up to scale); its own p-value is calibrated the same way, since the parts are not independent. When a

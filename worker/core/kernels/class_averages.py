@@ -13,26 +13,29 @@ FOUND = 4
 
 
 @numba.njit(cache=True, nogil=True)
-def occurring(matrix: F64) -> tuple[F64, F64, F64]:
-    """Return the cells f64[m, m] of the m classes that occur in labels (rows) or predictions, and both sums. O(k²)."""
-    width, found = matrix.shape[0], 0
+def occurring(matrix: F64, found: F64) -> int:
+    """Return how many classes m of a matrix f64[k, k] occur in labels (rows) or predictions. O(k²).
+
+    The beginning of `found` f64[k² + 2 k] gets their cells (m², row by row), the sums of rows (m) and of columns (m).
+    """
+    width, m = matrix.shape[0], 0
     places = np.empty(width, np.int64)
     for k in range(width):
         events = 0.0
         for other in range(width):
             events += matrix[k, other] + matrix[other, k]
         if events > 0.0:
-            places[found] = k
-            found += 1
-    cells = np.empty((found, found))
-    labels, predictions = np.zeros(found), np.zeros(found)
-    for row in range(found):
-        for column in range(found):
+            places[m] = k
+            m += 1
+    labels, predictions = m * m, m * m + m
+    found[labels : predictions + m] = 0.0
+    for row in range(m):
+        for column in range(m):
             count = matrix[places[row], places[column]]
-            cells[row, column] = count
-            labels[row] += count
-            predictions[column] += count
-    return cells, labels, predictions
+            found[row * m + column] = count
+            found[labels + row] += count
+            found[predictions + column] += count
+    return m
 
 
 @numba.njit(cache=True, nogil=True)

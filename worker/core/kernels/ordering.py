@@ -8,7 +8,7 @@ at once are taken step by step, not value by value: what one value waits for is 
 import numba
 import numpy as np
 
-from worker.core.kernels.arrays import F64, I32, I64, U64
+from worker.core.kernels.arrays import F32, F64, I32, I64, U64
 
 _DIGITS = 8
 _DIGIT_BITS = 8
@@ -70,7 +70,7 @@ def _to_starts(counts: I32) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def count_below(values: F64, reference: F64, counts: I64) -> None:
+def count_below(values: F64, reference: F64 | F32, counts: I64) -> None:
     """Write how many of the sorted reference f64[r], r > 0, are less than each of the values f64[n]. O(n log r).
 
     0 for NaN.

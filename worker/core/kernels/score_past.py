@@ -107,7 +107,7 @@ def learn(
     events_min: int,
     memory_events: int,
 ) -> None:
-    """Put those scores f64[n], of single precision, that `is_learned` (n) names, and that are none of NaN, into the pool of one series.
+    """Put those scores f64[n], of single precision, that `is_learned` (n) names into the pool of one series; no NaN.
 
     Each with probability max(r / seen, r / memory); the reference is renewed when due. `random_state` u64[1].
     """

@@ -4,7 +4,10 @@
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
+
+import numpy as np
 
 from worker.core.kernels.arrays import F64
 from worker.core.performance import calibration, confusion, probabilities, ranking
@@ -122,7 +125,7 @@ def _of_positive(figures: ClassificationFigures) -> tuple[float, float, float]:
     """Return true positives, labels and predictions of the positive class."""
     k, cells = figures.positive, figures.confusion
     assert k is not None, "only a binary task has a positive class"
-    return float(cells[k, k]), float(cells[k].sum()), float(cells[:, k].sum())
+    return float(cells[k, k]), float(np.add.reduce(cells[k])), float(np.add.reduce(cells[:, k]))
 
 
 def _log_loss(figures: ClassificationFigures, z: float) -> Estimate:
@@ -187,13 +190,9 @@ def classification_metrics(
     Precision, recall and F1 without a suffix, the selection rate and the calibration in the large and its slope are
     there for a binary task only.
     """
-    assert names is None or DEFINITIONS.keys() >= set(names), "no such metric"
-    wanted = DEFINITIONS if names is None else names
     table: Confusion | None = None
     metrics = {}
-    for name in DEFINITIONS:
-        if name not in wanted:
-            continue
+    for name in DEFINITIONS if names is None else _in_order(frozenset(names)):
         if name in _OF_CONFUSION:
             table = table or Confusion.of(figures.confusion, figures.design)
             metrics[name] = _OF_CONFUSION[name](table, z)
@@ -202,6 +201,12 @@ def classification_metrics(
         elif figures.positive is not None:
             metrics[name] = _OF_POSITIVE[name](figures, z)
     return metrics
+
+
+@cache
+def _in_order(names: frozenset[str]) -> list[str]:
+    assert names <= DEFINITIONS.keys(), "no such metric"
+    return [name for name in DEFINITIONS if name in names]
 
 
 class _Columns(NamedTuple):

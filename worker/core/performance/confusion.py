@@ -32,8 +32,11 @@ class Confusion(NamedTuple):
     @classmethod
     def of(cls, matrix: F64, design: float) -> Self:
         """Return the rows and columns of classes that occur."""
-        cells, labels, predictions = averages.occurring(np.ascontiguousarray(matrix))
-        return cls(cells, labels, predictions, cells.diagonal(), float(labels.sum()), design)
+        width = len(matrix)
+        found = np.empty(width * (width + 2))
+        m = averages.occurring(np.ascontiguousarray(matrix), found)
+        cells, sums = found[: m * m].reshape(m, m), found[m * m : m * m + 2 * m].reshape(2, m)
+        return cls(cells, sums[0], sums[1], cells.diagonal(), float(np.add.reduce(sums[0])), design)
 
 
 def quotient(part: F64, whole: F64) -> F64:

@@ -147,8 +147,11 @@ class Series:
                 self._block_begins[self.block] = int(addition.arrived_ms[part.start + int(new.argmax())])
             self._fill += news
             self.labels += news
-            self.blocks.slot(self.block)
-        slots = self.blocks.slots(addition.blocks[part].astype(np.int64))
+            slot = self.blocks.slot(self.block)
+        if news == len(new):
+            slots = np.full(news, slot, dtype=np.int64)
+        else:
+            slots = self.blocks.slots(addition.blocks[part].astype(np.int64))
         self.blocks.add(slots, addition.rows.part(part), self._task)
 
     def _add_arrivals(self, rows: Rows, fresh: Bool, part: slice) -> None:
@@ -200,16 +203,13 @@ class Series:
         self._windows.clear()
         self.block += 1
         self._fill = 0
-        for key in self.blocks.keys:
-            if key > self.block - self._options.blocks_max:
-                break
-            self.blocks.take(key)
-            self._block_begins.pop(key, None)
+        leaving = self.block - self._options.blocks_max
+        self.blocks.drop(leaving)
+        self._block_begins.pop(leaving, None)
 
     def take_arrival(self) -> None:
         """Forget the pane of labels as they came: it is complete, and told."""
-        if self.arrival in self.by_arrival:
-            self.by_arrival.take(self.arrival)
+        self.by_arrival.drop(self.arrival)
         self.arrival_revision, self.arrival_changed = 0, False
 
     def arrival_told(self) -> None:
@@ -317,6 +317,7 @@ class Series:
                 "a pane is out of range": any(not 0 <= key <= COUNT_MAX for key in plain.panes),
                 "a block is too full": plain.fill >= options.block_labels,
                 "a block is ahead": any(key > plain.block for key in self.blocks.keys),
+                "a block is too old": any(key <= plain.block - options.blocks_max for key in self.blocks.keys),
                 "a block begins out of range": outside(begins, 0, COUNT_MAX),
                 "its arrival pane is out of range": not -1 <= plain.arrival <= COUNT_MAX,
                 "a count of the archive is negative": outside(own["archive_counts"], 0, COUNT_MAX),

@@ -111,12 +111,18 @@ class Tallies:
 
     def take(self, key: int) -> tuple[I64, I64]:
         """Remove a key; return its counts and sums."""
-        slot = self._slots.pop(key)
+        slot = self._slots[key]
         taken = self._counts[slot].astype(np.int64), self._sums[slot].copy()
-        self._counts[slot] = 0
-        self._sums[slot] = 0
-        self._free.append(slot)
+        self.drop(key)
         return taken
+
+    def drop(self, key: int) -> None:
+        """Remove a key, if it is there."""
+        slot = self._slots.pop(key, None)
+        if slot is not None:
+            self._counts[slot] = 0
+            self._sums[slot] = 0
+            self._free.append(slot)
 
     def labelled(self, key: int) -> int:
         """Return how many labelled events a key has."""
