@@ -33,11 +33,11 @@ BYTES_AIM = 300_000
 FILLED = 1.2
 """Of what the calibration keeps: so many events each model gets."""
 FRUGAL: Mapping[str, object] = {
-    "engine.forest.trees": 50,
-    "engine.forest.sample_rows": 128,
-    "engine.forest.rows_max": 512,
-    "engine.half_space.trees": 10,
-    "engine.tails.rows_max": 256,
+    "engine.forest.trees": 32,
+    "engine.forest.sample_rows": 64,
+    "engine.forest.rows_max": 256,
+    "engine.half_space.trees": 6,
+    "engine.tails.rows_max": 192,
     "engine.calibration.scores_max": 512,
     "engine.rebuild_events": 256,
     "engine.buckets_max": 160,
