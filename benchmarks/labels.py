@@ -29,7 +29,7 @@ from worker.core.arrivals import PredictionEvents
 from worker.core.events import PredictionEvent
 from worker.core.options import EngineOptions, ModelPerformanceOptions, PerformanceOptions
 from worker.core.performance.following import Arrived
-from worker.core.performance.label_join import BYTES_PER_ROW
+from worker.core.performance.label_join import BYTES_PER_ROW, LABEL_BYTES_PER_ROW
 from worker.core.performance.monitoring import PerformanceMonitor
 from worker.core.performance.telling import PerformanceOwner
 from worker.edges.broker import LocalBroker
@@ -224,7 +224,8 @@ def main() -> None:
         rates = contest(servers, arguments.rounds, arguments.events, folder)
     options = PerformanceOptions()
     memory = {f"bytes_per_row_{name}": bytes_per_row(*what, options) for name, what in MEMORY.items()}
-    print(json.dumps({**summary(rates, arguments.events), **memory, "bytes_per_row_stated": BYTES_PER_ROW}))
+    stated = BYTES_PER_ROW + LABEL_BYTES_PER_ROW
+    print(json.dumps({**summary(rates, arguments.events), **memory, "bytes_per_row_stated": stated}))
 
 
 if __name__ == "__main__":

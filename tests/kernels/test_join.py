@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from worker.core.kernels import join as k
 from worker.core.kernels.arrays import U64
 from worker.core.options import PerformanceOptions
-from worker.core.performance.label_join import Joined, LabelJoin
+from worker.core.performance.label_join import LABEL_BYTES_PER_ROW, NO_BLOCK, Joined, LabelJoin
 from worker.core.state import AnyArray
 
 BEHIND_MS, DUE_MS = 30, 40
@@ -90,7 +90,7 @@ class NaiveJoin:
             return
         if len(self.waiting) == self.options.join_events_max:
             self.counters[k.UNLABELLED_SIZE] += self.waiting.pop(0).label is None
-        row = Row(number, step.key, step.time_ms, own, step.time_ms)
+        row = Row(number, step.key, step.time_ms, own, 0 if own is None else step.time_ms)
         self.waiting.append(row)
         for place, early in enumerate(self.early):
             if early is not None and early.key == step.key:
@@ -191,7 +191,10 @@ class Fed:
         used = slots[slots >= 0].tolist()
         assert len(set(used)) == len(used)
         assert busy.isdisjoint(used)
-        self.join.columns.offset[used] = begin + np.flatnonzero(slots >= 0)
+        columns = self.join.columns
+        columns.offset[used] = begin + np.flatnonzero(slots >= 0)
+        if columns.has_labels:
+            columns.number[used], columns.lag_bucket[used], columns.blocks[used] = -1, 0, NO_BLOCK
         self._note(joined, part, begin)
         self.inserted += (slots >= 0).tolist()
         self.due += [(int(asked), int(had)) for asked, had in due]
@@ -377,6 +380,26 @@ def test_rings_grow_as_they_must(seed: int, keys: int) -> None:
     if keys > 1_000:
         assert len(twin.waiting) == LARGE.join_events_max
         assert twin.counters[k.LABEL_SIZE] > 0
+
+
+def test_what_labels_need_has_room_from_the_first_one_on() -> None:
+    """Rows that were there before have no label, no lag and no block; where nobody is labelled there is no room."""
+    join = LabelJoin(LARGE, BEHIND_MS, 1)
+    times = np.full(100, 1_000)
+    nothing, none = np.zeros(100), np.full(100, k.NO_LABEL, dtype=np.int8)
+    assert join.room(100) == 100
+    join.predictions(keys_of(list(range(100))), times, times, nothing, none, DUE_MS)
+    before, without = join.bytes, copied(join.state())
+    join.begin_labels()
+    assert_same_state(join.state(), without)
+    assert join.bytes >= before + 100 * LABEL_BYTES_PER_ROW
+    restored = LabelJoin(LARGE, BEHIND_MS, 1)
+    restored.restore(without, 0)
+    assert not restored.columns.has_labels
+    joined = restored.labels(keys_of([7]), np.ones(1), np.zeros(1, dtype=np.int8), times[:1])
+    assert joined is not None
+    assert restored.columns.blocks[joined.slots].tolist() == [[NO_BLOCK, NO_BLOCK]]
+    assert restored.columns.number[joined.slots].tolist() == [-1]
 
 
 @given(steps=streams(), cut=st.integers(0, 60))

@@ -37,7 +37,10 @@ class Ring(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What the join knows of the rows of a ring: label (C), its kind (NO_LABEL: none), its time; time of the row."""
+    """What the join knows of the rows of a ring: label (C), its kind (NO_LABEL: none), its time; time of the row.
+
+    Label and its time say nothing where there is none. Before the first label they may have no rows at all.
+    """
 
     label: F64
     kind: I8
@@ -200,7 +203,7 @@ def _relabel(
         known.label_ms[slot] = time_ms
         counters[DUPLICATE_LABELS] += 1
         return NOTHING
-    outcome.old_label[row] = known.label[slot]
+    outcome.old_label[row] = known.label[slot] if before != NO_LABEL else 0.0
     outcome.old_kind[row] = before
     known.label[slot] = label
     known.kind[slot] = kind
@@ -234,6 +237,8 @@ def join_predictions(
 ) -> None:
     """Take in predictions (n): keys, times, watermarks, and labels that came with them (kind NO_LABEL: none). O(n).
 
+    There must be room for labels in `known` if any of these has one, or any waits in `early`.
+
     `rows_max` rows are kept at most, and the capacity is at least that, or at least all rows there and these. The
     clock of the horizon is the watermark as it was before a row: one wrong timestamp lets nothing go. While events
     are more than `behind_ms` behind the watermark it is in doubt, and nothing is let go either.
@@ -263,9 +268,10 @@ def join_predictions(
             waiting.meta[DUE] = max(waiting.meta[DUE], waiting.meta[HEAD])
         slot = append(waiting, keys[row, 0], keys[row, 1])
         known.time_ms[slot] = times_ms[row]
-        known.label[slot] = labels[row]
         known.kind[slot] = kinds[row]
-        known.label_ms[slot] = times_ms[row]
+        if kinds[row] != NO_LABEL:
+            known.label[slot] = labels[row]
+            known.label_ms[slot] = times_ms[row]
         found = find(early, keys[row, 0], keys[row, 1])
         if found >= 0:
             # A label inside the prediction is as old as the prediction. One of the two is told as what it is.
@@ -299,7 +305,10 @@ def join_labels(
     counters: I64,
     outcome: Outcome,
 ) -> None:
-    """Take in labels (n). Those without a prediction wait in `early`, at most `early_max` of them. O(n)."""
+    """Take in labels (n). Those without a prediction wait in `early`, at most `early_max` of them. O(n).
+
+    There must be room for labels in `known`.
+    """
     for row in range(keys.shape[0]):
         outcome.what[row] = NOTHING
         outcome.slot[row] = -1

@@ -22,7 +22,10 @@ def fill_rows(
     waiting_lag: I16,
     waiting_blocks: I32,
 ) -> None:
-    """Write predictions (n) into the rows `slots` (n; -1: a duplicate, not written) of what waits. O(n)."""
+    """Write predictions (n) into the rows `slots` (n; -1: a duplicate, not written) of what waits. O(n).
+
+    Number, lag and blocks have no rows before the first label.
+    """
     for row in range(slots.shape[0]):
         slot = slots[row]
         if slot < 0:
@@ -30,10 +33,12 @@ def fill_rows(
         waiting_offset[slot] = offsets[row]
         waiting_prediction[slot] = predictions[row]
         waiting_kind[slot] = kinds[row]
-        waiting_number[slot] = numbers[row]
-        waiting_lag[slot] = 0
         for place in range(segments.shape[1]):
             waiting_segments[slot, place] = segments[row, place]
+        if waiting_blocks.shape[0] == 0:
+            continue
+        waiting_number[slot] = numbers[row]
+        waiting_lag[slot] = 0
         for place in range(waiting_blocks.shape[1]):
             waiting_blocks[slot, place] = no_block
 

@@ -6,7 +6,8 @@
     left without a label (counted)
 
 A waiting prediction is a row in arrays: `BYTES_PER_ROW` and eight for each class with a probability; its id is part of
-that, as a key of 128 bits (`kernels.event_keys`).
+that, as a key of 128 bits (`kernels.event_keys`). What only labels need has no room before the first one: most models
+never get any.
 """
 
 from typing import NamedTuple
@@ -27,10 +28,11 @@ _ROOM_MIN = 256
 _STORED = "stored join"
 NO_BLOCK = -1
 
-BYTES_PER_ROW = 16 + 8 + 1 + 8 + 1 + 8 + 8 + 8 + 8 + 8 + 1 + 2 + 4
-"""Key, its places in the index, alive; label, its kind and time; time, offset, the follower's number; prediction and
-its kind; lag, block.
-Eight more for each segment by which metrics are split."""
+BYTES_PER_ROW = 16 + 8 + 1 + 1 + 8 + 8 + 8 + 1
+"""Key, its places in the index, alive; kind of the label; time, offset; prediction and its kind.
+Four more for each segment by which metrics are split."""
+LABEL_BYTES_PER_ROW = 8 + 8 + 8 + 2 + 4
+"""From the first label on: label and its time, the follower's number; lag, block. Four more for each segment."""
 
 
 class Joined(NamedTuple):
@@ -53,6 +55,7 @@ class Columns:
     """What waits beside the key and the label: rows of arrays that grow together."""
 
     def __init__(self, segments: int) -> None:
+        self.has_labels = False
         self.offset: I64 = np.zeros(0, dtype=np.int64)
         self.number: I64 = np.zeros(0, dtype=np.int64)
         self.prediction: F64 = np.zeros(0)
@@ -73,12 +76,28 @@ class Columns:
                 more[np.isnan(self.probabilities[:, 0])] = np.nan
             self.probabilities = np.concatenate([self.probabilities, more], axis=1)
 
+    def arrays(self) -> dict[str, AnyArray]:
+        """Return all arrays; those that only labels need have no rows before the first label."""
+        return {name: array for name, array in vars(self).items() if isinstance(array, np.ndarray)}
+
     def moved(self, places: I64, capacity: int) -> None:
         """Move the rows at `places` to the beginning of arrays of a new capacity."""
-        for name, old in vars(self).items():
-            new = np.zeros((capacity, *old.shape[1:]), dtype=old.dtype)
-            new[: len(places)] = old[places]
-            setattr(self, name, new)
+        for name, old in self.arrays().items():
+            if self.has_labels or name not in _OF_LABELS:
+                new = np.zeros((capacity, *old.shape[1:]), dtype=old.dtype)
+                new[: len(places)] = old[places]
+                setattr(self, name, new)
+
+    def begin_labels(self) -> None:
+        """Make room for what labels need: no row has any yet."""
+        self.has_labels = True
+        for name, filling in _OF_LABELS.items():
+            old = getattr(self, name)
+            setattr(self, name, np.full((len(self.offset), *old.shape[1:]), filling, dtype=old.dtype))
+
+
+_OF_LABELS = {"number": -1, "lag_bucket": 0, "blocks": NO_BLOCK}
+"""What a row without a label has in the columns that only labels need."""
 
 
 def _capacity(wanted: int, now: int, most: int) -> int:
@@ -95,23 +114,29 @@ def _ring(capacity: int) -> k.Ring:
     )
 
 
-def _known(capacity: int) -> k.Known:
+def _known(capacity: int, *, has_labels: bool) -> k.Known:
+    labels = capacity if has_labels else 0
     return k.Known(
-        np.zeros(capacity),
-        np.zeros(capacity, dtype=np.int8),
-        np.zeros(capacity, dtype=np.int64),
+        np.zeros(labels),
+        np.full(capacity, k.NO_LABEL, dtype=np.int8),
+        np.zeros(labels, dtype=np.int64),
         np.zeros(capacity, dtype=np.int64),
     )
+
+
+def _without_labels(known: k.Known) -> k.Known:
+    return known._replace(label=known.label[:0].copy(), label_ms=known.label_ms[:0].copy())
 
 
 def _grown(ring: k.Ring, known: k.Known, capacity: int) -> tuple[k.Ring, k.Known, I64]:
     """Return the same rows in arrays of another capacity, first row first, and where they were."""
     head, tail = int(ring.meta[k.HEAD]), int(ring.meta[k.TAIL])
     places = np.arange(head, tail) % len(ring.keys)
-    new, new_known = _ring(capacity), _known(capacity)
+    new, new_known = _ring(capacity), _known(capacity, has_labels=len(known.label) > 0)
     arrays = new_known._asdict()
     for name, old_array in known._asdict().items():
-        arrays[name][: len(places)] = old_array[places]
+        if len(old_array):
+            arrays[name][: len(places)] = old_array[places]
     new.keys[: len(places)] = ring.keys[places]
     new.alive[: len(places)] = ring.alive[places]
     new.meta[:] = ring.meta
@@ -126,8 +151,8 @@ class LabelJoin:
     def __init__(self, options: PerformanceOptions, behind_ms: int, segments: int) -> None:
         self._options = options
         self._behind_ms = behind_ms
-        self._waiting, self._known = _ring(_CAPACITY_MIN), _known(_CAPACITY_MIN)
-        self._early, self._early_known = _ring(_CAPACITY_MIN), _known(_CAPACITY_MIN)
+        self._waiting, self._known = _ring(_CAPACITY_MIN), _known(_CAPACITY_MIN, has_labels=False)
+        self._early, self._early_known = _ring(_CAPACITY_MIN), _known(_CAPACITY_MIN, has_labels=True)
         self.columns = Columns(segments)
         self.columns.moved(np.zeros(0, dtype=np.int64), _CAPACITY_MIN)
         self.counters: I64 = np.zeros(k.COUNTERS, dtype=np.int64)
@@ -145,8 +170,8 @@ class LabelJoin:
     @property
     def bytes(self) -> int:
         """Bytes of all arrays."""
-        arrays = [*self._waiting, *self._known, *self._early, *self._early_known, *vars(self.columns).values()]
-        return sum(array.nbytes for array in arrays)
+        arrays: list[AnyArray] = [*self._waiting, *self._known, *self._early, *self._early_known]
+        return sum(array.nbytes for array in [*arrays, *self.columns.arrays().values()])
 
     def room(self, count: int) -> int:
         """Return how many of so many predictions one call can take, at least one, and make room for them.
@@ -178,6 +203,8 @@ class LabelJoin:
 
         There must be `room` for them. The caller fills `columns` at these slots. `due`: see the kernel.
         """
+        if self._early.meta[k.TAIL] > self._early.meta[k.HEAD] or (kinds != k.NO_LABEL).any():
+            self.begin_labels()
         count, rows_max = len(keys), self._options.join_events_max
         outcome, due = _outcome(count), np.zeros((count, 2), dtype=np.int32)
         inserted = np.empty(count, dtype=np.int64)
@@ -204,6 +231,7 @@ class LabelJoin:
 
     def labels(self, keys: U64, labels: F64, kinds: I8, times_ms: I64) -> Joined | None:
         """Take in labels (n); return the predictions that are labelled, or corrected, by them; None for none."""
+        self.begin_labels()
         wanted = int(self._early.meta[k.TAIL] - self._early.meta[k.HEAD]) + len(keys)
         early_max = self._options.early_labels_max
         if wanted > len(self._early.keys) and len(self._early.keys) < early_max:
@@ -224,6 +252,13 @@ class LabelJoin:
             outcome,
         )
         return self._joined(outcome)
+
+    def begin_labels(self) -> None:
+        """Make room for what labels need, if there is none yet."""
+        if not self.columns.has_labels:
+            self.columns.begin_labels()
+            room = _known(len(self._known.kind), has_labels=True)
+            self._known = self._known._replace(label=room.label, label_ms=room.label_ms)
 
     def _joined(self, outcome: k.Outcome) -> Joined | None:
         if not outcome.what.any():
@@ -253,10 +288,18 @@ class LabelJoin:
             "counters": self.counters,
             "clock": np.array([due, meta[k.WATERMARK], meta[k.LABELS_MS]], dtype=np.int64),
             **prefixed("waiting", _rows(self._waiting, self._known, waiting)),
-            **prefixed("columns", {name: array[waiting] for name, array in vars(self.columns).items()}),
+            **prefixed("columns", self._stored_columns(waiting)),
             **prefixed("early", _rows(self._early, self._early_known, early)),
         }
         return dict(arrays)
+
+    def _stored_columns(self, places: I64) -> dict[str, AnyArray]:
+        return {
+            name: array[places]
+            if len(array)
+            else np.full((len(places), *array.shape[1:]), _OF_LABELS[name], dtype=array.dtype)
+            for name, array in self.columns.arrays().items()
+        }
 
     def restore(self, arrays: Arrays, probabilities: int) -> None:
         """Take over what `state` gave, with so many columns of probabilities; ValueError for what cannot be."""
@@ -269,7 +312,7 @@ class LabelJoin:
         self._early, self._early_known = _restored(parts["early"], options.early_labels_max)
         self.columns.widen(probabilities)
         count = self.waiting
-        like = {name: blank(array.dtype.type, count, *array.shape[1:]) for name, array in vars(self.columns).items()}
+        like = {name: blank(array.dtype.type, count, *array.shape[1:]) for name, array in self.columns.arrays().items()}
         check_like(_STORED, parts["columns"], like)
         due, watermark, labels_ms = own["clock"].tolist()
         columns = parts["columns"]
@@ -287,10 +330,15 @@ class LabelJoin:
                 "an early label is none": outside(self._early_known.kind[self._early.alive], 0, TEXT),
             },
         )
-        capacity = len(self._waiting.keys)
-        self.columns.moved(np.zeros(0, dtype=np.int64), capacity)
-        for name, array in vars(self.columns).items():
-            array[:count] = columns[name]
+        self.columns.moved(np.zeros(0, dtype=np.int64), len(self._waiting.keys))
+        unlabelled = (self._known.kind == k.NO_LABEL).all()
+        if unlabelled and all((columns[name] == filling).all() for name, filling in _OF_LABELS.items()):
+            self._known = _without_labels(self._known)
+        else:
+            self.columns.begin_labels()
+        for name, array in self.columns.arrays().items():
+            if len(array):
+                array[:count] = columns[name]
         self._waiting.meta[[k.DUE, k.WATERMARK, k.LABELS_MS]] = due, watermark, labels_ms
         self.counters[:] = own["counters"]
 
@@ -313,8 +361,16 @@ def _outcome(count: int) -> k.Outcome:
 
 
 def _rows(ring: k.Ring, known: k.Known, places: I64) -> dict[str, AnyArray]:
+    """Return rows as they are stored: a label that is none, and its time, are 0."""
+    kinds = known.kind[places]
+    labels = {
+        name: np.where(kinds != k.NO_LABEL, array[places], array.dtype.type(0))
+        if len(array)
+        else np.zeros(len(places), dtype=array.dtype)
+        for name, array in (("label", known.label), ("label_ms", known.label_ms))
+    }
     rows: dict[str, AnyArray] = {"keys": ring.keys[places], "alive": ring.alive[places]}
-    return rows | {name: array[places] for name, array in known._asdict().items()}
+    return rows | labels | {"kind": kinds, "time_ms": known.time_ms[places]}
 
 
 def _misfit(values: AnyArray, kinds: AnyArray) -> bool:
@@ -333,7 +389,7 @@ def _restored(arrays: Arrays, rows_max: int) -> tuple[k.Ring, k.Known]:
     count = len(arrays["keys"]) if "keys" in arrays and arrays["keys"].ndim else 0
     refuse_if(_STORED, {"there are too many rows": count > rows_max})
     capacity = max(_CAPACITY_MIN, count + _ROOM_MIN)
-    ring, known = _ring(capacity), _known(capacity)
+    ring, known = _ring(capacity), _known(capacity, has_labels=True)
     like = {"keys": blank(np.uint64, count, 2), "alive": blank(np.bool, count)}
     check_like(_STORED, arrays, like | {name: blank(each.dtype.type, count) for name, each in known._asdict().items()})
     keys = arrays["keys"][arrays["alive"]]

@@ -186,14 +186,16 @@ class PerformanceMonitor:
         return cells if len(self.columns) else None
 
     def _fill_columns(self, slots: I64, part: Arrived, predictions: F64, kinds: I8, probabilities: F64 | None) -> None:
-        columns = self.join.columns
+        columns, numbers = self.join.columns, self.follower.predicted(part)
+        if not columns.has_labels and (numbers >= 0).any():
+            self.join.begin_labels()
         fill_rows(
             slots,
             part.offsets,
             predictions,
             kinds,
             self._ids,
-            self.follower.predicted(part),
+            numbers,
             NO_BLOCK,
             columns.offset,
             columns.prediction,
