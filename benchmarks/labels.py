@@ -177,10 +177,11 @@ def create(servers: str, names: dict[str, str]) -> None:
 
 
 def bytes_per_row(cells: dict[str, float] | None, segments: tuple[str, ...], options: PerformanceOptions) -> float:
-    """Return the bytes of the join's arrays for each prediction in it, once it is full."""
+    """Return the bytes of the join's arrays for each prediction in it, once it is full, of a model with labels."""
     known = ModelPerformanceOptions("*", segments=segments)
     engine = EngineOptions(performance=PerformanceOptions(join_events_max=options.join_events_max, models=(known,)))
     monitor = PerformanceMonitor(PerformanceOwner("model", 0, TOPIC), engine)
+    monitor.join.begin_labels()
     count = int(FILLED * options.join_events_max)
     values = dict.fromkeys(segments, "here") or None
     events = [

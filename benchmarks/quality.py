@@ -4,7 +4,7 @@
     python -m benchmarks.quality --streams FOLDER             on FOLDER/*.npz (X: rows x features, y: 1 = anomaly)
     python -m benchmarks.quality --only satimage2,smtp
     python -m benchmarks.quality --orders 3 --quick           means over the given order of the rows and two others
-    python -m benchmarks.quality --set engine.forest.trees=100          with another setting; may be repeated
+    python -m benchmarks.quality --set forest.trees=100       with another setting; may be repeated
 
 Events go through decoding, columns, detectors and the topic `scores` as in a worker. One pass, score then learn, no
 labels; the first 500 events are not counted (shared protocol); an event without a score counts as the least anomalous.
@@ -62,8 +62,10 @@ class Report(NamedTuple):
 def main() -> None:
     """Measure, show a table, and end with one line of JSON."""
     arguments = _arguments()
-    settings = (each.partition("=") for each in arguments.set)
-    options = load_settings(None, {}, {name: json.loads(value) for name, _, value in settings}).engine
+    settings = (
+        (f"engine.{name}", json.loads(value)) for name, _, value in (each.partition("=") for each in arguments.set)
+    )
+    options = load_settings(None, {}, dict(settings)).engine
     streams = list(_streams(arguments.streams, arguments.only))
     orders = [_shuffled(stream, seed) for seed in range(1, arguments.orders) for stream in streams]
     tracked = track([*streams, *orders], "streams", console=CONSOLE)
@@ -111,7 +113,7 @@ def report(stream: Stream, options: EngineOptions, *, speed: bool = True) -> Rep
         for name, column in scores.items()
     }
     flagged = sum(each.flagged for each in told) / max(sum(each.p_value is not None for each in told), 1)
-    return Report(stream, results, flagged, _pace(batches, options.detectors) if speed else {})
+    return Report(stream, results, flagged, _pace(batches, options) if speed else {})
 
 
 def _shuffled(stream: Stream, seed: int) -> Stream:
@@ -130,12 +132,13 @@ def _mean(orders: Sequence[Report]) -> Report:
     return orders[0]._replace(results=results, flagged_share=flagged)
 
 
-def _pace(batches: list[RawBatch], detectors: tuple[str, ...]) -> dict[str, float]:
+def _pace(batches: list[RawBatch], options: EngineOptions) -> dict[str, float]:
     """Return the events per second of the engine with one detector, and with all of them."""
     events = sum(len(batch.offsets) for batch in batches)
     found = {}
-    for name, names in {**{name: (name,) for name in detectors}, "verdict": detectors}.items():
-        _, seconds = run_engine(detectors_only(EngineOptions(detectors=names)), batches)  # type: ignore[arg-type] # names of options
+    alone = [(name, (name,)) for name in options.detectors]
+    for name, names in [*alone, ("verdict", options.detectors)]:
+        _, seconds = run_engine(detectors_only(replace(options, detectors=names, scores="off")), batches)
         found[name] = events / seconds
     return found
 
@@ -171,7 +174,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="do not measure speed")
     parser.add_argument("--orders", type=int, default=1, help="orders of the rows: the given one, and shuffled ones")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="another setting, its value as JSON"
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="another setting of `[engine]`, as JSON"
     )
     return parser.parse_args()
 

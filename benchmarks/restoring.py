@@ -28,7 +28,7 @@ from worker.recovery.snapshot_job import SnapshotJob
 from worker.recovery.track import Identity, Track
 
 EVENTS_PER_MODEL = 4000
-"""Enough to fill the reservoir of the forest and the score pools (2,048 each), and for the second forest."""
+"""Enough to fill the reservoir of the forest and the score pools (2,048), and for the second forest."""
 
 COMMIT_BYTES = 20_000_000
 

@@ -423,6 +423,7 @@ PLAIN_DAMAGES: dict[str, dict[str, Any]] = {
     "a pane is out of range": {"panes": {-1: StoredPane(), 2: StoredPane(), 3: StoredPane(), 4: StoredPane()}},
     "a block is too full": {"fill": 3},
     "a block is ahead": {"block": 4},
+    "a block is too old": {"block": 50},
     "its arrival pane is out of range": {"arrival": -2},
 }
 

@@ -53,7 +53,7 @@ class ForestArrays:
     be out of range or run in a circle. Build one by `fit_forest` or `from_bytes`, which check what is assumed here.
 
     What is kept is what scoring reads: packed splits, and for each leaf the place of its path length among the
-    different ones, of which there are few: 256 kB for 100 trees of height 8, as one of them is kept for each model.
+    different ones, of which there are few: 64 kB for 50 trees of height 7, as one of them is kept for each model.
     """
 
     __slots__ = ("_leaves", "_lengths", "_nodes", "denominator", "n_features")

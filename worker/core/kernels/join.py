@@ -216,6 +216,22 @@ def _relabel(
 
 
 @numba.njit(cache=True, nogil=True)
+def _take_early(known: Known, slot: int, early: Known, found: int, counters: I64) -> None:
+    """Give a new row the label that has waited for it, unless it came with a newer one.
+
+    A label inside the prediction is as old as the prediction. One of the two is told as what it is.
+    """
+    newer = early.label_ms[found] >= known.time_ms[slot]
+    if known.kind[slot] != NO_LABEL:
+        same = known.kind[slot] == early.kind[found] and known.label[slot] == early.label[found]
+        counters[DUPLICATE_LABELS if same else (CORRECTIONS if newer else OUTDATED_LABELS)] += 1
+    if known.kind[slot] == NO_LABEL or newer:
+        known.label[slot] = early.label[found]
+        known.kind[slot] = early.kind[found]
+        known.label_ms[slot] = early.label_ms[found]
+
+
+@numba.njit(cache=True, nogil=True)
 def join_predictions(
     waiting: Ring,
     known: Known,
@@ -274,15 +290,7 @@ def join_predictions(
             known.label_ms[slot] = times_ms[row]
         found = find(early, keys[row, 0], keys[row, 1])
         if found >= 0:
-            # A label inside the prediction is as old as the prediction. One of the two is told as what it is.
-            newer = early_known.label_ms[found] >= times_ms[row]
-            if kinds[row] != NO_LABEL:
-                same = kinds[row] == early_known.kind[found] and labels[row] == early_known.label[found]
-                counters[DUPLICATE_LABELS if same else (CORRECTIONS if newer else OUTDATED_LABELS)] += 1
-            if kinds[row] == NO_LABEL or newer:
-                known.label[slot] = early_known.label[found]
-                known.kind[slot] = early_known.kind[found]
-                known.label_ms[slot] = early_known.label_ms[found]
+            _take_early(known, slot, early_known, found, counters)
             remove(early, found)
         inserted[row] = slot
         outcome.slot[row] = slot

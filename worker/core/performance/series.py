@@ -319,6 +319,7 @@ class Series:
                 "a block is ahead": any(key > plain.block for key in self.blocks.keys),
                 "a block is too old": any(key <= plain.block - options.blocks_max for key in self.blocks.keys),
                 "a block begins out of range": outside(begins, 0, COUNT_MAX),
+                "a beginning is of no block, or a block has none": begins[:, 0].tolist() != self.blocks.keys,
                 "its arrival pane is out of range": not -1 <= plain.arrival <= COUNT_MAX,
                 "a count of the archive is negative": outside(own["archive_counts"], 0, COUNT_MAX),
                 "a sum of the archive is out of range": outside(own["archive_sums"], -COUNT_MAX, COUNT_MAX),
