@@ -14,6 +14,7 @@ from worker.ports import Commit, CommitOutcome, Position, SourceError
 _COMMITTED = Commit(CommitOutcome.COMMITTED)
 _ABORTED = Commit(CommitOutcome.ABORTED)
 _ALL = set(range(PARTITIONS))
+_IN_ORDER = tuple(sorted(_ALL))
 
 
 def test_two_members_share_and_hand_over(cluster: Cluster) -> None:
@@ -153,8 +154,9 @@ def test_a_static_member_that_hung_joins_again_under_its_id(cluster: Cluster, pr
     for _ in range(2):
         time.sleep(2.5)
         listener.told.clear()
-        until(lambda: [what for what, _ in listener.told] == ["lost", "assigned"], (member, listener))
-        assert listener.owned == _ALL
+        until(lambda: listener.told[:1] == [("lost", _IN_ORDER)] and listener.owned == _ALL, (member, listener))
+        # A busy broker may first assign nothing, and then all.
+        assert [what for what, partitions in listener.told if partitions] == ["lost", "assigned"]
     assert cluster.sink(member).commit([], {0: Position(3)}) == _COMMITTED
     member.close(listener)
 
