@@ -442,6 +442,8 @@ ARRAY_DAMAGES: dict[str, Callable[[dict[str, AnyArray]], object]] = {
     "a count of the archive": lambda arrays: arrays["archive_counts"].fill(-1),
     "a sum of the archive": lambda arrays: arrays["archive_sums"].fill(2**62),
     "a block begins out of range": lambda arrays: arrays["begins"].fill(-1),
+    "a beginning is of no block": lambda arrays: np.add(arrays["begins"], [1, 0], out=arrays["begins"]),
+    "or a block has none": lambda arrays: arrays.update(begins=arrays["begins"][:-1]),
     "there are too many blocks": lambda arrays: arrays.update(begins=np.zeros((5, 2), dtype=np.int64)),
     "instead of": lambda arrays: arrays.update(archive_counts=arrays["archive_counts"][1:]),
     "there are the arrays": lambda arrays: arrays.pop("archive_sums"),

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import starmap
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -51,11 +52,11 @@ class Happening(NamedTuple):
     """Alerts about its calibration."""
 
 
-class _Rows(NamedTuple):
-    """Rows that are being added: which of them are new wrong answers, ascending, and the places (n x 2) of all."""
+class _Wrong(NamedTuple):
+    """New wrong answers among the rows of a call: which rows, ascending, and the predictions."""
 
-    wrong: list[int]
-    places: I64
+    rows: list[int]
+    places: list[Place]
 
 
 class Watched:
@@ -74,10 +75,7 @@ class Watched:
         self.series = Series(options, task, layout)
         self.watch = Watch(found, options.support_min)
         self.reference = reference
-        self._wrong: deque[Place] = deque(maxlen=WRONG_MAX)
-        self._adding: _Rows | None = None
-        self._noted = self._reached = 0
-        """Of the rows being added: up to which `_wrong` has the wrong ones, and which have been added."""
+        self.wrong: deque[Place] = deque(maxlen=WRONG_MAX)
 
     def add(self, addition: Addition, offsets: I64, wrong: Bool, places: I64, look: Look) -> Iterator[Happening]:
         """Add contributions (n); yield what happens, in the order of the rows.
@@ -89,11 +87,13 @@ class Watched:
             places: offset and time (ms) of the prediction of each row (n x 2).
             look: the formulas.
         """
-        fresh = addition.blocks == NO_BLOCK
-        self._adding = _Rows(np.flatnonzero(wrong).tolist(), places)
-        self._noted = self._reached = 0
+        seen = 0
+        fresh, wrong_rows = addition.blocks == NO_BLOCK, np.flatnonzero(wrong)
+        answers = _Wrong(wrong_rows.tolist(), list(starmap(Place, places[wrong_rows].tolist())))
         for what, row in self.series.add(addition):
-            self._reach(row + (what == "block"), addition, fresh)
+            end = row + (what == "block")
+            self._note(addition, fresh, answers, places, slice(seen, end))
+            seen = end
             moment = Moment(int(addition.arrived_ms[row]), int(offsets[row]), 0, 0, _place(places, row))
             if what == "arrival":
                 tally = self.series.by_arrival.merged([self.series.arrival])
@@ -102,34 +102,18 @@ class Watched:
             taken = self.reference.look(self.series, self.watch.metrics - set(LAG_METRICS), look)
             steps = [] if taken else self._look(moment, look)
             yield Happening(row, moment, None, steps, taken, self.calibration.look(self.series, look, moment))
-        self._reach(len(wrong), addition, fresh)
-        self._note_wrong()
-        self._adding = None
+        self._note(addition, fresh, answers, places, slice(seen, len(wrong)))
 
-    def _reach(self, end: int, addition: Addition, fresh: Bool) -> None:
-        """Go on to row `end`, all of one block up to there: note the first one that is labelled in it."""
-        begin, self._reached = self._reached, end
-        if begin == end:
+    def _note(self, addition: Addition, fresh: Bool, answers: _Wrong, places: I64, part: slice) -> None:
+        """Note some rows, all of one block: the first that is labelled in it, and the latest wrong answers."""
+        if part.start == part.stop:
             return
-        first = begin if fresh[begin] else begin + int(fresh[begin:end].argmax())
-        block = int(addition.blocks[first])
-        if fresh[first] and self.calibration.begins.place(block) is None and self._adding is not None:
-            self.calibration.begins.note(block, _place(self._adding.places, first))
-
-    @property
-    def wrong(self) -> Sequence[Place]:
-        """The latest wrong answers. While rows are added: up to the one at which something happens."""
-        self._note_wrong()
-        return self._wrong
-
-    def _note_wrong(self) -> None:
-        """Only when it is asked for: most blocks have nothing to tell."""
-        if self._adding is not None:
-            wrong, places = self._adding
-            end = bisect_left(wrong, self._reached)
-            latest = wrong[max(bisect_left(wrong, self._noted), end - WRONG_MAX) : end]
-            self._wrong.extend(map(Place._make, places[latest].tolist()))
-            self._noted = self._reached
+        first = part.start if fresh[part.start] else part.start + int(fresh[part].argmax())
+        if fresh[first]:
+            self.calibration.begins.note(int(addition.blocks[first]), _place(places, first))
+        end = bisect_left(answers.rows, part.stop)
+        begin = bisect_left(answers.rows, part.start, hi=end)
+        self.wrong.extend(answers.places[max(begin, end - WRONG_MAX) : end])
 
     def begin(self, size: int) -> Place | None:
         """Return the prediction labelled first in the window of so many blocks, as far as that is known."""
@@ -185,7 +169,7 @@ class Watched:
     def arrays(self) -> dict[str, AnyArray]:
         """Return the arrays of the state."""
         return {
-            "wrong": np.array(list(self._wrong), dtype=np.int64).reshape(-1, 2),
+            "wrong": np.array(list(self.wrong), dtype=np.int64).reshape(-1, 2),
             **prefixed("series", self.series.arrays()),
             **prefixed("reference", self.reference.arrays()),
         }
@@ -204,7 +188,7 @@ class Watched:
         self.watch.restore(plain.breaches, plain.cleared)
         if plain.calibration is not None:
             self.calibration.restore(plain.calibration, self.series.block)
-        self._wrong.extend(_place(wrong, row) for row in range(rows))
+        self.wrong.extend(_place(wrong, row) for row in range(rows))
 
 
 def estimates_of(tally: Tally, layout: Layout, look: Look, names: Collection[str]) -> Mapping[str, Estimate]:
