@@ -6,7 +6,7 @@ Rule 2: what cannot be stored is not committed, and is tried again. Removing old
 Rule 3: a registry is told of what is stored, and is waited for by nobody.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -70,13 +70,18 @@ class ArtefactPublisher:
             self._observer.artefact_failed(self.problem)
         return not self.problem
 
-    def tidy(self, in_use: Callable[[], Collection[str]]) -> None:
+    @property
+    def has_new(self) -> bool:
+        """Whether models were stored since the last commit."""
+        return bool(self._stored)
+
+    def tidy(self, in_use: Collection[str]) -> None:
         """A commit has gone through: if it spoke of new models, remove the oldest, but none of those in use."""
         stored, self._stored = self._stored, set()
         if not stored or self._store is None:
             return
         try:
-            self._store.retain(self._options.artefacts_max, {*in_use(), *stored})
+            self._store.retain(self._options.artefacts_max, {*in_use, *stored})
         except ArtefactStoreError as error:
             self._observer.artefact_failed(f"old models cannot be removed: {error}")
         self._observer.alive()

@@ -1,20 +1,21 @@
 """What was fetched, on its way into the engine: shards know nothing of one another, so several are worked on at once.
 
-    add ──► lane of its shard ──► a thread that is free ──► begun, finish: in the order in which the batches came
-             (one thread each)     while the caller fetches more
+    add ──► lane of its shard ──► a thread that is free ──► until_few_wait, finish: in the order in which the batches came
+             (one thread each)     while the caller fetches more, or commits
 
 Rule 1: the batches of one shard are worked on in the order in which they came, one after the other.
 Rule 2: results are told in the order in which the batches came, whichever was done first: so what goes into the
         transaction, and what the observer hears, does not depend on how many threads there are (law 2).
-Rule 3: whatever else the caller does with shards (poll of the group, commit, restore) comes after `finish`. Only
-        fetching goes on meanwhile.
+Rule 3: whatever the caller does with shards (tick, cut, restore, positions of a commit, giving one up) comes after
+        `finish`. Fetching goes on meanwhile, and waiting for Kafka once it is settled what a transaction holds.
+Rule 4: lanes take turns: a thread goes to the lane that has waited longest.
 """
 
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from functools import partial
-from threading import Event, Lock
+from threading import Condition, Lock
 from typing import NamedTuple
 
 from worker.core.engine import Engine, Handled
@@ -33,8 +34,6 @@ class Done(NamedTuple):
 
 class _Job(NamedTuple):
     batch: RawBatch
-    begun: Event
-    """Set when a thread has taken it, be it to let it be."""
     done: "Future[Done]"
 
 
@@ -55,11 +54,16 @@ class _Lane:
             needs_one, self._has_thread = not self._has_thread, True
         return needs_one
 
-    def take(self) -> _Job | None:
-        """Return the next batch; None, and the lane has no thread any more, if there is none."""
+    def take(self) -> _Job:
+        """Return the next batch, for the lane's thread."""
+        with self._lock:
+            return self._waiting.popleft()
+
+    def leave(self) -> bool:
+        """The thread goes; return whether the lane needs another one."""
         with self._lock:
             self._has_thread = bool(self._waiting)
-            return self._waiting.popleft() if self._waiting else None
+            return self._has_thread
 
 
 class Dispatch:
@@ -82,13 +86,19 @@ class Dispatch:
         self._of_shard: Counter[int] = Counter()
         self.records = 0
         """Of all batches whose results have not been told."""
+        self._waiting = 0
+        """Of all batches that nobody has begun with."""
+        self._fewer = Condition()
+        """Told when a batch has been begun with, be it to let it be."""
 
     def add(self, batch: RawBatch) -> None:
         """Let a batch be worked on as soon as those of its shard before it are, and a thread is free."""
-        job = _Job(batch, Event(), Future())
+        job = _Job(batch, Future())
         self._jobs.append(job)
         self._of_shard[batch.partition] += 1
         self.records += len(batch.offsets)
+        with self._fewer:
+            self._waiting += len(batch.offsets)
         lane = self._lanes.setdefault(batch.partition, _Lane())
         if lane.add(job):
             self._executor.submit(partial(self._work_on, lane))
@@ -97,18 +107,18 @@ class Dispatch:
         """Return how many batches of a shard there are whose results have not been told."""
         return self._of_shard[partition]
 
-    def begun(self) -> Iterator[Done]:
-        """Wait until all batches have been begun with; tell the results that are there.
+    def until_few_wait(self, records: int) -> Iterator[Done]:
+        """Wait until there are no more than so many records that nobody has begun with; tell the results that are there.
 
         Raises, when nobody works on anything any more, what the engine raised at the first batch that failed.
         """
-        for job in list(self._jobs):
-            job.begun.wait()
+        with self._fewer:
+            self._fewer.wait_for(lambda: self._waiting <= records)
         while self._jobs and self._jobs[0].done.done():
             yield self._next()
 
     def finish(self) -> Iterator[Done]:
-        """Wait for all, and tell their results. Raises as `begun` does.
+        """Wait for all, and tell their results. Raises as `until_few_wait` does.
 
         The caller only waits: were it a thread more than there are cores, the batches of all would take longer.
         """
@@ -131,16 +141,19 @@ class Dispatch:
             job.done.exception()
 
     def _work_on(self, lane: _Lane) -> None:
-        """Work on the batches of a shard, in this thread, until none is left. After one that fails they are let be."""
-        while (job := lane.take()) is not None:
-            job.begun.set()
-            if lane.is_broken or not job.done.set_running_or_notify_cancel():
-                continue
+        """Work on the next batch of a shard, in this thread. After one that fails the others are let be."""
+        job = lane.take()
+        with self._fewer:
+            self._waiting -= len(job.batch.offsets)
+            self._fewer.notify()
+        if not lane.is_broken and job.done.set_running_or_notify_cancel():
             try:
                 job.done.set_result(self._handle(job.batch))
             except BaseException as error:  # noqa: BLE001 - raised in the thread of the caller, in its turn
                 lane.is_broken = True
                 job.done.set_exception(error)
+        if lane.leave():
+            self._executor.submit(partial(self._work_on, lane))
 
     def _handle(self, batch: RawBatch) -> Done:
         began_ms = self._clock.monotonic_ms()

@@ -13,12 +13,11 @@ Rule 6: results of records that are taken late are marked, by a header, when the
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from worker.alignment import Alignment
 from worker.artefact_publishing import ArtefactOptions, ArtefactPublisher
 from worker.budget import BudgetOptions, MaintenanceBudget
 from worker.core.engine import Engine
-from worker.core.events import InputTopic, RawBatch
 from worker.dispatch import Dispatch, Done
+from worker.intake import Intake
 from worker.lagging import Lag, alert_causes, marked
 from worker.observer import Census, Observer, Shards
 from worker.pending import Pending
@@ -125,8 +124,14 @@ class Loop:
         self._tracks: dict[int, Track] = {}
         self._ticked_ms: dict[int, int] = {}
         self._pending = Pending()
-        self._alignment = Alignment(options.label_hold_ms, options.held_labels_max)
-        self._paused: set[int] = set()
+        self._intake = Intake(
+            self._source,
+            self._clock,
+            self._observer,
+            records_max=options.fetch_records_max,
+            label_hold_ms=options.label_hold_ms,
+            held_labels_max=options.held_labels_max,
+        )
         self._lag = Lag(options.lagging_ms)
         self._census_ms: int | None = None
         self._snapshots = Snapshots(engine, self._clock, options.snapshots, self._observer)
@@ -165,14 +170,17 @@ class Loop:
             if left_ms <= 0 or len(self._pending.outputs) >= self._options.outputs_max:
                 break
             if is_much:
-                self._collect(self._dispatch.begun())
+                self._collect(self._dispatch.until_few_wait(self._options.fetch_records_max // 2))
             self._work(min(left_ms, self._restore()))
+        if not stop() and self._intake.next is None:
+            self._fetch(0)
         self._finish()
         self._tick_idle()
         self._keep_budget()
         self._snapshots.begin_due(self._tracks.values())
         self._add_state()
-        self._commit()
+        self._count_models()
+        self._commit(self._go_ahead)
         self._tell()
 
     def _restore(self) -> int:
@@ -186,53 +194,39 @@ class Loop:
             self._budget.joined(self._engine.thinning(track.partition))
             self._ticked_ms[track.partition] = self._clock.monotonic_ms()
             self._snapshots.add(track)
-            self._alignment.begin(track.partition, self._clock.monotonic_ms())
-            self._source.attach(track.partition, track.offset, track.label_offset, track.feedback_offset)
+            self._intake.attach(track.partition, track.offset, track.label_offset, track.feedback_offset)
             # Where a new shard begins is committed at once: after a crash, "latest" must not mean a later now.
             self._pending.moved.add(track.partition)
         return 0 if busy else self._options.restore_wait_ms
 
     def _work(self, wait_ms: int) -> None:
-        """Fetch once, and pass on what came."""
-        started_ms = self._clock.monotonic_ms()
-        batches = self._source.fetch(self._options.fetch_records_max, wait_ms)
-        self._observer.fetched(batches, (self._clock.monotonic_ms() - started_ms) / 1000)
-        records, records_max = sum(len(batch.offsets) for batch in batches), self._options.fetch_records_max
-        self._lag.fetched(records, records_max)
-        held = self._options.label_hold_ms > 0
-        for batch in batches:
-            if held and batch.topic is InputTopic.LABELS:
-                if batch.partition in self._tracks:
-                    self._alignment.hold(batch, self._clock.monotonic_ms())
-                continue
-            self._take(batch)
-            if batch.topic is InputTopic.PREDICTIONS and batch.partition in self._tracks:
-                self._alignment.predictions_taken(batch)
-        if held:
-            now_ms, may_have_more = self._clock.monotonic_ms(), self._source.may_have_more
-            for batch in self._alignment.release(now_ms, may_have_more, is_dry=records < records_max):
-                self._take(batch)
-            self._pause_labels()
+        """Give the engine what is there, or fetch once."""
+        if self._intake.next is None:
+            self._fetch(wait_ms)
+        while (batch := self._intake.next) is not None:
+            if not self._has_room(batch.partition):
+                self._make_room(batch.partition)
+            # To store polls the group: the shard, and the batch with it, may have gone meanwhile.
+            if batch is self._intake.next:
+                self._dispatch.add(self._intake.take())
 
-    def _take(self, batch: RawBatch) -> None:
-        """Give a batch to the engine, if its shard is here and its journal has room; or make room before."""
-        partition = batch.partition
-        track = self._tracks.get(partition)
-        if track is not None and not track.has_room(self._dispatch.untold(partition)):
-            self._finish()
-            if track.full:
-                self._store_now(track)
-        # Storing polls the group: the shard may have gone meanwhile.
-        if partition in self._tracks:
-            self._dispatch.add(batch)
+    def _fetch(self, wait_ms: int) -> None:
+        self._lag.fetched(self._intake.fetch(wait_ms), self._options.fetch_records_max)
 
-    def _pause_labels(self) -> None:
-        """Fetch no more labels of a shard while enough of them wait."""
-        for partition in self._alignment.partitions:
-            full = self._alignment.is_full(partition)
-            if full != (partition in self._paused):
-                self._source.pause_labels(partition, paused=full)
-                self._paused ^= {partition}
+    def _has_room(self, partition: int) -> bool:
+        """Whether the journal of a shard has room for one more batch, after those that are on their way."""
+        return self._tracks[partition].has_room(self._dispatch.untold(partition))
+
+    def _make_room(self, partition: int) -> None:
+        self._finish()
+        track = self._tracks[partition]
+        if track.full:
+            self._store_now(track)
+
+    def _go_ahead(self) -> None:
+        """Let the engine work while a commit is waited for. Storing is no matter of this moment: it is one."""
+        while (batch := self._intake.next) is not None and self._has_room(batch.partition):
+            self._dispatch.add(self._intake.take())
 
     def _finish(self) -> None:
         """Wait until the engine has done all that it was given."""
@@ -287,22 +281,27 @@ class Loop:
             self._pending.state.extend(records)
             self._pending.moved.add(partition)
 
-    def _commit(self) -> None:
-        """Make everything pending visible, in one transaction, or raise."""
+    def _commit(self, meanwhile: Callable[[], None] | None = None) -> None:
+        """Make everything pending visible, in one transaction, or raise. See `_commit_within`."""
         attempts = self._options.commit_attempts_max
-        if not self._commit_within(attempts):
+        if not self._commit_within(attempts, meanwhile):
             why = self._artefacts.problem or "no transaction went through"
             raise CommitFailedError(f"{why} ({attempts} attempts)")
 
-    def _commit_within(self, attempts: int) -> bool:
-        """Return whether everything pending became visible within so many attempts."""
+    def _commit_within(self, attempts: int, meanwhile: Callable[[], None] | None = None) -> bool:
+        """Return whether everything pending became visible within so many attempts.
+
+        `meanwhile` is called when it is settled what the first attempt holds, before Kafka is waited for.
+        """
         for attempt in range(attempts):
+            self._finish()  # positions and traces are of one moment
             if self._pending.empty:
                 return True
             if attempt:
                 self._clock.pause(self._pause_ms(attempt))
-            if self._artefacts.put(self._pending.outputs) and self._try_commit():
+            if self._artefacts.put(self._pending.outputs) and self._try_commit(meanwhile):
                 return True
+            meanwhile = None
             self._observer.alive()
             # Learn whether the partitions are still ours, and refresh the generation. A revocation may come in here:
             # no transaction is open, so it commits as always, and what is pending afterwards is the rest.
@@ -314,7 +313,7 @@ class Loop:
         pause_ms = self._options.retry_pause_ms
         return min(pause_ms << attempt, self._options.store_pause_ms_max) if self._artefacts.problem else pause_ms
 
-    def _try_commit(self) -> bool:
+    def _try_commit(self, meanwhile: Callable[[], None] | None) -> bool:
         """Send the pending bytes once; an unknown outcome is looked up in the committed positions."""
         started_ms = self._clock.monotonic_ms()
         pending = self._pending
@@ -322,6 +321,9 @@ class Loop:
             partition: self._tracks[partition].position(self._engine.trace(partition))
             for partition in sorted(pending.moved)
         }
+        in_use = self._engine.artefacts_in_use() if self._artefacts.has_new else set[str]()
+        if meanwhile is not None:
+            meanwhile()
         outcome, state_offsets = self._sink.commit(pending.outputs, positions, pending.state)
         if outcome is CommitOutcome.UNKNOWN:
             self._observer.aborted(outcome)
@@ -341,7 +343,7 @@ class Loop:
             self._observer.alerted([max(0, now_ms - cause.timestamp_ms) / 1000 for cause in pending.causes])
         self._observer.committed(pending.outputs, (self._clock.monotonic_ms() - started_ms) / 1000)
         self._settle(pending.state, state_offsets)
-        self._artefacts.tidy(self._engine.artefacts_in_use)
+        self._artefacts.tidy(in_use)
         return True
 
     def _settle(self, state: Sequence[StateRecord], offsets: Sequence[int]) -> None:
@@ -411,6 +413,7 @@ class Loop:
 
     def revoked(self, partitions: Sequence[int]) -> None:
         """Commit what there is of these partitions, store them, then forget them."""
+        self._finish()
         owned = [partition for partition in partitions if partition in self._tracks]
         attempts_max = self._options.revoke_attempts_max
         done = not owned or (self._commit_within(attempts_max) and self._store_before_leaving(owned))
@@ -422,15 +425,14 @@ class Loop:
 
     def lost(self, partitions: Sequence[int]) -> None:
         """Forget these partitions: somebody else has them."""
+        self._finish()
         self._forget(partitions)
         self._observer.partitions("lost", partitions)
 
     def _forget(self, partitions: Sequence[int]) -> None:
         """Drop the state of partitions and whatever of them was not committed."""
         self._restores.forget(partitions)
-        self._source.detach(partitions)
-        self._alignment.forget(partitions)
-        self._paused -= set(partitions)
+        self._intake.forget(partitions)
         for partition in partitions:
             self._snapshots.forget(partition)
             self._ticked_ms.pop(partition, None)
@@ -460,7 +462,6 @@ class Loop:
                 thinning=max(map(self._engine.thinning, self._tracks), default=0),
             )
         )
-        self._count_models()
         problems = restores.refused.values()
         # A partition too many is nobody's reason to end: the others belong to other workers, and go on.
         serious = any(problem.kind is not ProblemKind.NO_STATE_PARTITION for problem in problems)

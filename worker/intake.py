@@ -1,0 +1,98 @@
+"""What has been read and not yet given to the engine, in the order in which it is given.
+
+    fetch ──► predictions, feedback ─────────────────► ready ──► the loop takes one batch after the other
+          └─► labels ──► held back (`alignment.py`) ──┘
+
+Rule 1: what is in here was not taken. When its partition goes, it goes, too, and whoever gets the partition reads it.
+Rule 2: the batches of one shard and topic leave in the order in which they came.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from worker.alignment import Alignment
+from worker.core.events import InputTopic, RawBatch
+from worker.observer import Observer
+from worker.ports import Clock, Source
+
+
+class Intake:
+    """The way of records from the source to the engine.
+
+    Args:
+        source: reads.
+        clock: of the wall.
+        observer: is told.
+        records_max: records taken at once.
+        label_hold_ms: how long labels wait for predictions that may not come; 0: they do not wait.
+        held_labels_max: more held labels of a partition than this, and no more of them are fetched.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        clock: Clock,
+        observer: Observer,
+        *,
+        records_max: int,
+        label_hold_ms: int,
+        held_labels_max: int,
+    ) -> None:
+        self._source = source
+        self._clock = clock
+        self._observer = observer
+        self._records_max = records_max
+        self._holds = label_hold_ms > 0
+        self._alignment = Alignment(label_hold_ms, held_labels_max)
+        self._paused: set[int] = set()
+        self._ready: deque[RawBatch] = deque()
+
+    def attach(self, partition: int, offset: int, label_offset: int, feedback_offset: int) -> None:
+        """Begin to read for a shard that is live from here on."""
+        self._alignment.begin(partition, self._clock.monotonic_ms())
+        self._source.attach(partition, offset, label_offset, feedback_offset)
+
+    def forget(self, partitions: Sequence[int]) -> None:
+        """Shards are gone: read no more for them, and let go of what was read."""
+        self._source.detach(partitions)
+        self._alignment.forget(partitions)
+        self._paused -= set(partitions)
+        self._ready = deque(batch for batch in self._ready if batch.partition not in partitions)
+
+    def fetch(self, wait_ms: int) -> int:
+        """Read once, waiting at most so long for a first record; return how many records came."""
+        started_ms = self._clock.monotonic_ms()
+        batches = self._source.fetch(self._records_max, wait_ms)
+        self._observer.fetched(batches, (self._clock.monotonic_ms() - started_ms) / 1000)
+        records, live = sum(len(batch.offsets) for batch in batches), self._alignment.partitions
+        for batch in batches:
+            if batch.partition not in live:
+                continue
+            if self._holds and batch.topic is InputTopic.LABELS:
+                self._alignment.hold(batch, self._clock.monotonic_ms())
+                continue
+            self._ready.append(batch)
+            if batch.topic is InputTopic.PREDICTIONS:
+                self._alignment.predictions_taken(batch)
+        if self._holds:
+            now_ms, may_have_more = self._clock.monotonic_ms(), self._source.may_have_more
+            self._ready.extend(self._alignment.release(now_ms, may_have_more, is_dry=records < self._records_max))
+            self._pause_labels()
+        return records
+
+    def _pause_labels(self) -> None:
+        """Fetch no more labels of a shard while enough of them wait."""
+        for partition in self._alignment.partitions:
+            full = self._alignment.is_full(partition)
+            if full != (partition in self._paused):
+                self._source.pause_labels(partition, paused=full)
+                self._paused ^= {partition}
+
+    @property
+    def next(self) -> RawBatch | None:
+        """The batch that is given to the engine next."""
+        return self._ready[0] if self._ready else None
+
+    def take(self) -> RawBatch:
+        """Take it out."""
+        return self._ready.popleft()
