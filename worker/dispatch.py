@@ -1,6 +1,6 @@
 """What was fetched, on its way into the engine: shards know nothing of one another, so several are worked on at once.
 
-    add ──► lane of its shard ──► a thread that is free ──► until_few_wait, finish: in the order in which the batches came
+    add ──► lane of its shard ──► a thread that is free ──► finish, until_few_wait: in the order in which they came
              (one thread each)     while the caller fetches more, or commits
 
 Rule 1: the batches of one shard are worked on in the order in which they came, one after the other.
@@ -108,7 +108,7 @@ class Dispatch:
         return self._of_shard[partition]
 
     def until_few_wait(self, records: int) -> Iterator[Done]:
-        """Wait until there are no more than so many records that nobody has begun with; tell the results that are there.
+        """Wait until nobody has begun with no more than so many records; tell the results that are there.
 
         Raises, when nobody works on anything any more, what the engine raised at the first batch that failed.
         """

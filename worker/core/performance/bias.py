@@ -27,13 +27,12 @@ from worker.core.performance.series import Series
 from worker.core.performance.series_keys import Key
 from worker.core.performance.tallies import Rows
 from worker.core.performance.task import Classes, Task
+from worker.core.performance.window_sizes import due_sizes, window_sizes
 from worker.core.performance.windowed import (
     Outcome,
     Outcomes,
     StoredWindowed,
     Windowed,
-    due_sizes,
-    window_sizes,
 )
 from worker.core.standing import Finding, Moment, Severity, Standing, StandingOptions
 from worker.core.state import COUNT_MAX, AnyArray, Arrays, refuse_if
@@ -115,6 +114,7 @@ class CalibrationWatch:
     def __init__(self, owner: Owner, setup: BiasSetup, task: Task, segment: SegmentName | None) -> None:
         self._setup = setup
         self._task = task
+        self._sizes = setup.sizes
         self.begins = Begins(setup.blocks_max)
         self._windowed = Windowed(Standing("bias.calibration", owner, setup.standing, calibration_text, segment))
 
@@ -130,7 +130,7 @@ class CalibrationWatch:
             held = self._windowed.held
             return calibration_outcomes(self._task, series, size, look, self._setup.options, since, held)
 
-        return self._windowed.look(series.block + 1, self._setup.sizes, outcomes, moment)
+        return self._windowed.look(series.block + 1, self._sizes, outcomes, moment)
 
     def close(self, moment: Moment) -> list[Told]:
         """End the alert: the series will be watched no more."""

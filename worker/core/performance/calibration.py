@@ -4,21 +4,14 @@
 counts as the middle of its bin; `error_max` bounds what that can change.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 
-from worker.core.kernels import histograms, logistic
 from worker.core.kernels import tally as k
+from worker.core.kernels import window_estimates as kernels
 from worker.core.kernels.arrays import F64
-from worker.core.performance.intervals import Estimate, bracketed, unknown
-
-_EVENTS_MIN = 2.0
-_OF_EACH_MIN = 10.0
-"""Events of the class, and not of it, from which the slope has an interval (ten for each coefficient: Peduzzi et al.
-1996)."""
-_DEVIATIONS = 3.0
+from worker.core.performance.intervals import Estimate, estimate_of
 
 
 def score_bounds() -> F64:
@@ -67,20 +60,10 @@ def calibration_in_the_large(counts: F64, bins: Bins, z: float, design: float) -
     z² were wrong one way and one the other (after Agresti & Caffo 2000): so it is not degenerate where nothing was
     wrong yet. error_max is the mean half width of the bins.
     """
-    sums = np.empty(histograms.SCORE_SUMS)
+    row = np.empty(kernels.FIGURES)
     negatives, positives = np.ascontiguousarray(counts[0]), np.ascontiguousarray(counts[1])
-    histograms.score_sums(negatives, positives, bins.middles, bins.halves, sums)
-    without, of_class, scores, halves, squares = sums.tolist()
-    n = without + of_class
-    if n <= 0.0:
-        return unknown()
-    value, error_max = (scores - of_class) / n, halves / n
-    size = n / design
-    if size < _EVENTS_MIN:
-        return Estimate(value, None, None, n, error_max)
-    variance = max(squares / n - value * value, 0.0) + z * z / 2.0 / size
-    reach = z * math.sqrt(variance / (size - 1.0))
-    return bracketed(value, value - reach, value + reach, n, least=-1.0, most=1.0, error_max=error_max)
+    kernels.in_the_large(negatives, positives, bins.middles, bins.halves, z, design, row)
+    return estimate_of(row.tolist())
 
 
 def calibration_slope(counts: F64, bins: Bins, z: float, design: float) -> Estimate:
@@ -98,31 +81,7 @@ def calibration_slope(counts: F64, bins: Bins, z: float, design: float) -> Estim
     otherwise than those of the others by chance: 3 standard deviations of that, if scores are spread evenly over each
     bin. Scores beyond the outermost bounds (2^-17) count as in the middle of those bins, and are left out.
     """
+    row = np.empty(kernels.FIGURES)
     negatives, positives = np.ascontiguousarray(counts[0]), np.ascontiguousarray(counts[1])
-    least = float(min(negatives.sum(), positives.sum()))
-    n = float(negatives.sum() + positives.sum())
-    fitted = np.empty(logistic.FITTED)
-    if not logistic.fit_logistic(bins.logits, bins.logit_halves, negatives, positives, fitted):
-        return unknown(n)
-    slope, error_max = float(fitted[logistic.SLOPE]), _slope_error(fitted)
-    if least / design < _OF_EACH_MIN:
-        return Estimate(slope, None, None, n, error_max)
-    reach = z * math.sqrt(_slope_variance(fitted) * design)
-    return bracketed(slope, slope - reach, slope + reach, n, error_max=error_max)
-
-
-def _slope_variance(fitted: F64) -> float:
-    """Return the variance of the slope: the last entry of A^-1 or, if that is larger, of A^-1 B A^-1."""
-    a, b, c = (float(fitted[place]) for place in (logistic.WEIGHT, logistic.WEIGHT_X, logistic.WEIGHT_XX))
-    p, q, r = (float(fitted[place]) for place in (logistic.SCORE, logistic.SCORE_X, logistic.SCORE_XX))
-    determinant = a * c - b * b
-    robust = (b * b * p - 2.0 * a * b * q + a * a * r) / (determinant * determinant)
-    return max(a / determinant, robust)
-
-
-def _slope_error(fitted: F64) -> float:
-    """Return `error_max` of `calibration_slope`."""
-    a, b, c = (float(fitted[place]) for place in (logistic.WEIGHT, logistic.WEIGHT_X, logistic.WEIGHT_XX))
-    spread = c - b * b / a
-    alike = abs(float(fitted[logistic.SLOPE])) * math.sqrt(float(fitted[logistic.WEIGHT_HH]) / spread)
-    return alike + _DEVIATIONS * math.sqrt(float(fitted[logistic.SCORE_HH]) / 3.0) / spread
+    kernels.slope(negatives, positives, bins.logits, bins.logit_halves, z, design, row)
+    return estimate_of(row.tolist())

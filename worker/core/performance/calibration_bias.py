@@ -45,8 +45,11 @@ def calibration_outcomes(
     """Judge the window of so many blocks that ends now; `since` is its first labelled prediction."""
     measures = measures_of(task)
     tally = series.tally(size, sums=task.is_regression)
-    found = look.formulas.estimates(tally, series.layout, look.z, measures)
-    deviation = label_deviation(regression_figures(tally, series.layout, task)) if task.is_regression else 1.0
+    if task.is_regression:
+        found = look.formulas.estimates(tally, series.layout, look.z, measures)
+        deviation = label_deviation(regression_figures(tally, series.layout, task))
+    else:
+        found, deviation = look.formulas.of_calibration(tally, series.layout, look.z), 1.0
     outcomes, looked_at = {}, 0
     for measure in measures:
         estimate = found.get(measure)

@@ -6,13 +6,15 @@ these classes as given. A column for other classes counts as one class.
 """
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Self
 
 import numpy as np
 
 from worker.core.kernels import class_averages as averages
+from worker.core.kernels import window_estimates as kernels
 from worker.core.kernels.arrays import F64
-from worker.core.performance.intervals import Estimate, bracketed, unknown, wilson, wilson_limits
+from worker.core.performance.intervals import Estimate, bracketed, estimate_of, unknown, wilson, wilson_limits
 
 _CLASSES_MIN = 2
 # Below it a variance is rounding: no event disagrees with another one.
@@ -37,6 +39,43 @@ class Confusion(NamedTuple):
         m = averages.occurring(np.ascontiguousarray(matrix), found)
         cells, sums = found[: m * m].reshape(m, m), found[m * m : m * m + 2 * m].reshape(2, m)
         return cls(cells, sums[0], sums[1], cells.diagonal(), float(np.add.reduce(sums[0])), design)
+
+
+class Counts(NamedTuple):
+    """A confusion matrix as it lies in a tally: counts f64[.], the room for it, classes in use, the positive one."""
+
+    counts: F64
+    begin: int
+    width: int
+    classes: int
+    positive: int | None
+    design: float
+
+
+def estimates_of_counts(counts: Counts, z: float, names: Iterable[str]) -> dict[str, Estimate]:
+    """Return some of the metrics of `OF_COUNTS`. Those of the positive class are there if there is one."""
+    found = np.empty((kernels.OF_CLASSES, kernels.FIGURES))
+    positive = -1 if counts.positive is None else counts.positive
+    kernels.of_classes(counts.counts, counts.begin, counts.width, counts.classes, positive, z, counts.design, found)
+    rows = found.tolist()
+    wanted = names if positive >= 0 else [name for name in names if name not in _OF_POSITIVE]
+    return {name: estimate_of(rows[OF_COUNTS[name]]) for name in wanted}
+
+
+OF_COUNTS: Mapping[str, int] = {
+    "accuracy": kernels.ACCURACY,
+    "precision": kernels.PRECISION,
+    "recall": kernels.RECALL,
+    "f1": kernels.F1,
+    "f1_macro": kernels.F1_MACRO,
+    "recall_weighted": kernels.ACCURACY,
+    "precision_micro": kernels.ACCURACY,
+    "recall_micro": kernels.ACCURACY,
+    "f1_micro": kernels.ACCURACY,
+    "selection_rate": kernels.SELECTION_RATE,
+}
+"""Metrics that are made by one kernel, and its rows: those that limits are looked at by after every few labels."""
+_OF_POSITIVE = {"precision", "recall", "f1", "selection_rate"}
 
 
 def quotient(part: F64, whole: F64) -> F64:

@@ -6,6 +6,7 @@ so every count is divided by it before an interval is computed. It changes no va
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,13 @@ class Estimate(NamedTuple):
     high: float | None
     support: float
     error_max: float | None = None
+
+
+def estimate_of(row: Sequence[float]) -> Estimate:
+    """Return what a kernel has put into a row (`kernels.window_estimates`); NaN is None."""
+    value, low, high, support, error_max = (None if math.isnan(each) else each for each in row)
+    assert support is not None, "an estimate without a support"
+    return Estimate(value, low, high, support, error_max)
 
 
 def unknown(support: float = 0.0) -> Estimate:

@@ -53,6 +53,11 @@ class Layout:
         end = int(at[k.SCORES] + 2 * k.SCORE_BINS * at[k.SCORE_CLASSES])
         return cls(end, k.CLASS_SUMS, k.CLASS_LANES, room, has_scores=True, at=at)
 
+    @property
+    def matrix_begin(self) -> int:
+        """Where the confusion matrix begins, in `counts`."""
+        return int(self.at[k.CONFUSION])
+
     def moved(self, counts: _Counts, old: "Layout") -> _Counts:
         """Return counts [..., old.counts] of a layout with fewer classes, or without scores, in this one."""
         out = np.zeros((*counts.shape[:-1], self.counts), dtype=counts.dtype)
@@ -100,27 +105,31 @@ def confusion(tally: Tally, layout: Layout) -> F64:
 
     None of its cells is negative, unless stored state was tampered with; and then, too, there are formulas to come.
     """
-    begin, width = int(layout.at[k.CONFUSION]), layout.classes + 1
+    begin, width = layout.matrix_begin, layout.classes + 1
     return np.maximum(tally.counts[begin : begin + width * width], 0.0).reshape(width, width)
+
+
+def score_counts(tally: Tally, layout: Layout, classes: int, positive: int | None) -> F64:
+    """Return the histograms of scores f64[H, 2, B]; H = 0 without. A binary one becomes that of the positive class."""
+    if not layout.has_scores:
+        return np.zeros((0, 2, k.SCORE_BINS))
+    kept = 1 if layout.at[k.SCORE_CLASSES] == 1 else classes
+    begin = int(layout.at[k.SCORES])
+    scores = tally.counts[begin : begin + 2 * k.SCORE_BINS * kept].reshape(kept, 2, k.SCORE_BINS)
+    return scores[:, ::-1, ::-1] if kept == 1 and positive == 1 else scores
 
 
 def classification_figures(
     tally: Tally, layout: Layout, classes: list[str], positive: int | None
 ) -> ClassificationFigures:
-    """Return what the formulas of a classification take. A binary score is turned to that of the positive class."""
+    """Return what the formulas of a classification take."""
     count, at = len(classes), layout.at
-    matrix = confusion(tally, layout)[: count + 1, : count + 1]
+    matrix, scores = confusion(tally, layout)[: count + 1, : count + 1], score_counts(tally, layout, count, positive)
     if not layout.has_scores:
-        nothing = np.zeros((0, 2, k.SCORE_BINS))
         bins = np.zeros((k.CALIBRATION_BINS, 2))
         return ClassificationFigures(
-            classes, matrix, positive, 0.0, nothing, bins, bins[:, 0], 0.0, 0.0, 0.0, 0.0, tally.design
+            classes, matrix, positive, 0.0, scores, bins, bins[:, 0], 0.0, 0.0, 0.0, 0.0, tally.design
         )
-    kept = 1 if at[k.SCORE_CLASSES] == 1 else count
-    begin = int(at[k.SCORES])
-    scores = tally.counts[begin : begin + 2 * k.SCORE_BINS * kept].reshape(kept, 2, k.SCORE_BINS)
-    if kept == 1 and positive == 1:
-        scores = scores[:, ::-1, ::-1]
     begin = int(at[k.CALIBRATION])
     return ClassificationFigures(
         classes=classes,

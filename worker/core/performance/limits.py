@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 
 from worker.core.options import LimitOptions
 from worker.core.performance.intervals import Estimate, difference, ratio
+from worker.core.performance.window_sizes import due_sizes
 from worker.core.state import COUNT_MAX, refuse_if
 
 Sort = Literal["minimum", "maximum", "drop", "rise"]
@@ -107,15 +108,12 @@ class Watch:
 
     def __init__(self, found: Sequence[Condition], support_min: int) -> None:
         self.conditions = list(found)
+        self._looked_at = [(each.key, each.metric, each.needs_reference, each) for each in found]
+        self.metrics = frozenset(condition.metric for condition in found)
         self._support_min = support_min
         self.open: dict[str, Breach] = {}
         self.cleared: dict[str, int] = {}
         """Blocks so far when the last breach of a condition was resolved: what came before is not held against it."""
-
-    @property
-    def metrics(self) -> set[str]:
-        """All metrics that are looked at."""
-        return {condition.metric for condition in self.conditions}
 
     def restore(self, breaches: Sequence[Breach], cleared: Mapping[str, int]) -> None:
         """Take over the open breaches and the ends of former ones; ValueError for one of no condition here."""
@@ -144,15 +142,13 @@ class Watch:
         """
         steps: list[Step] = []
         broken: set[str] = set()
-        for size in at.sizes:
-            if size > done or done % max(1, size // 2):
-                continue
+        for size in due_sizes(done, at.sizes):
             usable = [
                 each
-                for each in self.conditions
-                if each.key not in broken
-                and size <= done - self.cleared.get(each.key, 0)
-                and (not each.needs_reference or (size <= since_reference and each.metric in reference))
+                for key, metric, needs_reference, each in self._looked_at
+                if key not in broken
+                and size <= done - self.cleared.get(key, 0)
+                and (not needs_reference or (size <= since_reference and metric in reference))
             ]
             if usable:
                 estimates = figures(size, {each.metric for each in usable})

@@ -17,6 +17,7 @@ from worker.core.performance.label_join import NO_BLOCK
 from worker.core.performance.layout import Layout, Tally
 from worker.core.performance.tallies import Rows, Tallies, distinct, nothing, plus
 from worker.core.performance.task import Task
+from worker.core.performance.window_sizes import window_sizes
 from worker.core.state import COUNT_MAX, AnyArray, Arrays, blank, by_part, check_like, outside, prefixed, refuse_if
 
 _Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
@@ -69,6 +70,7 @@ class Series:
         self.block = 0
         self._fill = 0
         self._block_begins: dict[int, int] = {}
+        self._sizes = window_sizes(options.support_min, options.block_labels, options.blocks_max)
         self._windows: dict[tuple[int, bool], Tally] = {}
         """Several watchers look at the same windows at the end of a block."""
         self.arrival = -1
@@ -227,11 +229,8 @@ class Series:
 
         Those that cannot have the support of an alert are left out.
         """
-        options = self._options
-        sizes = [1 << power for power in range(options.blocks_max.bit_length())]
-        sizes = [size for size in sizes if size * options.block_labels >= options.support_min]
-        firsts = {size: self.block + 1 - size for size in sizes}
-        return {size: self._block_begins[first] for size, first in firsts.items() if first in self._block_begins}
+        begins, end = self._block_begins, self.block + 1
+        return {size: begins[end - size] for size in self._sizes if end - size in begins}
 
     def begin_ms(self, block: int) -> int:
         """Return when the first label of a block came, as far as it is still known."""

@@ -76,6 +76,7 @@ class Watched:
         self.watch = Watch(found, options.support_min)
         self.reference = reference
         self.wrong: deque[Place] = deque(maxlen=WRONG_MAX)
+        self._of_task = self.watch.metrics.difference(LAG_METRICS)
 
     def add(self, addition: Addition, offsets: I64, wrong: Bool, places: I64, look: Look) -> Iterator[Happening]:
         """Add contributions (n); yield what happens, in the order of the rows.
@@ -99,7 +100,7 @@ class Watched:
                 tally = self.series.by_arrival.merged([self.series.arrival])
                 yield Happening(row, moment, tally, [], reference_taken=False)
                 continue
-            taken = self.reference.look(self.series, self.watch.metrics - set(LAG_METRICS), look)
+            taken = self.reference.look(self.series, self._of_task, look)
             steps = [] if taken else self._look(moment, look)
             yield Happening(row, moment, None, steps, taken, self.calibration.look(self.series, look, moment))
         self._note(addition, fresh, answers, places, slice(seen, len(wrong)))

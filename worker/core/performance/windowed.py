@@ -8,12 +8,13 @@ one when enough labels have come. What is held is affected until it is kept agai
 against it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
 from worker.core.events import Changed
+from worker.core.performance.window_sizes import due_sizes
 from worker.core.standing import Finding, Moment, Standing, StoredStanding
 from worker.core.state import COUNT_MAX, refuse_if
 from worker.core.telling import Told
@@ -70,7 +71,7 @@ class Windowed:
 
     def look(self, done: int, sizes: list[int], outcomes: Callable[[int], Outcomes], moment: Moment) -> list[Told]:
         """Look at the windows that end with block number `done` (from 1) and of which half is new."""
-        due = list(due_sizes(done, sizes))
+        due = due_sizes(done, sizes)
         if not due:
             return []
         broken: set[str] = set()
@@ -122,13 +123,3 @@ class Windowed:
         )
         self.standing.restore(stored.standing)
         self.held, self._cleared = dict(stored.held), dict(stored.cleared)
-
-
-def due_sizes(done: int, sizes: list[int]) -> Iterator[int]:
-    """Yield the windows that are full after so many blocks, and half new."""
-    return (size for size in sizes if size <= done and done % max(1, size // 2) == 0)
-
-
-def window_sizes(labels_min: int, block_labels: int, blocks_max: int) -> list[int]:
-    """Return the lengths of the windows in blocks, powers of 2, from that which holds enough labels."""
-    return [1 << power for power in range(blocks_max.bit_length()) if (block_labels << power) >= labels_min]
