@@ -66,7 +66,7 @@ class Alignment:
     def predictions_taken(self, batch: RawBatch) -> None:
         """Predictions were given to the engine."""
         self._came.add(batch.partition)
-        self._reached_ms[batch.partition] = max(self._reached_ms[batch.partition], *batch.timestamps_ms)
+        self._reached_ms[batch.partition] = max(self._reached_ms[batch.partition], max(batch.timestamps_ms))
 
     def release(self, now_ms: int, may_have_more: Callable[[int], bool], *, is_dry: bool) -> list[RawBatch]:
         """Return the labels that may be taken now, in their order.
@@ -118,6 +118,8 @@ class Alignment:
 
 def _up_to(batch: RawBatch, limit_ms: int) -> int:
     """Return how many records there are before the first one that is later than `limit_ms`."""
+    if max(batch.timestamps_ms) <= limit_ms:
+        return len(batch.offsets)  # most often, and without Python for each record
     return next((place for place, stamp in enumerate(batch.timestamps_ms) if stamp > limit_ms), len(batch.offsets))
 
 
