@@ -66,7 +66,8 @@ class Alignment:
     def predictions_taken(self, batch: RawBatch) -> None:
         """Predictions were given to the engine."""
         self._came.add(batch.partition)
-        self._reached_ms[batch.partition] = max(self._reached_ms[batch.partition], max(batch.timestamps_ms))
+        latest_ms = max(batch.timestamps_ms)
+        self._reached_ms[batch.partition] = max(self._reached_ms[batch.partition], latest_ms)
 
     def release(self, now_ms: int, may_have_more: Callable[[int], bool], *, is_dry: bool) -> list[RawBatch]:
         """Return the labels that may be taken now, in their order.

@@ -164,7 +164,8 @@ class GapWatch:
         self._rules = Rules(setup.options.support_min, setup.options.gap_max, setup.confidence)
         self._kinds = gap_kinds(task.name)
         self._sizes = window_sizes(2 * setup.options.support_min, setup.block_labels, setup.blocks_max)
-        self._is_on = setup.options.enabled and bool(segments.all)
+        self.is_on = setup.options.enabled and bool(segments.all)
+        """Whether there is anything to compare."""
         self.groups = Groups(task, len(segments.all), setup.blocks_max)
         self._windowed = [
             [
@@ -180,12 +181,12 @@ class GapWatch:
 
     def add(self, rows: Rows, blocks: I32, ids: I32) -> None:
         """Count contributions (n): their blocks of the whole model and their values of each segment."""
-        if self._is_on and len(blocks):
+        if self.is_on and len(blocks):
             self.groups.add(rows, blocks, ids, self.is_live)
 
     def look(self, series: Series, begins: Begins, moment: Moment) -> list[Told]:
         """Look at the windows that end with the block of the whole model that is just complete."""
-        if not self._is_on:
+        if not self.is_on:
             return []
         told = [each for place in range(len(self._windowed)) for each in self._look(place, series, begins, moment)]
         self.groups.next_block()
@@ -253,12 +254,12 @@ class GapWatch:
         """
         if stored is None:
             refuse_if(_STORED, {"it has groups and does not": bool(arrays)})
-            self.groups.block = block if self._is_on else 0
+            self.groups.block = block if self.is_on else 0
             return
         refuse_if(
             _STORED,
             {
-                "it is of other blocks": stored.block != (block if self._is_on else 0),
+                "it is of other blocks": stored.block != (block if self.is_on else 0),
                 "its alerts are others": [len(kinds) for kinds in stored.windowed]
                 != [len(kinds) for kinds in self._windowed],
             },

@@ -36,9 +36,12 @@ class Estimate(NamedTuple):
 
 def estimate_of(row: Sequence[float]) -> Estimate:
     """Return what a kernel has put into a row (`kernels.window_estimates`); NaN is None."""
-    value, low, high, support, error_max = (None if math.isnan(each) else each for each in row)
-    assert support is not None, "an estimate without a support"
-    return Estimate(value, low, high, support, error_max)
+    value, low, high, support, error_max = row
+    return Estimate(_known(value), _known(low), _known(high), support, _known(error_max))
+
+
+def _known(figure: float) -> float | None:
+    return None if math.isnan(figure) else figure
 
 
 def unknown(support: float = 0.0) -> Estimate:

@@ -332,6 +332,8 @@ class Ledger:
 
     def _compare(self, batch: Labelled, rows: I64, addition: Addition, part: slice) -> None:
         """Count some contributions to the whole model for the values of its segments: those have a block by now."""
+        if not self.gaps.is_on:
+            return
         self.gaps.add(addition.rows.part(part), addition.blocks[part], batch.segments[rows[part]])
 
     def _targets(self, batch: Labelled, rows: I64) -> Iterator[tuple[Key | None, I64]]:

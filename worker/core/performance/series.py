@@ -5,6 +5,7 @@ is in the archive, so the lifetime is all of it. By arrival: one open pane of la
 many labels, from which windows for limits and the decayed window are made.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Annotated, NamedTuple
 
@@ -112,19 +113,19 @@ class Series:
         count = len(addition.panes)
         fresh = addition.blocks == NO_BLOCK
         arrivals = np.maximum.accumulate(np.where(fresh, addition.arrived_ms // self._options.pane_ms, -1))
-        counted = np.cumsum(fresh)
+        counted, began = np.cumsum(fresh).tolist(), arrivals.tolist()
         # All at once: what is due looks at blocks and at the pane of arrivals, never at these.
         self._add_to_panes(addition)
         begin = told = 0
         while begin < count:
-            if fresh[begin] and arrivals[begin] > self.arrival:
+            if fresh[begin] and began[begin] > self.arrival:
                 self._add_arrivals(addition.rows, fresh, slice(told, begin))
                 told = begin
                 if self.arrival_changed:
                     yield "arrival", begin
                 self.take_arrival()
-                self.arrival = int(arrivals[begin])
-            end = self._end(counted, arrivals, begin)
+                self.arrival = began[begin]
+            end = self._end(counted, began, begin)
             self._add_to_blocks(addition, fresh, slice(begin, end))
             begin = end
             if self._fill == self._options.block_labels:
@@ -132,11 +133,11 @@ class Series:
                 self._next_block()
         self._add_arrivals(addition.rows, fresh, slice(told, count))
 
-    def _end(self, counted: I64, arrivals: I64, begin: int) -> int:
+    def _end(self, counted: list[int], arrivals: list[int], begin: int) -> int:
         """Return where the next thing is due, of rows of which so many are fresh up to each."""
-        before = int(counted[begin - 1]) if begin else 0
-        full = int(np.searchsorted(counted, before + self._options.block_labels - self._fill))
-        later = int(np.searchsorted(arrivals, max(self.arrival, int(arrivals[begin])), side="right"))
+        before = counted[begin - 1] if begin else 0
+        full = bisect_left(counted, before + self._options.block_labels - self._fill)
+        later = bisect_right(arrivals, max(self.arrival, arrivals[begin]))
         return min(full + 1, max(later, begin + 1), len(counted))
 
     def _add_to_blocks(self, addition: Addition, fresh: Bool, part: slice) -> None:

@@ -52,13 +52,6 @@ class Happening(NamedTuple):
     """Alerts about its calibration."""
 
 
-class _Wrong(NamedTuple):
-    """New wrong answers among the rows of a call: which rows, ascending, and the predictions."""
-
-    rows: list[int]
-    places: list[Place]
-
-
 class Watched:
     """A series whose limits are looked at whenever a block of labels is complete."""
 
@@ -89,11 +82,10 @@ class Watched:
             look: the formulas.
         """
         seen = 0
-        fresh, wrong_rows = addition.blocks == NO_BLOCK, np.flatnonzero(wrong)
-        answers = _Wrong(wrong_rows.tolist(), list(starmap(Place, places[wrong_rows].tolist())))
+        fresh, wrong_rows = addition.blocks == NO_BLOCK, np.flatnonzero(wrong).tolist()
         for what, row in self.series.add(addition):
             end = row + (what == "block")
-            self._note(addition, fresh, answers, places, slice(seen, end))
+            self._note(addition, fresh, wrong_rows, places, slice(seen, end))
             seen = end
             moment = Moment(int(addition.arrived_ms[row]), int(offsets[row]), 0, 0, _place(places, row))
             if what == "arrival":
@@ -103,18 +95,19 @@ class Watched:
             taken = self.reference.look(self.series, self._of_task, look)
             steps = [] if taken else self._look(moment, look)
             yield Happening(row, moment, None, steps, taken, self.calibration.look(self.series, look, moment))
-        self._note(addition, fresh, answers, places, slice(seen, len(wrong)))
+        self._note(addition, fresh, wrong_rows, places, slice(seen, len(wrong)))
 
-    def _note(self, addition: Addition, fresh: Bool, answers: _Wrong, places: I64, part: slice) -> None:
-        """Note some rows, all of one block: the first that is labelled in it, and the latest wrong answers."""
+    def _note(self, addition: Addition, fresh: Bool, wrong: list[int], places: I64, part: slice) -> None:
+        """Note some rows, all of one block: the first that is labelled in it, and the latest of the `wrong` rows."""
         if part.start == part.stop:
             return
         first = part.start if fresh[part.start] else part.start + int(fresh[part].argmax())
         if fresh[first]:
             self.calibration.begins.note(int(addition.blocks[first]), _place(places, first))
-        end = bisect_left(answers.rows, part.stop)
-        begin = bisect_left(answers.rows, part.start, hi=end)
-        self.wrong.extend(answers.places[max(begin, end - WRONG_MAX) : end])
+        end = bisect_left(wrong, part.stop)
+        begin = max(bisect_left(wrong, part.start, hi=end), end - WRONG_MAX)
+        if begin < end:
+            self.wrong.extend(starmap(Place, places[wrong[begin:end]].tolist()))
 
     def begin(self, size: int) -> Place | None:
         """Return the prediction labelled first in the window of so many blocks, as far as that is known."""
