@@ -69,7 +69,7 @@ def run(setting: Setting, fetches: list[list[RawBatch]], refits: RememberedRefit
         for fetch in fetches:
             for batch in fetch:
                 dispatch.add(batch)
-            for _ in dispatch.begun():
+            for _ in dispatch.until_few_wait(0):
                 pass
         for _ in dispatch.finish():
             pass

@@ -75,6 +75,9 @@ class Lag:
         self._last_turn_ms = 0
         self._backlog_in_turn = False
         self._backlog = False
+        self.ahead_records = 0
+        """With so many left that nobody has begun with, more are to be fetched: in a backlog. Elsewhere with none: the
+        longer records are waited for, the more come at once, and few are dear."""
         self.seconds = 0.0
         """How late the latest record of the last turn was that took any."""
         self.lagging = False
@@ -95,7 +98,9 @@ class Lag:
 
     def fetched(self, records: int, records_max: int) -> None:
         """Note how many records a fetch had, and could have had: only where many wait, there is a backlog."""
-        self._backlog_in_turn |= records >= min(BACKLOG_RECORDS, records_max / 2)
+        is_much = records >= min(BACKLOG_RECORDS, records_max / 2)
+        self._backlog_in_turn |= is_much
+        self.ahead_records = records // 2 if is_much else 0
 
     def commit_interval_ms(self, usual_ms: int, causes: Sequence[AlertCause]) -> int:
         """Return how long to work until the next commit, from the last one on, where alerts of these causes wait.

@@ -120,7 +120,9 @@ class Loop:
         self._effort = effort or NoEffort()
         self._budget = MaintenanceBudget(options.budget, self._clock.monotonic_ms(), self._effort.spent())
         self._artefacts = ArtefactPublisher(artefacts, registry, options.artefacts, self._clock, self._observer)
-        self._dispatch = Dispatch(engine, executor or InlineExecutor(), self._effort, self._clock)
+        executor = executor or InlineExecutor()
+        self._dispatch = Dispatch(engine, executor, self._effort, self._clock)
+        self._goes_ahead = executor.is_beside
         self._tracks: dict[int, Track] = {}
         self._ticked_ms: dict[int, int] = {}
         self._pending = Pending()
@@ -170,10 +172,10 @@ class Loop:
             if left_ms <= 0 or len(self._pending.outputs) >= self._options.outputs_max:
                 break
             if is_much:
-                self._collect(self._dispatch.until_few_wait(self._options.fetch_records_max // 2))
+                self._collect(self._dispatch.until_few_wait(self._lag.ahead_records))
             self._work(min(left_ms, self._restore()))
-        if not stop() and self._intake.next is None:
-            self._fetch(0)
+        if self._goes_ahead and self._lag.ahead_records and self._intake.next is None and not stop():
+            self._fetch(0)  # for the engine to work on while the commit is waited for
         self._finish()
         self._tick_idle()
         self._keep_budget()
@@ -224,7 +226,9 @@ class Loop:
             self._store_now(track)
 
     def _go_ahead(self) -> None:
-        """Let the engine work while a commit is waited for. Storing is no matter of this moment: it is one."""
+        """Let the engine work while a commit is waited for, as far as journals have room (to make some is a commit)."""
+        if not self._goes_ahead:
+            return
         while (batch := self._intake.next) is not None and self._has_room(batch.partition):
             self._dispatch.add(self._intake.take())
 

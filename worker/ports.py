@@ -343,6 +343,11 @@ class NoEffort:
 class Executor(Protocol):
     """Does pieces of work that know nothing of one another, maybe several at once, while the caller goes on."""
 
+    @property
+    def is_beside(self) -> bool:
+        """Whether the caller goes on meanwhile."""
+        ...
+
     def submit(self, task: Callable[[], None]) -> None:
         """Do this as soon as possible. It must not raise; what comes of it, it has to tell by itself."""
         ...
@@ -350,6 +355,8 @@ class Executor(Protocol):
 
 class InlineExecutor:
     """Does a piece of work before the caller goes on."""
+
+    is_beside = False
 
     def submit(self, task: Callable[[], None]) -> None:
         """Do this now."""

@@ -52,25 +52,38 @@ def executor() -> Iterator[ThreadExecutor]:
 
 
 def test_the_caller_goes_on_while_the_engine_works(executor: ThreadExecutor) -> None:
-    """It waits until the last batch is begun with; what comes second for a shard waits for the first."""
+    """It waits until there are few batches that nobody has begun with; what comes second for a shard waits its turn."""
     engine = Held()
     dispatch = Dispatch(engine, executor, NoEffort(), World())
     given = [_batch(partition, number) for number in (0, 10) for partition in range(3)]
     for batch in given[:2]:
         dispatch.add(batch)
-    assert list(dispatch.begun()) == []
+    assert list(dispatch.until_few_wait(0)) == []
     assert engine.finished == []
     for batch in given[2:]:
         dispatch.add(batch)
     assert (dispatch.records, dispatch.untold(0)) == (60, 2)
+    assert list(dispatch.until_few_wait(40)) == []
+    assert len(engine.begun) == 2
     engine.may_go_on.set()
-    told = [each.batch for each in dispatch.begun()]
+    told = [each.batch for each in dispatch.until_few_wait(0)]
     assert len(engine.begun) == 6
     told += [each.batch for each in dispatch.finish()]
     assert told == given
     assert (dispatch.records, dispatch.untold(0)) == (0, 0)
     for partition in range(3):
         assert [each for each in engine.begun if each.partition == partition] == given[partition::3]
+
+
+def test_shards_take_turns(executor: ThreadExecutor) -> None:
+    """However much there is for two of them, the third one is begun with after a batch of each."""
+    engine = Held()
+    dispatch = Dispatch(engine, executor, NoEffort(), World())
+    for partition, number in [(0, 0), (1, 0), (0, 10), (1, 10), (0, 20), (1, 20), (2, 0)]:
+        dispatch.add(_batch(partition, number))
+    engine.may_go_on.set()
+    assert len(list(dispatch.finish())) == 7
+    assert 2 in [each.partition for each in engine.begun[:4]]
 
 
 def test_after_an_error_nothing_is_begun_and_all_that_was_is_finished(executor: ThreadExecutor) -> None:
@@ -96,4 +109,4 @@ def test_one_thread_does_it_at_once() -> None:
     for batch in given:
         dispatch.add(batch)
         assert engine.finished[-1] is batch
-    assert [each.batch for each in dispatch.begun()] == given
+    assert [each.batch for each in dispatch.until_few_wait(0)] == given

@@ -21,8 +21,18 @@ SHARDS = 6
 ROUNDS = 5
 RECORDS = 900
 OPTIONS = LoopOptions(snapshots=NEVER)
-AHEAD = OPTIONS._replace(fetch_records_max=150, ahead_records_min=1)
-"""Several fetches in a turn, each as soon as the batches before it are begun with."""
+AHEAD = OPTIONS._replace(fetch_records_max=40, ahead_records_min=1, idle_close_ms=10**9)
+"""Several fetches in a turn, each as soon as few of the batches before it wait; no ticks, whose time is the turns'."""
+
+
+class Rationed(World):
+    """Gives one batch at a fetch, of which a turn has time for a few."""
+
+    def fetch(self, records_max: int, wait_ms: int) -> list[RawBatch]:
+        rest, self.inbox = self.inbox[1:], self.inbox[:1]
+        found = super().fetch(records_max, 60)
+        self.inbox = rest
+        return found
 
 
 class Heard(Observer):
@@ -57,10 +67,10 @@ def turns() -> list[list[tuple[int, list[Record], InputTopic]]]:
 
 
 def worked(
-    executor: Executor | None, options: LoopOptions = OPTIONS
+    executor: Executor | None, options: LoopOptions = OPTIONS, world: World | None = None
 ) -> tuple[list[Output], list[str], dict[int, Position], list[tuple[int, ...]]]:
     """Let a loop work through the streams; return all that can be seen of it."""
-    world, heard = World(), Heard()
+    world, heard = world or World(), Heard()
     world.group.append(("assigned", list(range(SHARDS))))
     engine = Engine(SMALL, Topics(), InlineRefits())
     ports = Ports(world, world, world, world, world, executor=executor)
@@ -69,6 +79,9 @@ def worked(
         for shard, part, topic in turn:
             world.give(shard, part, topic)
         loop.step()
+    for _ in range(20):  # what is left, and what the engine has gone ahead with
+        loop.step()
+    assert not world.inbox
     return world.visible, [digest_of(loop, shard) for shard in range(SHARDS)], world.stored, list(heard.handled_)
 
 
@@ -90,19 +103,29 @@ def test_the_number_of_threads_shows_in_nothing(
 @pytest.mark.parametrize("threads", [2, 4])
 def test_fetching_ahead_shows_in_nothing(threads: int) -> None:
     """Whatever the engine has done when the next records come."""
-    begun = 0
-    original = Dispatch.begun
+    ahead = meanwhile = 0
+    wait, go_ahead = Dispatch.until_few_wait, Loop._go_ahead
 
-    def counted(dispatch: Dispatch) -> Iterator[Done]:
-        nonlocal begun
-        begun += dispatch.records > 0
-        return original(dispatch)
+    def counted(dispatch: Dispatch, records: int) -> Iterator[Done]:
+        nonlocal ahead
+        ahead += dispatch.records > 0
+        return wait(dispatch, records)
+
+    def counted_too(loop: Loop) -> None:
+        nonlocal meanwhile
+        meanwhile += loop._intake.next is not None
+        go_ahead(loop)
 
     with ThreadExecutor(threads) as executor, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Dispatch, "begun", counted)
-        found = worked(executor, AHEAD)
-    assert begun > ROUNDS, "the fetches were not ahead of the engine"
-    assert found == worked(None, AHEAD)
+        patch.setattr(Dispatch, "until_few_wait", counted)
+        patch.setattr(Loop, "_go_ahead", counted_too)
+        found = worked(executor, AHEAD, Rationed())
+    assert ahead > ROUNDS, "the fetches were not ahead of the engine"
+    assert meanwhile > ROUNDS, "there was nothing to do while a commit was waited for"
+    outputs, digests, positions, heard = worked(None, AHEAD, Rationed())
+    assert found[:2] == (outputs, digests)
+    assert found[3] == heard
+    assert {shard: place[:1] for shard, place in found[2].items()} == {s: place[:1] for s, place in positions.items()}
 
 
 def test_results_come_in_the_order_of_the_fetch(

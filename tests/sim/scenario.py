@@ -46,6 +46,7 @@ IDENTITY = Identity("group", Origin("cluster", "p", "l", "s"), "options", "here"
 
 _STREAMS = 8
 _WITH_MAINTENANCE = 0.25
+_AHEAD = 0.5
 _COMMON = tuple(kind for kind in PLACES if kind is not Fault.STORE_DOWN)
 _CLUSTER_FAULTS = (Fault.STOP, Fault.JOIN, Fault.TWIN, Fault.COMPACT, Fault.RETAIN, Fault.CLOCK)
 _DAMAGE_KINDS = (Fault.CRASH, Fault.FREEZE, Fault.ABORTED, Fault.STOP, Fault.JOIN, Fault.COMPACT)
@@ -84,6 +85,8 @@ class Scenario:
     chunk_bytes_max: int
     journal_chars_max: int
     options: LoopOptions
+    ahead: bool
+    """Whether the engine goes on while a commit is waited for."""
     maintained: bool
     """Whether outputs speak of models, and maintenance costs too much at times."""
     bursts: list[Burst] = field(repr=False)
@@ -118,6 +121,7 @@ def scenario(seed: int) -> Scenario:
         chunk_bytes_max=rng.choice((500, 2_000, 900_000)),
         journal_chars_max=journal_chars_max,
         options=_loop_options(seed, rng, journal_chars_max),
+        ahead=random.Random(f"ahead {seed}").random() < _AHEAD,
         maintained=maintained,
         bursts=sorted(
             [*_bursts(rng, partitions, chaos_ms), *_feedback_bursts(seed, chaos_ms)], key=lambda burst: burst.at_ms

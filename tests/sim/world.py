@@ -19,7 +19,7 @@ from worker.core.engine import Engine
 from worker.core.shard import Topics
 from worker.loop import CommitFailedError, FencedError, Loop, Ports, StateRefusedError
 from worker.observer import MaintenanceCost, Observer, Shards
-from worker.ports import CommitOutcome, SinkError, SourceError
+from worker.ports import CommitOutcome, InlineExecutor, SinkError, SourceError
 
 STEPS_MAX = 60_000
 _EXPECTED_ENDS = (FencedError, CommitFailedError, SourceError, SinkError, StateRefusedError)
@@ -82,6 +82,12 @@ class World:
         self.on_end(process)
 
 
+class AheadExecutor(InlineExecutor):
+    """Lets the loop believe that work goes on beside: what is fetched ahead of a commit is done before it is sent."""
+
+    is_beside = True
+
+
 class Process:
     """One worker process; to its ports it is a `Host`."""
 
@@ -127,7 +133,8 @@ class Process:
         plan = self.world.scenario
         self.membership = SimMembership(self, plan.poll_interval_ms_max)
         sink = SimSink(self, self.name, self.membership.group_metadata, plan.transaction_timeout_ms)
-        ports = Ports(self.membership, SimSource(self), SimHistory(self), sink, SimClock(self))
+        executor = AheadExecutor() if plan.ahead else None
+        ports = Ports(self.membership, SimSource(self), SimHistory(self), sink, SimClock(self), executor=executor)
         if not plan.maintained:
             return ports
         return ports._replace(effort=SimEffort(self, plan.chaos_ms), artefacts=SimStore(self, self.world.models))

@@ -48,6 +48,11 @@ class ThreadExecutor:
         assert threads >= 1
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="engine") if threads > 1 else None
 
+    @property
+    def is_beside(self) -> bool:
+        """Whether the caller goes on while work is done."""
+        return self._pool is not None
+
     def submit(self, task: Callable[[], None]) -> None:
         """Let the next free thread do this."""
         if self._pool is None:

@@ -1,0 +1,191 @@
+"""In a backlog the engine works on the next records while a commit is waited for: whose transaction they are then."""
+
+import pytest
+
+from tests.streams import SMALL, START_MS, Record
+from tests.world import World
+from worker.core.detectors.forest_fit import InlineRefits
+from worker.core.engine import Engine
+from worker.core.events import InputTopic, RawBatch
+from worker.core.journal import Origin, decode_entries, decode_pointer
+from worker.core.shard import Topics
+from worker.lagging import BACKLOG_RECORDS, Lag
+from worker.loop import Loop, LoopOptions, Ports
+from worker.ports import CommitOutcome, Executor, InlineExecutor
+from worker.recovery.snapshots import SnapshotOptions
+from worker.recovery.track import Identity, Track
+
+IDENTITY = Identity("group", Origin("cluster", "p", "l", "s", "f"), "options", "libraries", policy="alerts")
+OPTIONS = LoopOptions(snapshots=SnapshotOptions(interval_ms=10**9), fetch_records_max=4, commit_interval_ms=1)
+"""A fetch of two records is one from a backlog, and a turn lasts for one."""
+
+
+class Backlog(World):
+    """Gives one batch at a fetch."""
+
+    def fetch(self, records_max: int, wait_ms: int) -> list[RawBatch]:
+        rest, self.inbox = self.inbox[1:], self.inbox[:1]
+        found = super().fetch(records_max, wait_ms)
+        self.inbox = rest
+        return found
+
+
+class Beside(InlineExecutor):
+    """Lets the loop believe that work goes on while it waits."""
+
+    is_beside = True
+
+
+@pytest.fixture
+def world() -> World:
+    """A world in which this worker owns partition 0; five batches of two records wait."""
+    made = Backlog()
+    made.group.append(("assigned", [0]))
+    for _ in range(5):
+        made.give(0, bad(2))
+    made.inbox, waiting = [], made.inbox
+    live(made, loop := loop_of(made))
+    made.inbox = waiting
+    made.loop = loop  # type: ignore[attr-defined]  # for the tests, which get it by `loop`
+    return made
+
+
+@pytest.fixture
+def loop(world: World) -> Loop:
+    """The loop that is live in this world."""
+    found = world.loop  # type: ignore[attr-defined]  # set above
+    assert isinstance(found, Loop)
+    return found
+
+
+def loop_of(world: World, executor: Executor | None = None) -> Loop:
+    """Return a loop whose every port is the world, and that goes ahead unless it has another executor."""
+    engine = Engine(SMALL, Topics(), InlineRefits())
+    ports = Ports(world, world, world, world, world, executor=executor or Beside())
+    return Loop(engine, ports, IDENTITY, OPTIONS)
+
+
+def live(world: World, loop: Loop) -> None:
+    """Let a loop take its partitions: that there is no position must be told twice, half a second apart."""
+    for _ in range(5):
+        world.now_ms += 500
+        loop.step()
+    assert loop._tracks
+
+
+def bad(count: int) -> list[Record]:
+    """Records that each give one output at once: a dead letter."""
+    return [(b"bad", START_MS)] * count
+
+
+def told(world: World) -> list[int]:
+    """Return the offsets of the records whose outputs can be seen."""
+    return [output.offset for output in world.visible]
+
+
+def taken(world: World) -> int:
+    """Return how many records the journal says were taken."""
+    return sum(entry.amount for entry in decode_entries(decode_pointer(world.stored[0].metadata).journal))
+
+
+def test_what_is_done_meanwhile_is_of_the_next_transaction(world: World, loop: Loop) -> None:
+    """Outputs, position and journal of the first one are without it; afterwards everything is there once."""
+    loop.step()
+    assert loop._dispatch.records == 2, "the engine has not gone ahead"
+    assert (told(world), world.stored[0].offset, taken(world)) == ([0, 1], 2, 2)
+    loop.step()
+    assert told(world)[:4] == [0, 1, 2, 3]
+    for _ in range(4):
+        loop.step()
+    assert (told(world), world.stored[0].offset, taken(world)) == (list(range(10)), 10, 10)
+
+
+def test_one_thread_does_not_go_ahead(world: World, loop: Loop) -> None:
+    """It would keep the commit waiting."""
+    loop._dispatch._executor = InlineExecutor()
+    loop._goes_ahead = False
+    loop.step()
+    assert loop._dispatch.records == 0
+    assert loop._intake.next is None
+    assert told(world) == [0, 1]
+
+
+def test_outside_of_a_backlog_nobody_goes_ahead(world: World, loop: Loop) -> None:
+    """Few records at a time are dear."""
+    world.inbox = []
+    world.give(0, bad(1))
+    world.give(0, bad(1))
+    loop.step()
+    assert loop._dispatch.records == 0
+    assert told(world) == [10]
+
+
+@pytest.mark.parametrize("outcome", [CommitOutcome.ABORTED, CommitOutcome.UNKNOWN])
+def test_a_transaction_that_is_sent_again_holds_it_too(world: World, loop: Loop, outcome: CommitOutcome) -> None:
+    """The next attempt is for where the engine is then."""
+    world.outcomes = [outcome]
+    loop.step()
+    assert (told(world), world.stored[0].offset, taken(world)) == ([0, 1, 2, 3], 4, 4)
+
+
+def test_a_transaction_that_went_through_unseen_is_without_it(world: World, loop: Loop) -> None:
+    """Nothing is lost or told twice, and who restores from there comes to the same checksum."""
+    world.outcomes, world.hidden_success = [CommitOutcome.UNKNOWN], True
+    loop.step()
+    assert (told(world), world.stored[0].offset) == ([0, 1], 2)
+    world.group.append(("assigned", [0]))
+    other = loop_of(world)
+    live(world, other)
+    assert other._engine.trace(0) == decode_pointer(world.stored[0].metadata).trace
+
+
+def test_a_shard_that_is_given_up_is_committed_with_it(world: World, loop: Loop) -> None:
+    """What the engine has done by then is not done again by the next owner."""
+    loop.step()
+    world.group.append(("revoked", [0]))
+    loop.step()
+    assert (told(world), world.stored[0].offset) == ([0, 1, 2, 3], 4)
+    assert loop._intake.next is None
+
+
+def test_of_a_shard_that_is_lost_nothing_is_left(world: World, loop: Loop) -> None:
+    """Neither results, nor what was fetched for it."""
+    loop.step()
+    world.group.append(("lost", [0]))
+    loop.step()
+    assert (told(world), world.stored[0].offset) == ([0, 1], 2)
+    assert (loop._dispatch.records, loop._intake.next) == (0, None)
+
+
+def test_without_room_in_the_journal_it_waits_for_the_next_turn(
+    world: World, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To make room takes a commit, and one is under way."""
+    monkeypatch.setattr(Track, "has_room", lambda _track, _entries: False)
+    loop.step()
+    assert loop._dispatch.records == 0
+    assert loop._intake.next is not None
+    for _ in range(5):
+        loop.step()
+    assert told(world) == list(range(10))
+
+
+def test_in_a_backlog_the_next_fetch_does_not_wait_for_the_last_batch() -> None:
+    """Half of a fetch may be left then; where few records come, all of them are begun with before."""
+    lag = Lag(1_000)
+    assert lag.ahead_records == 0
+    for records, expected in ((BACKLOG_RECORDS, BACKLOG_RECORDS // 2), (BACKLOG_RECORDS - 1, 0), (40_000, 20_000)):
+        lag.fetched(records, 40_000)
+        assert lag.ahead_records == expected
+
+
+def test_labels_that_are_held_go_with_their_shard(world: World) -> None:
+    """And what was made ready of them."""
+    loop = loop_of(world)
+    world.group.append(("assigned", [0]))
+    live(world, loop)
+    world.give(0, bad(2), InputTopic.LABELS)
+    loop._fetch(0)
+    assert loop._intake.next is not None
+    loop.lost([0])
+    assert loop._intake.next is None
