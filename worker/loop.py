@@ -8,6 +8,7 @@ Rule 3: state is never rolled back. Bytes of an aborted transaction are sent aga
 Rule 4: state of a revoked partition is dropped before the callback returns; of a lost one nothing is committed.
 Rule 5: what is taken in which order is noted in the shard's track as it happens, and committed with the position.
 Rule 6: results of records that are taken late are marked, by a header, when they come out of the engine (`lagging.py`).
+Rule 7: what a transaction holds is settled while the engine has nothing to do. While it is sent, the engine may go on.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
