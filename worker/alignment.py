@@ -64,7 +64,7 @@ class Alignment:
         held.append(labels)
 
     def predictions_taken(self, batch: RawBatch) -> None:
-        """Predictions were given to the engine."""
+        """Predictions have come, and the engine gets them before any label that is released from here on."""
         self._came.add(batch.partition)
         latest_ms = max(batch.timestamps_ms)
         self._reached_ms[batch.partition] = max(self._reached_ms[batch.partition], latest_ms)

@@ -105,10 +105,10 @@ class Lag:
     def commit_interval_ms(self, usual_ms: int, causes: Sequence[AlertCause]) -> int:
         """Return how long to work until the next commit, from the last one on, where alerts of these causes wait.
 
-        A commit takes 10 to 40 ms, in which nothing else is done: at 200 ms that is a tenth of the time. So metrics may
-        wait for it, but somebody waits for alerts. In a backlog, where all results are seconds late, fewer commits make
-        the worker faster and hardly a result later. Old records alone are no backlog: the producer may have held them
-        back.
+        A commit takes 10 to 40 ms, in which, but in a backlog, nothing else is done: at 200 ms that is a tenth of the
+        time. So metrics may wait for it, but somebody waits for alerts. In a backlog, where all results are seconds
+        late, fewer commits make the worker faster and hardly a result later. Old records alone are no backlog: the
+        producer may have held them back.
         """
         if not self._backlog:
             return usual_ms // ALERT_SHARE if causes else usual_ms

@@ -163,6 +163,8 @@ class Loop:
     def step(self, stop: Callable[[], bool] = lambda: False) -> None:
         """One turn: serve the group, work until the commit is due, commit."""
         self._membership.poll(self)
+        if self._restores.waiting:
+            self._finish()  # or what the engine goes on with could take the time of every turn, and restores get none
         begun_ms, usual_ms = self._clock.monotonic_ms(), self._options.commit_interval_ms
         while not stop():
             is_much = self._dispatch.records >= self._options.ahead_records_min
@@ -444,7 +446,7 @@ class Loop:
             if self._tracks.pop(partition, None) is not None:
                 self._engine.drop_shard(partition)
         self._pending.forget(frozenset(partitions))
-        self._census_ms = None  # what they had is told no longer than until the end of this turn
+        self._census_ms = None  # what they had is told no longer than until the next commit
 
     def _tell(self) -> None:
         """Tell the observer what there is; end when nothing can be worked on."""

@@ -1,16 +1,22 @@
 """In a backlog the engine works on the next records while a commit is waited for: whose transaction they are then."""
 
+import time
+
 import pytest
 
 from tests.streams import SMALL, START_MS, Record
 from tests.world import World
 from worker.core.detectors.forest_fit import InlineRefits
-from worker.core.engine import Engine
+from worker.core.engine import Engine, Handled
 from worker.core.events import InputTopic, RawBatch
 from worker.core.journal import Origin, decode_entries, decode_pointer
 from worker.core.shard import Topics
+from worker.edges.clock import SystemClock
+from worker.edges.threads import ThreadExecutor
+from worker.intake import Intake
 from worker.lagging import BACKLOG_RECORDS, Lag
 from worker.loop import Loop, LoopOptions, Ports
+from worker.observer import Observer
 from worker.ports import CommitOutcome, Executor, InlineExecutor
 from worker.recovery.snapshots import SnapshotOptions
 from worker.recovery.track import Identity, Track
@@ -179,13 +185,56 @@ def test_in_a_backlog_the_next_fetch_does_not_wait_for_the_last_batch() -> None:
         assert lag.ahead_records == expected
 
 
-def test_labels_that_are_held_go_with_their_shard(world: World) -> None:
-    """And what was made ready of them."""
-    loop = loop_of(world)
+def test_what_was_fetched_for_a_shard_goes_with_it(world: World, loop: Loop) -> None:
+    """Labels that are held, and predictions that are ready: attached again, it begins where it is told to."""
+    intake = Intake(world, world, Observer(), records_max=4, label_hold_ms=1_000, held_labels_max=10)
+    world.inbox = []
+    intake.attach(0, 0, 0, 0)
+    world.give(0, [(b"label", START_MS + 10_000)], InputTopic.LABELS)
+    world.give(0, bad(1))
+    assert (intake.fetch(0), intake.fetch(0)) == (1, 1)
+    ready = intake.next
+    assert ready is not None
+    assert ready.topic is InputTopic.PREDICTIONS
+    intake.forget([0])
+    intake.attach(0, 0, 0, 0)
+    world.now_ms += 100_000
+    assert intake.fetch(0) == 0
+    assert intake.next is None
+
+
+def test_what_goes_on_leaves_time_for_restores() -> None:
+    """Though each batch takes longer than a turn may, a shard that is assigned meanwhile comes back."""
+    world = Backlog()
     world.group.append(("assigned", [0]))
-    live(world, loop)
-    world.give(0, bad(2), InputTopic.LABELS)
-    loop._fetch(0)
-    assert loop._intake.next is not None
-    loop.lost([0])
-    assert loop._intake.next is None
+    engine = Engine(SMALL, Topics(), InlineRefits())
+    with ThreadExecutor(2) as executor:
+        ports = Ports(world, world, world, world, _Timed(), executor=executor)
+        loop = Loop(engine, ports, IDENTITY, OPTIONS._replace(commit_interval_ms=10))
+        deadline = time.monotonic() + 30
+        while not loop._tracks:
+            loop.step()
+        handle = engine.handle
+
+        def slowly(batch: RawBatch) -> Handled:
+            world.give(0, bad(2))
+            time.sleep(0.02)
+            return handle(batch)
+
+        engine.handle = slowly  # type: ignore[method-assign]  # the point of the test
+        world.give(0, bad(2))
+        world.give(0, bad(2))
+        loop.step()
+        world.group.append(("assigned", [1]))
+        while 1 not in loop._tracks and time.monotonic() < deadline:
+            loop.step()
+        engine.handle = handle  # type: ignore[method-assign]  # so that the threads come to an end
+        loop._finish()
+    assert 1 in loop._tracks
+
+
+class _Timed(SystemClock):
+    """The real time that goes by; the day is that of the records."""
+
+    def epoch_ms(self) -> int:
+        return START_MS

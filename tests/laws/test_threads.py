@@ -1,6 +1,8 @@
 """Law 2 with several threads: how many work on the shards shows in nothing that comes out."""
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -10,6 +12,7 @@ from tests.world import World
 from worker.core.detectors.forest_fit import InlineRefits
 from worker.core.engine import Engine, Handled
 from worker.core.events import InputTopic, Output, OutputTopic, RawBatch
+from worker.core.journal import decode_pointer
 from worker.core.shard import Topics
 from worker.dispatch import Dispatch, Done
 from worker.edges.threads import ThreadExecutor
@@ -21,7 +24,7 @@ SHARDS = 6
 ROUNDS = 5
 RECORDS = 900
 OPTIONS = LoopOptions(snapshots=NEVER)
-AHEAD = OPTIONS._replace(fetch_records_max=40, ahead_records_min=1, idle_close_ms=10**9)
+AHEAD = OPTIONS._replace(fetch_records_max=40, ahead_records_min=1, idle_close_ms=10**9, census_ms=0)
 """Several fetches in a turn, each as soon as few of the batches before it wait; no ticks, whose time is the turns'."""
 
 
@@ -116,7 +119,9 @@ def test_fetching_ahead_shows_in_nothing(threads: int) -> None:
         meanwhile += loop._intake.next is not None
         go_ahead(loop)
 
+    found_busy: list[str] = []
     with ThreadExecutor(threads) as executor, pytest.MonkeyPatch.context() as patch:
+        _guard(patch, found_busy)
         patch.setattr(Dispatch, "until_few_wait", counted)
         patch.setattr(Loop, "_go_ahead", counted_too)
         found = worked(executor, AHEAD, Rationed())
@@ -125,7 +130,44 @@ def test_fetching_ahead_shows_in_nothing(threads: int) -> None:
     outputs, digests, positions, heard = worked(None, AHEAD, Rationed())
     assert found[:2] == (outputs, digests)
     assert found[3] == heard
-    assert {shard: place[:1] for shard, place in found[2].items()} == {s: place[:1] for s, place in positions.items()}
+    assert {shard: _where(place) for shard, place in found[2].items()} == {s: _where(p) for s, p in positions.items()}
+    assert not found_busy, "the engine was asked for something while its threads were at work"
+
+
+def _where(place: Position) -> tuple[int, str]:
+    """Return what of a position does not depend on how many commits there were."""
+    return place.offset, decode_pointer(place.metadata).trace
+
+
+_BY_THE_LOOP = ("add_shard", "artefacts_in_use", "begin_cut", "drop_shard", "model_ids", "open_incidents")
+_BY_THE_LOOP_TOO = ("take_captured", "thin", "tick", "trace", "wants_tick")
+
+
+def _guard(patch: pytest.MonkeyPatch, found: list[str]) -> None:
+    """Note which calls of the loop come while a thread works on a batch; working takes long enough to be met."""
+    busy, lock = 0, threading.Lock()
+    handle = Engine.handle
+
+    def guarded(engine: Engine, batch: RawBatch) -> Handled:
+        nonlocal busy
+        with lock:
+            busy += 1
+        time.sleep(0.005)
+        try:
+            return handle(engine, batch)
+        finally:
+            with lock:
+                busy -= 1
+
+    def asked(name: str, call: Callable[..., object], *args: object) -> object:
+        if busy and threading.current_thread() is threading.main_thread():
+            found.append(name)
+        return call(*args)
+
+    patch.setattr(Engine, "handle", guarded)
+    for name in (*_BY_THE_LOOP, *_BY_THE_LOOP_TOO):
+        call = getattr(Engine, name)
+        patch.setattr(Engine, name, lambda *args, name=name, call=call: asked(name, call, *args))
 
 
 def test_results_come_in_the_order_of_the_fetch(

@@ -41,11 +41,13 @@ def threads_for(wanted: int, processes: int = 1) -> int:
 class ThreadExecutor:
     """Implements `ports.Executor`. One thread is that of the caller: then nothing goes on beside.
 
-    What was submitted is done before the context ends.
+    What was submitted is done before the context ends. What is submitted then, as the rest of a lane when an error ends
+    everything, is let be.
     """
 
     def __init__(self, threads: int) -> None:
         assert threads >= 1
+        self._ended = False
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="engine") if threads > 1 else None
 
     @property
@@ -57,7 +59,7 @@ class ThreadExecutor:
         """Let the next free thread do this."""
         if self._pool is None:
             task()
-        else:
+        elif not self._ended:
             self._pool.submit(task)
 
     def __enter__(self) -> Self:
@@ -68,5 +70,6 @@ class ThreadExecutor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ended = True
         if self._pool is not None:
             self._pool.shutdown(wait=True)

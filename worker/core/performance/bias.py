@@ -180,8 +180,8 @@ class GapWatch:
         return key[1] == OTHER or self._segments.is_live(*key)
 
     def add(self, rows: Rows, blocks: I32, ids: I32) -> None:
-        """Count contributions (n): their blocks of the whole model and their values of each segment."""
-        if self.is_on and len(blocks):
+        """Count contributions (n), if there is anything to compare: blocks of the whole model and values of segments."""
+        if len(blocks):
             self.groups.add(rows, blocks, ids, self.is_live)
 
     def look(self, series: Series, begins: Begins, moment: Moment) -> list[Told]:
