@@ -197,6 +197,9 @@ def test_what_was_fetched_for_a_shard_goes_with_it(world: World, loop: Loop) -> 
     assert ready is not None
     assert ready.topic is InputTopic.PREDICTIONS
     intake.forget([0])
+    world.now_ms += 100_000
+    assert intake.fetch(0) == 0
+    assert intake.next is None
     intake.attach(0, 0, 0, 0)
     world.now_ms += 100_000
     assert intake.fetch(0) == 0

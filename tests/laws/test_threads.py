@@ -118,6 +118,7 @@ def test_fetching_ahead_shows_in_nothing(threads: int) -> None:
         nonlocal meanwhile
         meanwhile += loop._intake.next is not None
         go_ahead(loop)
+        time.sleep(0.003)  # so that threads are at work on it, whatever comes now
 
     found_busy: list[str] = []
     with ThreadExecutor(threads) as executor, pytest.MonkeyPatch.context() as patch:

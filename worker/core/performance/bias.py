@@ -180,7 +180,7 @@ class GapWatch:
         return key[1] == OTHER or self._segments.is_live(*key)
 
     def add(self, rows: Rows, blocks: I32, ids: I32) -> None:
-        """Count contributions (n), if there is anything to compare: blocks of the whole model and values of segments."""
+        """Count contributions (n), if there is anything to compare: their blocks of the whole model, their values."""
         if len(blocks):
             self.groups.add(rows, blocks, ids, self.is_live)
 
