@@ -63,7 +63,7 @@ class Alignment:
             self._waiting_since_ms[labels.partition] = now_ms
         held.append(labels)
 
-    def predictions_taken(self, batch: RawBatch) -> None:
+    def predictions_came(self, batch: RawBatch) -> None:
         """Predictions have come, and the engine gets them before any label that is released from here on."""
         self._came.add(batch.partition)
         latest_ms = max(batch.timestamps_ms)

@@ -108,7 +108,7 @@ class Dispatch:
         return self._of_shard[partition]
 
     def until_few_wait(self, records: int) -> Iterator[Done]:
-        """Wait until nobody has begun with no more than so many records; tell the results that are there.
+        """Wait until so many records at most are left that nobody has begun with; tell the results that are there.
 
         Raises, when nobody works on anything any more, what the engine raised at the first batch that failed.
         """

@@ -73,7 +73,7 @@ class Intake:
                 continue
             self._ready.append(batch)
             if batch.topic is InputTopic.PREDICTIONS:
-                self._alignment.predictions_taken(batch)
+                self._alignment.predictions_came(batch)
         if self._holds:
             now_ms, may_have_more = self._clock.monotonic_ms(), self._source.may_have_more
             self._ready.extend(self._alignment.release(now_ms, may_have_more, is_dry=records < self._records_max))

@@ -420,7 +420,6 @@ class Loop:
 
     def revoked(self, partitions: Sequence[int]) -> None:
         """Commit what there is of these partitions, store them, then forget them."""
-        self._finish()
         owned = [partition for partition in partitions if partition in self._tracks]
         attempts_max = self._options.revoke_attempts_max
         done = not owned or (self._commit_within(attempts_max) and self._store_before_leaving(owned))
@@ -432,12 +431,12 @@ class Loop:
 
     def lost(self, partitions: Sequence[int]) -> None:
         """Forget these partitions: somebody else has them."""
-        self._finish()
         self._forget(partitions)
         self._observer.partitions("lost", partitions)
 
     def _forget(self, partitions: Sequence[int]) -> None:
         """Drop the state of partitions and whatever of them was not committed."""
+        self._finish()
         self._restores.forget(partitions)
         self._intake.forget(partitions)
         for partition in partitions:

@@ -20,7 +20,7 @@ def alignment() -> Alignment:
     """One that holds a label of a time to which the predictions have not come."""
     made = Alignment(HOLD_MS, 100)
     made.begin(0, 0)
-    made.predictions_taken(batch(InputTopic.PREDICTIONS, 10))
+    made.predictions_came(batch(InputTopic.PREDICTIONS, 10))
     assert not made.release(0, lambda _: True, is_dry=False)
     made.hold(batch(InputTopic.LABELS, 90_000), 0)
     return made
@@ -30,7 +30,7 @@ def released_at(alignment: Alignment, *, is_dry: bool, comes: bool, is_more: boo
     """Return when the label is taken, if there is a fetch each 5 s; None: not within ten times as long."""
     for now_ms in range(5_000, 10 * LONG_MS, 5_000):
         if comes:
-            alignment.predictions_taken(batch(InputTopic.PREDICTIONS, 10))
+            alignment.predictions_came(batch(InputTopic.PREDICTIONS, 10))
         if alignment.release(now_ms, lambda _: is_more, is_dry=is_dry):
             return now_ms
     return None
@@ -60,7 +60,7 @@ def test_a_wrong_timestamp_holds_labels_up_for_a_while_only(alignment: Alignment
 def test_a_long_turn_is_no_silence(alignment: Alignment) -> None:
     """What was fetched before it comes as far as the first labels; the others go on waiting for theirs."""
     alignment.hold(batch(InputTopic.LABELS, 95_000), 0)
-    alignment.predictions_taken(batch(InputTopic.PREDICTIONS, 90_000))
+    alignment.predictions_came(batch(InputTopic.PREDICTIONS, 90_000))
     assert len(alignment.release(2 * LONG_MS, lambda _: True, is_dry=True)) == 1
     assert not alignment.release(3 * LONG_MS - 1, lambda _: True, is_dry=True)
     assert len(alignment.release(3 * LONG_MS, lambda _: True, is_dry=True)) == 1

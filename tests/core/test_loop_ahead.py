@@ -44,30 +44,31 @@ class Beside(InlineExecutor):
 
 @pytest.fixture
 def world() -> World:
-    """A world in which this worker owns partition 0; five batches of two records wait."""
+    """A world in which this worker owns partition 0."""
     made = Backlog()
     made.group.append(("assigned", [0]))
-    for _ in range(5):
-        made.give(0, bad(2))
-    made.inbox, waiting = [], made.inbox
-    live(made, loop := loop_of(made))
-    made.inbox = waiting
-    made.loop = loop  # type: ignore[attr-defined]  # for the tests, which get it by `loop`
     return made
 
 
 @pytest.fixture
 def loop(world: World) -> Loop:
-    """The loop that is live in this world."""
-    found = world.loop  # type: ignore[attr-defined]  # set above
-    assert isinstance(found, Loop)
-    return found
+    """A loop that goes ahead, and is live in this world."""
+    return in_backlog(world, Beside())
 
 
-def loop_of(world: World, executor: Executor | None = None) -> Loop:
-    """Return a loop whose every port is the world, and that goes ahead unless it has another executor."""
+def in_backlog(world: World, executor: Executor) -> Loop:
+    """Return a loop that is live, and for which five batches of two records wait."""
+    loop = loop_of(world, executor)
+    live(world, loop)
+    for _ in range(5):
+        world.give(0, bad(2))
+    return loop
+
+
+def loop_of(world: World, executor: Executor) -> Loop:
+    """Return a loop whose every other port is the world."""
     engine = Engine(SMALL, Topics(), InlineRefits())
-    ports = Ports(world, world, world, world, world, executor=executor or Beside())
+    ports = Ports(world, world, world, world, world, executor=executor)
     return Loop(engine, ports, IDENTITY, OPTIONS)
 
 
@@ -106,10 +107,10 @@ def test_what_is_done_meanwhile_is_of_the_next_transaction(world: World, loop: L
     assert (told(world), world.stored[0].offset, taken(world)) == (list(range(10)), 10, 10)
 
 
-def test_one_thread_does_not_go_ahead(world: World, loop: Loop) -> None:
+@pytest.mark.parametrize("executor", [InlineExecutor(), ThreadExecutor(1)])
+def test_one_thread_does_not_go_ahead(world: World, executor: Executor) -> None:
     """It would keep the commit waiting."""
-    loop._dispatch._executor = InlineExecutor()
-    loop._goes_ahead = False
+    loop = in_backlog(world, executor)
     loop.step()
     assert loop._dispatch.records == 0
     assert loop._intake.next is None
@@ -140,7 +141,7 @@ def test_a_transaction_that_went_through_unseen_is_without_it(world: World, loop
     loop.step()
     assert (told(world), world.stored[0].offset) == ([0, 1], 2)
     world.group.append(("assigned", [0]))
-    other = loop_of(world)
+    other = loop_of(world, Beside())
     live(world, other)
     assert other._engine.trace(0) == decode_pointer(world.stored[0].metadata).trace
 
@@ -185,10 +186,9 @@ def test_in_a_backlog_the_next_fetch_does_not_wait_for_the_last_batch() -> None:
         assert lag.ahead_records == expected
 
 
-def test_what_was_fetched_for_a_shard_goes_with_it(world: World, loop: Loop) -> None:
+def test_what_was_fetched_for_a_shard_goes_with_it(world: World) -> None:
     """Labels that are held, and predictions that are ready: attached again, it begins where it is told to."""
     intake = Intake(world, world, Observer(), records_max=4, label_hold_ms=1_000, held_labels_max=10)
-    world.inbox = []
     intake.attach(0, 0, 0, 0)
     world.give(0, [(b"label", START_MS + 10_000)], InputTopic.LABELS)
     world.give(0, bad(1))

@@ -21,9 +21,9 @@ ACCURACY, PRECISION, RECALL, F1, SELECTION_RATE, F1_MACRO = 0, 1, 2, 3, 4, 5
 """Rows of what `of_classes` gives."""
 OF_CLASSES = 6
 
-EVENTS_MIN = 2.0
+_EVENTS_MIN = 2.0
 """Below it there is no spread to measure."""
-OF_EACH_MIN = 10.0
+_OF_EACH_MIN = 10.0
 """Events of the class, and not of it, from which the slope has an interval (ten for each coefficient: Peduzzi et al.
 1996)."""
 _DEVIATIONS = 3.0
@@ -38,7 +38,6 @@ def _put(value: float, low: float, high: float, support: float, least: float, mo
 
 @numba.njit(cache=True, nogil=True)
 def _wilson(successes: float, n: float, z: float, design: float, row: F64) -> None:
-    row[SUPPORT] = 0.0
     if n <= 0.0:
         return
     share = min(max(successes / n, 0.0), 1.0)
@@ -110,7 +109,7 @@ def in_the_large(negatives: F64, positives: F64, middles: F64, halves: F64, z: f
         return
     value, size = (sums[histograms.SCORES] - of_class) / n, n / design
     row[VALUE], row[SUPPORT], row[ERROR_MAX] = value, n, sums[histograms.HALVES] / n
-    if size >= EVENTS_MIN:
+    if size >= _EVENTS_MIN:
         variance = max(squares / n - value * value, 0.0) + z * z / 2.0 / size
         reach = z * math.sqrt(variance / (size - 1.0))
         _put(value, value - reach, value + reach, n, -1.0, 1.0, row)
@@ -127,7 +126,7 @@ def slope(negatives: F64, positives: F64, logits: F64, logit_halves: F64, z: flo
         return
     value = fitted[logistic.SLOPE]
     row[VALUE], row[ERROR_MAX] = value, _slope_error(fitted)
-    if min(without, of_class) / design >= OF_EACH_MIN:
+    if min(without, of_class) / design >= _OF_EACH_MIN:
         reach = z * math.sqrt(_slope_variance(fitted) * design)
         _put(value, value - reach, value + reach, row[SUPPORT], -math.inf, math.inf, row)
 
