@@ -14,7 +14,7 @@ from worker.core.options import PerformanceOptions
 from worker.core.performance.label_join import NO_BLOCK
 from worker.core.performance.layout import Layout, Tally, exact_values, labelled
 from worker.core.performance.series import Addition, Series, StoredPane, StoredSeries
-from worker.core.performance.tallies import Rows, Tallies
+from worker.core.performance.tallies import Rows, Tallies, add
 from worker.core.performance.task import Task
 from worker.core.state import AnyArray
 
@@ -65,7 +65,7 @@ def recount(task: Task, layout: Layout, events: Sequence[Event]) -> Counted:
     """The naive twin of every tally: all that holds, added up anew."""
     tallies = Tallies(layout)
     slot = tallies.slot(0)
-    tallies.add(np.full(len(events), slot), rows_of(task, events, [1] * len(events)), task)
+    add((tallies.target(np.full(len(events), slot)),), rows_of(task, events, [1] * len(events)), task, layout)
     return counted(tallies.take(0))
 
 

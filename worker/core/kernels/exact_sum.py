@@ -19,11 +19,24 @@ LOWEST_BIT = -96
 LANE_BITS = 32
 _MASK = (1 << LANE_BITS) - 1
 _MANTISSA_BITS = 53
+PARTS = 4
 
 
 @numba.njit(cache=True, nogil=True)
 def exact_add(lanes: I64, x: float, sign: int) -> None:
     """Add sign x to a sum i64[L]; |x| < 2^(32 (L - 4)) by contract, at most 2^30 calls between two `carry`. O(1)."""
+    parts = np.empty(PARTS, dtype=np.int64)
+    split(x, sign, parts)
+    lane = parts[0]
+    lanes[lane] += parts[1]
+    lanes[lane + 1] += parts[2]
+    lanes[lane + 2] += parts[3]
+
+
+@numba.njit(cache=True, nogil=True)
+def split(x: float, sign: int, parts: I64) -> None:
+    """Put the lane where sign x begins, and what it adds to that and to the next two, into parts i64[PARTS]. O(1)."""
+    parts[:] = 0
     mantissa, exponent = math.frexp(abs(x))
     m = np.int64(math.ldexp(mantissa, _MANTISSA_BITS))
     shift = exponent - _MANTISSA_BITS - LOWEST_BIT
@@ -34,14 +47,13 @@ def exact_add(lanes: I64, x: float, sign: int) -> None:
         shift = 0
     if x < 0.0:
         sign = -sign
-    lane = shift // LANE_BITS
     by = np.uint64(shift % LANE_BITS)
     low = np.uint64(m & _MASK) << by
     high = np.uint64(m >> LANE_BITS) << by
-    lanes[lane] += sign * np.int64(low & np.uint64(_MASK))
-    lanes[lane + 1] += sign * np.int64(low >> np.uint64(LANE_BITS))
-    lanes[lane + 1] += sign * np.int64(high & np.uint64(_MASK))
-    lanes[lane + 2] += sign * np.int64(high >> np.uint64(LANE_BITS))
+    parts[0] = shift // LANE_BITS
+    parts[1] = sign * np.int64(low & np.uint64(_MASK))
+    parts[2] = sign * (np.int64(low >> np.uint64(LANE_BITS)) + np.int64(high & np.uint64(_MASK)))
+    parts[3] = sign * np.int64(high >> np.uint64(LANE_BITS))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -5,12 +5,13 @@ A tally is a row of `counts` i32[., C] and of `sums` i64[., S, L] (`exact_sum`).
 """
 
 import math
+from typing import NamedTuple
 
 import numba
 import numpy as np
 
 from worker.core.kernels.arrays import F64, I8, I16, I32, I64
-from worker.core.kernels.exact_sum import carry_all, exact_add
+from worker.core.kernels.exact_sum import PARTS, carry_all, split
 
 LAG_OCTAVES, LAG_STEPS = 37, 8
 LAG_BUCKETS = LAG_OCTAVES * LAG_STEPS + 1
@@ -43,6 +44,15 @@ NUMBER_LANES = 12
 
 VALUE_MAX = 2.0**60
 """In units. Larger values are cut to it and counted, so that a fourth power stays within the lanes."""
+
+
+class Target(NamedTuple):
+    """Tallies that rows are added to, and the slot of each row (n) there; a negative one is none."""
+
+    counts: I32
+    sums: I64
+    slots: I64
+
 
 _MIDDLE = 0.5
 _POSITIVE = 2
@@ -93,9 +103,7 @@ def bucket_lags(lags_ms: I64, buckets: I16) -> None:
 
 @numba.njit(cache=True, nogil=True)
 def add_classes(
-    counts: I32,
-    sums: I64,
-    slots: I64,
+    targets: tuple[Target, ...],
     signs: I8,
     lag_buckets: I16,
     labels: I16,
@@ -103,74 +111,106 @@ def add_classes(
     probabilities: F64,
     at: I64,
 ) -> None:
-    """Add rows (n) to the tallies in their slots (negative: to none), or take them away (sign -1). O(n K).
+    """Add rows (n) to the tallies in their slots of each target, or take them away (sign -1). O(n K).
 
     `labels` and `predictions` are class codes (0: other). `probabilities` (n x K) has a column for each class, code 1
     first; a row of them that begins with NaN has none. With one SCORE_CLASSES (binary) the score is that of code 2.
     An event of another class has no score: nothing was said of its class.
     """
-    n_classes = at[CLASSES]
-    width, last = n_classes + 1, -1
+    count, n_classes = signs.shape[0], at[CLASSES]
+    cells, places = np.empty((count, 6 + n_classes), dtype=np.int32), np.empty((count, _LOSSES), dtype=np.int32)
+    used = np.zeros((count, 2), dtype=np.int32)
+    terms, parts = np.empty(_LOSSES), np.empty((count, _LOSSES, PARTS), dtype=np.int64)
+    for row in range(count):
+        label, prediction = int(labels[row]), int(predictions[row])
+        cells[row, 0], cells[row, 1] = at[LABELLED], at[LAG] + lag_buckets[row]
+        cells[row, 2] = at[CONFUSION] + label * (n_classes + 1) + prediction
+        used[row, 0] = 3
+        if at[SCORE_CLASSES] > 0 and label > 0 and not np.isnan(probabilities[row, 0]):
+            used[row, 0] = _score_cells(probabilities[row], label, prediction, at, cells[row])
+            used[row, 1] = _losses(probabilities[row], label, prediction, at, terms, places[row])
+            for term in range(_LOSSES):
+                split(terms[term], signs[row], parts[row, term])
+    for target in targets:
+        _add(target, signs, cells, places, parts, used)
+
+
+@numba.njit(cache=True, nogil=True)
+def _add(target: Target, signs: I8, cells: I32, places: I32, parts: I64, used: I32) -> None:
+    """Add rows (n), with so many cells of counts and so many terms of sums in use, `used` i32[n, 2]. O(n)."""
+    counts, sums, slots = target
+    last = -1
     for row in range(slots.shape[0]):
-        slot, sign = slots[row], signs[row]
+        slot = slots[row]
+        # When the row before was of another slot, its sums are brought into normal form: once for all rows in turn.
+        if slot != last and last >= 0:
+            carry_all(sums[last])
+        last = slot
         if slot < 0:
             continue
-        last = _carry_last(sums, last, slot)
-        count, label, prediction = counts[slot], int(labels[row]), int(predictions[row])
-        count[at[LABELLED]] += sign
-        count[at[LAG] + lag_buckets[row]] += sign
-        count[at[CONFUSION] + label * width + prediction] += sign
-        if at[SCORE_CLASSES] == 0 or label == 0 or np.isnan(probabilities[row, 0]):
-            continue
-        count[at[SCORED]] += sign
-        if at[SCORE_CLASSES] == 1:
-            _add_score(count, at[SCORES], 0, label == _POSITIVE, probabilities[row, 1], sign)
-        else:
-            for each in range(n_classes):
-                _add_score(count, at[SCORES], each, label == each + 1, probabilities[row, each], sign)
-        _add_losses(count, sums[slot], probabilities[row], label, prediction, sign, at)
-    _carry_last(sums, last, -1)
-
-
-@numba.njit(cache=True, nogil=True)
-def _carry_last(sums: I64, last: int, slot: int) -> int:
-    """When the row before was of another slot, bring its sums into normal form; return the slot. Once for all rows."""
-    if slot != last and last >= 0:
+        for cell in range(used[row, 0]):
+            counts[slot, cells[row, cell]] += signs[row]
+        for term in range(used[row, 1]):
+            place, lane = places[row, term], parts[row, term, 0]
+            sums[slot, place, lane] += parts[row, term, 1]
+            sums[slot, place, lane + 1] += parts[row, term, 2]
+            sums[slot, place, lane + 2] += parts[row, term, 3]
+    if last >= 0:
         carry_all(sums[last])
-    return slot
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_score(count: I32, begin: int, place: int, is_class: bool, p: float, sign: int) -> None:  # noqa: FBT001 - a row's fact
-    count[begin + (2 * place + is_class) * SCORE_BINS + score_bin(p)] += sign
+def _score_cells(probabilities: F64, label: int, prediction: int, at: I64, cells: I32) -> int:
+    """Put the cells of the scores and of the confidence behind the first three; return how many there are now."""
+    cells[3] = at[SCORED]
+    place = _confidence_bin(_confidence(probabilities, prediction))
+    cells[4] = at[CALIBRATION] + 2 * place
+    end = 5
+    if label == prediction:
+        cells[end] = at[CALIBRATION] + 2 * place + 1
+        end += 1
+    if at[SCORE_CLASSES] == 1:
+        cells[end] = at[SCORES] + (label == _POSITIVE) * SCORE_BINS + score_bin(probabilities[1])
+        return end + 1
+    for each in range(at[CLASSES]):
+        cells[end] = at[SCORES] + (2 * each + (label == each + 1)) * SCORE_BINS + score_bin(probabilities[each])
+        end += 1
+    return end
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_losses(count: I32, sums: I64, probabilities: F64, label: int, prediction: int, sign: int, at: I64) -> None:
-    n_classes = at[CLASSES]
+def _confidence(probabilities: F64, prediction: int) -> float:
+    return float(probabilities[prediction - 1]) if prediction > 0 else 0.0
+
+
+@numba.njit(cache=True, nogil=True)
+def _confidence_bin(confidence: float) -> int:
+    return min(int(confidence * CALIBRATION_BINS), CALIBRATION_BINS - 1)
+
+
+_LOSSES = 5
+
+
+@numba.njit(cache=True, nogil=True)
+def _losses(probabilities: F64, label: int, prediction: int, at: I64, terms: F64, places: I32) -> int:
+    """Put what a scored row adds to sums into `terms`, and to which ones into `places`; return how many there are."""
     loss = -math.log(min(max(probabilities[label - 1], _EPSILON), 1.0 - _EPSILON))
     brier = 0.0
     if at[SCORE_CLASSES] == 1:
         brier = (probabilities[1] - np.float64(label == _POSITIVE)) ** 2
     else:
-        for each in range(n_classes):
+        for each in range(at[CLASSES]):
             brier += (probabilities[each] - np.float64(label == each + 1)) ** 2
-    confidence = probabilities[prediction - 1] if prediction > 0 else 0.0
-    place = min(int(confidence * CALIBRATION_BINS), CALIBRATION_BINS - 1)
-    count[at[CALIBRATION] + 2 * place] += sign
-    count[at[CALIBRATION] + 2 * place + 1] += sign * (label == prediction)
-    exact_add(sums[LOG_LOSS], loss, sign)
-    exact_add(sums[LOG_LOSS_SQUARES], loss * loss, sign)
-    exact_add(sums[BRIER], brier, sign)
-    exact_add(sums[BRIER_SQUARES], brier * brier, sign)
-    exact_add(sums[CONFIDENCE + place], confidence, sign)
+    confidence = _confidence(probabilities, prediction)
+    terms[0], terms[1], terms[2], terms[3], terms[4] = loss, loss * loss, brier, brier * brier, confidence
+    places[0], places[1], places[2], places[3] = LOG_LOSS, LOG_LOSS_SQUARES, BRIER, BRIER_SQUARES
+    places[4] = CONFIDENCE + _confidence_bin(confidence)
+    return _LOSSES
 
 
 @numba.njit(cache=True, nogil=True)
 def add_numbers(
-    counts: I32,
-    sums: I64,
-    slots: I64,
+    targets: tuple[Target, ...],
     signs: I8,
     lag_buckets: I16,
     labels: F64,
@@ -179,40 +219,47 @@ def add_numbers(
     unit: float,
     at: I64,
 ) -> None:
-    """Add rows (n) of a regression to the tallies in their slots, or take them away (sign -1). O(n)."""
-    last = -1
-    for row in range(slots.shape[0]):
-        slot, sign = slots[row], signs[row]
-        if slot < 0:
-            continue
-        last = _carry_last(sums, last, slot)
-        count, total = counts[slot], sums[slot]
-        raw_error = predictions[row] - labels[row]
-        y, error = (labels[row] - center) / unit, raw_error / unit
-        if not (abs(y) <= VALUE_MAX and abs(error) <= VALUE_MAX):
-            count[at[CLIPPED]] += sign
-            y = min(max(y, -VALUE_MAX), VALUE_MAX)
-            error = min(max(error, -VALUE_MAX), VALUE_MAX)
-        count[at[LABELLED]] += sign
-        count[at[LAG] + lag_buckets[row]] += sign
-        count[at[ERRORS] + octave_bucket(abs(error), ERROR_LOW_OCTAVE, ERROR_OCTAVES, ERROR_STEPS)] += sign
-        squared, y2 = error * error, y * y
-        exact_add(total[ERROR], error, sign)
-        exact_add(total[ABSOLUTE], abs(error), sign)
-        exact_add(total[SQUARES], squared, sign)
-        exact_add(total[FOURTH], squared * squared, sign)
-        exact_add(total[LABEL1], y, sign)
-        exact_add(total[LABEL2], y2, sign)
-        exact_add(total[LABEL3], y2 * y, sign)
-        exact_add(total[LABEL4], y2 * y2, sign)
-        exact_add(total[SQUARES_LABEL1], squared * y, sign)
-        exact_add(total[SQUARES_LABEL2], squared * y2, sign)
-        if labels[row] != 0.0:
-            share = min(abs(raw_error / labels[row]), VALUE_MAX)
-            count[at[NON_ZERO]] += sign
-            exact_add(total[PERCENTAGE], share, sign)
-            exact_add(total[PERCENTAGE_SQUARES], share * share, sign)
-    _carry_last(sums, last, -1)
+    """Add rows (n) of a regression to the tallies in their slots of each target, or take them away (sign -1). O(n)."""
+    count = signs.shape[0]
+    cells, places = np.empty((count, 5), dtype=np.int32), np.empty((count, NUMBER_SUMS), dtype=np.int32)
+    used = np.empty((count, 2), dtype=np.int32)
+    terms, parts = np.empty(NUMBER_SUMS), np.empty((count, NUMBER_SUMS, PARTS), dtype=np.int64)
+    for row in range(count):
+        n_cells, n_terms = _numbers(labels[row], predictions[row], center, unit, at, cells[row], terms)
+        cells[row, n_cells] = at[LAG] + lag_buckets[row]
+        used[row, 0], used[row, 1] = n_cells + 1, n_terms
+        for term in range(n_terms):
+            places[row, term] = term
+            split(terms[term], signs[row], parts[row, term])
+    for target in targets:
+        _add(target, signs, cells, places, parts, used)
+
+
+@numba.njit(cache=True, nogil=True)
+def _numbers(
+    label: float, prediction: float, center: float, unit: float, at: I64, cells: I32, terms: F64
+) -> tuple[int, int]:
+    """Put where a row of a regression counts into `cells`, what it adds to sums into `terms`; return how many."""
+    raw_error = prediction - label
+    y, error = (label - center) / unit, raw_error / unit
+    cells[0], n_cells, n_terms = at[LABELLED], 1, PERCENTAGE
+    if not (abs(y) <= VALUE_MAX and abs(error) <= VALUE_MAX):
+        cells[n_cells] = at[CLIPPED]
+        n_cells += 1
+        y = min(max(y, -VALUE_MAX), VALUE_MAX)
+        error = min(max(error, -VALUE_MAX), VALUE_MAX)
+    cells[n_cells] = at[ERRORS] + octave_bucket(abs(error), ERROR_LOW_OCTAVE, ERROR_OCTAVES, ERROR_STEPS)
+    n_cells += 1
+    squared, y2 = error * error, y * y
+    terms[ERROR], terms[ABSOLUTE], terms[SQUARES], terms[FOURTH] = error, abs(error), squared, squared * squared
+    terms[LABEL1], terms[LABEL2], terms[LABEL3], terms[LABEL4] = y, y2, y2 * y, y2 * y2
+    terms[SQUARES_LABEL1], terms[SQUARES_LABEL2] = squared * y, squared * y2
+    if label != 0.0:
+        share = min(abs(raw_error / label), VALUE_MAX)
+        cells[n_cells] = at[NON_ZERO]
+        terms[PERCENTAGE], terms[PERCENTAGE_SQUARES] = share, share * share
+        n_cells, n_terms = n_cells + 1, NUMBER_SUMS
+    return n_cells, n_terms
 
 
 @numba.njit(cache=True, nogil=True)

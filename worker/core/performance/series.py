@@ -16,7 +16,7 @@ from worker.core.kernels.arrays import I32, I64, Bool
 from worker.core.options import PerformanceOptions
 from worker.core.performance.label_join import NO_BLOCK
 from worker.core.performance.layout import Layout, Tally
-from worker.core.performance.tallies import Rows, Tallies, distinct, nothing, plus
+from worker.core.performance.tallies import Rows, Tallies, add, distinct, nothing, plus
 from worker.core.performance.task import Task
 from worker.core.performance.window_sizes import window_sizes
 from worker.core.state import COUNT_MAX, AnyArray, Arrays, blank, by_part, check_like, outside, prefixed, refuse_if
@@ -114,24 +114,20 @@ class Series:
         fresh = addition.blocks == NO_BLOCK
         arrivals = np.maximum.accumulate(np.where(fresh, addition.arrived_ms // self._options.pane_ms, -1))
         counted, began = np.cumsum(fresh).tolist(), arrivals.tolist()
-        # All at once: what is due looks at blocks and at the pane of arrivals, never at these.
-        self._add_to_panes(addition)
-        begin = told = 0
+        panes = self._pane_slots(addition)
+        begin = 0
         while begin < count:
             if fresh[begin] and began[begin] > self.arrival:
-                self._add_arrivals(addition.rows, fresh, slice(told, begin))
-                told = begin
                 if self.arrival_changed:
                     yield "arrival", begin
                 self.take_arrival()
                 self.arrival = began[begin]
             end = self._end(counted, began, begin)
-            self._add_to_blocks(addition, fresh, slice(begin, end))
+            self._add(addition, fresh, panes, slice(begin, end))
             begin = end
             if self._fill == self._options.block_labels:
                 yield "block", end - 1
                 self._next_block()
-        self._add_arrivals(addition.rows, fresh, slice(told, count))
 
     def _end(self, counted: list[int], arrivals: list[int], begin: int) -> int:
         """Return where the next thing is due, of rows of which so many are fresh up to each."""
@@ -140,48 +136,47 @@ class Series:
         later = bisect_right(arrivals, max(self.arrival, arrivals[begin]))
         return min(full + 1, max(later, begin + 1), len(counted))
 
-    def _add_to_blocks(self, addition: Addition, fresh: Bool, part: slice) -> None:
+    def _add(self, addition: Addition, fresh: Bool, panes: I64, part: slice) -> None:
+        """Add some rows, all of one block and one pane of arrivals as far as they are fresh."""
         self._windows.clear()
-        new = fresh[part]
+        new, count = fresh[part], part.stop - part.start
         addition.blocks[part][new] = self.block
         news = int(np.count_nonzero(new))
+        blocks = arrivals = np.full(count, -1)
         if news:
             if self._fill == 0:
                 self._block_begins[self.block] = int(addition.arrived_ms[part.start + int(new.argmax())])
             self._fill += news
             self.labels += news
-            slot = self.blocks.slot(self.block)
-        if news == len(new):
-            slots = np.full(news, slot, dtype=np.int64)
-        else:
-            slots = self.blocks.slots(addition.blocks[part].astype(np.int64))
-        self.blocks.add(slots, addition.rows.part(part), self._task)
-
-    def _add_arrivals(self, rows: Rows, fresh: Bool, part: slice) -> None:
-        """Add some rows to the pane of labels as they came, which is one for all of them."""
-        new = fresh[part]
-        if new.any():
             self.arrival_changed = True
-            slot = self.by_arrival.slot(self.arrival)
-            self.by_arrival.add(np.where(new, slot, -1), rows.part(part), self._task)
+            blocks, arrivals = (
+                np.full(count, self.blocks.slot(self.block)),
+                np.full(count, self.by_arrival.slot(self.arrival)),
+            )
+        if news < count:
+            blocks = self.blocks.slots(addition.blocks[part].astype(np.int64))
+            arrivals[~new] = -1
+        targets = self.panes.target(panes[part]), self.blocks.target(blocks), self.by_arrival.target(arrivals)
+        add(targets, addition.rows.part(part), self._task, self.layout)
 
-    def _add_to_panes(self, addition: Addition) -> None:
+    def _pane_slots(self, addition: Addition) -> I64:
+        """Return the slots of the panes of rows, opened if they must be; what is older than all goes to the archive."""
         if not len(addition.panes):
-            return
+            return addition.panes
         for key in distinct(addition.panes):
             self._pane(key).changed = True
             if key in self.known:
                 self.panes.slot(key)
         slots = self.panes.slots(addition.panes)
-        self.panes.add(slots, addition.rows, self._task)
         if (slots < 0).any():
             self._add_to_archive(slots, addition.rows)
+        return slots
 
     def _add_to_archive(self, slots: I64, rows: Rows) -> None:
         """Panes that are gone: what is added to them is in the lifetime all the same."""
         aside = Tallies(self.layout)
         slot = aside.slot(0)
-        aside.add(np.where(slots < 0, slot, -1), rows, self._task)
+        add((aside.target(np.where(slots < 0, slot, -1)),), rows, self._task, self.layout)
         self._archive = plus(self._archive, aside.take(0))
 
     def _pane(self, key: int) -> StoredPane:

@@ -81,33 +81,9 @@ class Tallies:
             return np.full(len(keys), places[0])
         return places[np.searchsorted(np.array(known), keys)]
 
-    def add(self, slots: I64, rows: Rows, task: Task) -> None:
-        """Add rows (n) to the tallies in their slots, or take them away; a negative slot is none."""
-        if task.is_regression:
-            k.add_numbers(
-                self._counts,
-                self._sums,
-                slots,
-                rows.signs,
-                rows.lag_buckets,
-                cast("F64", rows.labels),
-                cast("F64", rows.predictions),
-                task.center,
-                task.unit,
-                self.layout.at,
-            )
-        else:
-            k.add_classes(
-                self._counts,
-                self._sums,
-                slots,
-                rows.signs,
-                rows.lag_buckets,
-                cast("I16", rows.labels),
-                cast("I16", rows.predictions),
-                rows.probabilities,
-                self.layout.at,
-            )
+    def target(self, slots: I64) -> k.Target:
+        """Return what `add` adds rows (n) to: their slots, a negative one is none. Good until there is a new key."""
+        return k.Target(self._counts, self._sums, slots)
 
     def take(self, key: int) -> tuple[I64, I64]:
         """Remove a key; return its counts and sums."""
@@ -207,6 +183,31 @@ class Tallies:
             slot = self.slot(key)
             self._counts[slot] = arrays["counts"][place]
             self._sums[slot] = arrays["sums"][place]
+
+
+def add(targets: tuple[k.Target, ...], rows: Rows, task: Task, layout: Layout) -> None:
+    """Add rows (n) to the tallies of each target, all of one layout, or take them away."""
+    if task.is_regression:
+        k.add_numbers(
+            targets,
+            rows.signs,
+            rows.lag_buckets,
+            cast("F64", rows.labels),
+            cast("F64", rows.predictions),
+            task.center,
+            task.unit,
+            layout.at,
+        )
+    else:
+        k.add_classes(
+            targets,
+            rows.signs,
+            rows.lag_buckets,
+            cast("I16", rows.labels),
+            cast("I16", rows.predictions),
+            rows.probabilities,
+            layout.at,
+        )
 
 
 def distinct(keys: I64) -> list[int]:
