@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kernels.test_accumulate import SMALLEST_NORMAL, State, naive_moments, one_column
+from worker.core.events.metrics import HistogramRecord
 from worker.core.statistics.histogram import Buckets, Histogram, bucket_bound, relative_error
 from worker.core.statistics.moments import Moments
+from worker.core.statistics.pane_metrics import Spread
 from worker.core.statistics.panes import PaneSlots
 
 VALUES = st.one_of(
@@ -94,6 +96,23 @@ def test_quantile_keeps_to_its_error(values: list[float], q: float, n_buckets: i
     assert min(values) <= estimate <= max(values)
     bound = relative_error(histogram.scale) * abs(exact) * (1.0 + 1e-12)
     assert abs(estimate - exact) <= max(bound, SMALLEST_NORMAL)
+
+
+@given(columns=st.lists(st.lists(VALUES, min_size=1, max_size=40), min_size=1, max_size=3), n_buckets=N_BUCKETS)
+@settings(max_examples=200, deadline=None)
+def test_what_a_pane_tells_is_what_its_histograms_tell(columns: list[list[float]], n_buckets: int) -> None:
+    """Quantiles and published histograms of all columns at once are those of each one alone."""
+    slots = PaneSlots(n_buckets, 3)
+    slots.grow(len(columns))
+    rows = np.full((max(map(len, columns)), len(columns)), np.nan)
+    for place, values in enumerate(columns):
+        rows[: len(values), place] = values
+    slots.add(rows, np.zeros(len(rows), np.int8), np.ones(len(columns), np.bool))
+    spread = Spread(slots.arrays, 0)
+    for place, values in enumerate(columns):
+        histogram, low, high = Histogram.from_arrays(slots.arrays, 0, place), min(values), max(values)
+        assert spread.quantiles(place, low, high) == [histogram.quantile(q, low, high) for q in (0.5, 0.05, 0.95)]
+        assert spread.histogram(place) == HistogramRecord(**histogram.as_fields())
 
 
 def test_quantile_of_a_known_set() -> None:

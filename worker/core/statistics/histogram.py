@@ -5,7 +5,7 @@ and subnormal values are in `zero_count`. `kernels.accumulate` fills them.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypedDict
 
@@ -146,15 +146,8 @@ class Histogram:
         if cumulated[-1] == 0:
             return None
         rank = min(max(math.ceil(q * int(cumulated[-1])), 1), int(cumulated[-1]))
-        # Place 0 is then the zero bucket, places above are positive buckets, those below are negative ones.
         place = int(np.searchsorted(cumulated, rank)) - len(self.negative.counts)
-        if place > 0:
-            value = bucket_middle(self.positive.start + place - 1, self.scale)
-        elif place < 0:
-            value = -bucket_middle(self.negative.start - place - 1, self.scale)
-        else:
-            value = 0.0
-        return min(max(value, minimum), maximum)
+        return quantile_at(place, (self.positive.start, self.negative.start), self.scale, minimum, maximum)
 
     def as_fields(self) -> HistogramFields:
         """Return the fields of a published histogram."""
@@ -166,6 +159,19 @@ class Histogram:
             "negative_start": self.negative.start,
             "negative_counts": self.negative.counts.tolist(),
         }
+
+
+def quantile_at(place: int, starts: Sequence[int], scale: int, minimum: float, maximum: float) -> float:
+    """Return what `Histogram.quantile` says of a place: 0 is the zero bucket, k > 0 a positive one, -k a negative one.
+
+    `starts` are the indices of those of k = 1, by sign (`POSITIVE`, `NEGATIVE`).
+    """
+    value = 0.0
+    if place > 0:
+        value = bucket_middle(starts[POSITIVE] + place - 1, scale)
+    elif place < 0:
+        value = -bucket_middle(starts[NEGATIVE] - place - 1, scale)
+    return min(max(value, minimum), maximum)
 
 
 def bucket_bound(index: int, scale: int) -> float:

@@ -7,7 +7,9 @@ import numpy as np
 
 from worker.core.columns import OTHER_CODE, Column, ColumnTable, Kind
 from worker.core.events import ColumnMetric, HistogramRecord
-from worker.core.statistics.histogram import Histogram
+from worker.core.kernels.accumulate import NEGATIVE, POSITIVE
+from worker.core.kernels.bucket_quantiles import find_quantiles
+from worker.core.statistics.histogram import quantile_at
 
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
@@ -18,16 +20,60 @@ def column_metrics(table: ColumnTable, arrays: Arrays, slot: int, events: int) -
     While the table still grows, a column without a value in this pane is left out: whether it is known yet depends on
     later events.
     """
-    return [
-        _numeric(column, place, arrays, slot, events)
-        if column.kind is not Kind.CATEGORICAL
-        else _categorical(column, place, arrays, slot, events)
-        for place, column in enumerate(table.columns)
-        if table.frozen or any(arrays[name][slot, place].any() for name in ("count", "codes", "invalid"))
-    ]
+    spread: Spread | None = None
+    found = []
+    for place, column in enumerate(table.columns):
+        if not (table.frozen or any(arrays[name][slot, place].any() for name in ("count", "codes", "invalid"))):
+            continue
+        if column.kind is Kind.CATEGORICAL:
+            found.append(_categorical(column, place, arrays, slot, events))
+        else:
+            spread = spread or Spread(arrays, slot)
+            found.append(_numeric(column, place, arrays, slot, events, spread))
+    return found
 
 
-def _numeric(column: Column, place: int, arrays: Arrays, slot: int, events: int) -> ColumnMetric:
+class Spread:
+    """Quantiles and histograms of the columns of one pane: what `Histogram` gives, of all of them at once."""
+
+    def __init__(self, arrays: Arrays, slot: int) -> None:
+        self._buckets = arrays["buckets"][slot]
+        self._zero_counts = arrays["zero_count"][slot]
+        self._scales: list[int] = arrays["scale"][slot].tolist()
+        self._starts: list[list[int]] = arrays["bucket_start"][slot].tolist()
+        columns = len(self._buckets)
+        used, places = np.empty((columns, 2, 2), dtype=np.int64), np.empty((columns, len(_SHARES)), dtype=np.int64)
+        find_quantiles(self._buckets, self._zero_counts, _SHARES, used, places)
+        self._used: list[list[list[int]]] = used.tolist()
+        self._places: list[list[int]] = places.tolist()
+
+    def quantiles(self, column: int, low: float, high: float) -> list[float]:
+        """Return median, 5 % and 95 % quantile of a column that has values, all of them in [low, high]."""
+        scale, starts = self._scales[column], self._starts[column]
+        return [quantile_at(place, starts, scale, low, high) for place in self._places[column]]
+
+    def histogram(self, column: int) -> HistogramRecord:
+        """Return what is published of the histogram of a column."""
+        negative_start, negative = self._side(column, NEGATIVE)
+        positive_start, positive = self._side(column, POSITIVE)
+        return HistogramRecord(
+            scale=self._scales[column],
+            zero_count=int(self._zero_counts[column]),
+            positive_start=positive_start,
+            positive_counts=positive,
+            negative_start=negative_start,
+            negative_counts=negative,
+        )
+
+    def _side(self, column: int, sign: int) -> tuple[int, list[int]]:
+        first, end = self._used[column][sign]
+        return self._starts[column][sign] + first if end else 0, self._buckets[column, sign, first:end].tolist()
+
+
+_SHARES = np.array([0.5, 0.05, 0.95])
+
+
+def _numeric(column: Column, place: int, arrays: Arrays, slot: int, events: int, spread: Spread) -> ColumnMetric:
     count = int(arrays["count"][slot, place])
     invalid = int(arrays["invalid"][slot, place])
     common = _common(column, place, count, events, invalid)
@@ -35,8 +81,7 @@ def _numeric(column: Column, place: int, arrays: Arrays, slot: int, events: int)
         return ColumnMetric(**common)
     m2 = float(arrays["m2"][slot, place])
     low, high = float(arrays["minimum"][slot, place]), float(arrays["maximum"][slot, place])
-    histogram = Histogram.from_arrays(arrays, slot, place)
-    median, p05, p95 = (histogram.quantile(q, low, high) for q in (0.5, 0.05, 0.95))
+    median, p05, p95 = spread.quantiles(place, low, high)
     return ColumnMetric(
         **common,
         mean=float(arrays["mean"][slot, place]),
@@ -47,7 +92,7 @@ def _numeric(column: Column, place: int, arrays: Arrays, slot: int, events: int)
         p05=p05,
         p95=p95,
         m2=m2,
-        histogram=HistogramRecord(**histogram.as_fields()),
+        histogram=spread.histogram(place),
     )
 
 
