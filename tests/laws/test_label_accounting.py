@@ -104,7 +104,7 @@ def check_labels(account: Account) -> None:
     assert account.labels == account.joined + again + account.early + gone
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 2**32), small=st.booleans())
 def test_every_prediction_and_every_label_is_accounted_for(seed: int, small: bool) -> None:  # noqa: FBT001 - drawn by Hypothesis
     """Predictions = labelled + waiting + unlabelled + duplicates; labels = joined + repeated + waiting + dropped."""

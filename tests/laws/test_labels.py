@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.labelled import LABELLED, TASKS, Item, batches, grouped, items, run
+from tests.laws.forms import Form, form
 from tests.streams import FAR_MS
 from worker.core.cut import FITTED, LIVE
 from worker.core.detectors.forest_fit import InlineRefits
@@ -255,12 +256,12 @@ FREE = (".wrong", ".begins")
 
 
 @cache
-def first_with_form() -> dict[tuple[str, str, tuple[int, ...]], tuple[str, int]]:
-    """Return the first situation in which there is an array of each name, type and shape."""
-    found: dict[tuple[str, str, tuple[int, ...]], tuple[str, int]] = {}
+def first_with_form() -> dict[Form, tuple[str, int, str]]:
+    """Return the first situation in which there is an array of each form, and its name."""
+    found: dict[Form, tuple[str, int, str]] = {}
     for task, count in SITUATIONS:
         for name, array in unpack(snapshot(task, count)[1][task, LIVE]).arrays.items():
-            found.setdefault((name, array.dtype.str, array.shape), (task, count))
+            found.setdefault(form(name, array), (task, count, name))
     return found
 
 
@@ -269,13 +270,15 @@ def test_arrays_of_another_type_or_shape_are_refused(task: str, count: int) -> N
     """Each array of the performance must be there with its type and its shape, and no other; each form once."""
     header, parts = snapshot(task, count)
     assert refusal(task, header, parts) is None
-    live = unpack(parts[task, LIVE])
+    live, missed = unpack(parts[task, LIVE]), set[str]()
     for name, array in live.arrays.items():
         if not name.startswith("performance."):
             continue
         rest = {key: mine for key, mine in live.arrays.items() if key != name}
-        wrong = [rest]
-        if first_with_form()[name, array.dtype.str, array.shape] == (task, count):
+        found = form(name, array)
+        wrong = [] if found.kind in missed else [rest]
+        missed.add(found.kind)
+        if first_with_form()[found] == (task, count, name):
             typed = np.zeros(array.shape, np.int64 if array.dtype.kind == "f" else np.float64)
             wrong += [rest | {name: np.zeros((), array.dtype)}, rest | {name: typed}]
             if not name.endswith(FREE):

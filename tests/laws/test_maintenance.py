@@ -24,6 +24,9 @@ from worker.core.maintenance import after_promotion, challenger_fits, maintainer
 from worker.core.snapshot import SnapshotError, pack, unpack
 from worker.core.state import AnyArray, State
 
+# Its streams are worked on once for all tests, which takes as long as the rest: once in one process.
+pytestmark = pytest.mark.xdist_group("maintenance")
+
 EVENTS = 1_000
 SEEDS = {"two": 1, "three": 0, "number": 2, "plain": 2, "bare": 2}
 

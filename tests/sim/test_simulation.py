@@ -10,7 +10,7 @@ from tests.sim.driver import run
 from tests.sim.faults import Fault
 from tests.sim.report import failure_report
 
-_RUNS = 250
+_RUNS = 150
 _CHUNK = 50
 _MANY_FAULTS = (0, 3, 5, 17, 18, 21, 38, 63, 78, 85)
 """Each fault happened in one of these when they were written down: looked at first, to be soon done."""
@@ -53,7 +53,7 @@ def test_every_fault_strikes() -> None:
 
 def test_a_seed_is_a_course() -> None:
     """The same seed gives the same course, in another process and under another hash seed, too."""
-    seeds = range(900, 912)
+    seeds = range(900, 906)
     program = f"from tests.sim.driver import run\nprint([run(seed).fingerprint for seed in {list(seeds)}])"
     here = [run(seed).fingerprint for seed in seeds]
     for hash_seed in ("0", "77"):
