@@ -77,6 +77,26 @@ def with_scores(options: EngineOptions = OPTIONS, **changes: Any) -> EngineOptio
     return msgspec.structs.replace(options, scores="all", **changes)
 
 
+# ---------------------------------------------------------------------------------------------------- explanations
+
+
+def one_far_event(rng: random.Random, number: int) -> dict[str, FeatureValue]:
+    """Return numbers of which all are far out at once, and nothing else is."""
+    return {name: 50.0 if number == 400 else rng.gauss(0, 1) for name in "abc"}
+
+
+@pytest.mark.parametrize("size", [1, 1_000])
+def test_an_event_is_explained_once(size: int) -> None:
+    """The end of an incident tells of its event what its opening did, whatever the detectors have learned since."""
+    options = msgspec.structs.replace(OPTIONS, alert_rate=0.002, incident=IncidentOptions(quiet_ms=20_000))
+    opened, resolved = told(run(events(700, one_far_event), options, size), "alerts", "anomaly.input")
+    assert (opened["status"], resolved["status"]) == ("opened", "resolved")
+    assert [each["event_id"] for each in resolved["evidence"]] == ["e400"]
+    assert resolved["timestamp_ms"] - opened["timestamp_ms"] > 100 * options.rebuild_events
+    assert [each["name"] for each in opened["features"]] == ["b", "c", "a"]
+    assert resolved["features"] == opened["features"]
+
+
 # ------------------------------------------------------------------------------------------------ another version
 
 

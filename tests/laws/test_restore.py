@@ -378,6 +378,14 @@ def test_a_part_of_another_monitor_is_refused() -> None:
         assert refusal(late._replace(live=late.live._replace(plain=plain))) is not None
 
 
+@pytest.mark.parametrize("field", ["observed", "expected_high", "contribution", ("contributions", "tails")])
+def test_an_explanation_that_is_no_number_is_refused(field: str | tuple[str, str]) -> None:
+    """It would be told at the next step of the incident."""
+    path = ["judge", "incident", "features", 0, *([field] if isinstance(field, str) else field)]
+    for value in (math.nan, math.inf):
+        assert "explanation" in str(refusal(snapshots()["open incident"].with_plain(path, value)))
+
+
 HOSTILE: list[object] = [None, -1, 0, 1, 2**53, 2**63 - 1, -(2**63), 0.5, math.nan, math.inf, "x", [], {}, True, b"x"]
 
 

@@ -1,6 +1,7 @@
 """Verdicts in, alert records out: finds the rows at which an incident opens, grows or is over, in stream order."""
 
 from collections.abc import Callable, Iterator, Sequence
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -60,12 +61,17 @@ class Verdicts(NamedTuple):
 
 
 class _Portrait(NamedTuple):
-    """The rarest event of the open incident, kept to be explained when a step is told."""
+    """The rarest event of the open incident, kept to be explained when a step is told.
+
+    It is explained once, by the detectors as they were when that was told first: they learn what comes later, and
+    would make less and less of it. To explain it is what costs most of an alert.
+    """
 
     cells: F64
     row: F64
     scores: list[DetectorScore]
     disagreement: bool
+    features: list[FeatureEvidence] | None = None
 
 
 class OpenIncident(Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,6 +82,7 @@ class OpenIncident(Struct, frozen=True, forbid_unknown_fields=True):
     row: list[float]
     scores: list[DetectorScore]
     disagreement: bool
+    features: list[FeatureEvidence] | None
 
 
 class IncidentDesk:
@@ -141,9 +148,8 @@ class IncidentDesk:
         incident, portrait = self._life.open, self._portrait
         if incident is None or portrait is None:
             return None
-        return OpenIncident(
-            incident, portrait.cells.tolist(), portrait.row.tolist(), portrait.scores, portrait.disagreement
-        )
+        cells, row, scores, disagreement, features = portrait
+        return OpenIncident(incident, cells.tolist(), row.tolist(), scores, disagreement, features)
 
     def arrays(self) -> Arrays:
         """Return the unusual events of the open incident that are kept, as live arrays; none without an incident."""
@@ -160,10 +166,11 @@ class IncidentDesk:
             {
                 "its event has other features": not len(cells) == len(row) == features,
                 "its event holds an infinite value": np.isinf(cells).any() or np.isinf(row).any(),
+                "its explanation holds what is no number": not all(map(_is_finite, stored.features or ())),
             },
         )
         self._life.restore(stored.incident, seen)
-        self._portrait = _Portrait(cells, row, stored.scores, stored.disagreement)
+        self._portrait = _Portrait(cells, row, stored.scores, stored.disagreement, stored.features)
         if not self._options.grouping.enabled:
             check_like(_STORED, arrays, {})
             return
@@ -189,11 +196,20 @@ class IncidentDesk:
         incident, portrait = self._life.open, self._portrait
         if incident is None or portrait is None:
             raise AssertionError("a step is told of an incident that is not open")
-        features = describer.explain(portrait.cells, portrait.row, row)
+        features = portrait.features
+        if features is None:
+            features = describer.explain(portrait.cells, portrait.row, row)
+            self._portrait = portrait._replace(features=features)
         has_groups = self._rows is not None and self._rows.seen >= self._options.grouping.rows_min
         groups = describer.group(self._rows.kept()) if self._rows is not None and has_groups else []
         story = Story(portrait.scores, portrait.disagreement, features, groups)
         return step.offset, alert_record(step, incident, self._origin, alert_rate, story)
+
+
+def _is_finite(feature: FeatureEvidence) -> bool:
+    told = [feature.observed, feature.expected, feature.expected_low, feature.expected_high, feature.contribution]
+    numbers = [each for each in (*told, *feature.contributions.values()) if isinstance(each, float)]
+    return all(map(isfinite, numbers))
 
 
 def _flagged(seen: Verdicts, row: int) -> Flagged:

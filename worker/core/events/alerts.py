@@ -185,7 +185,7 @@ class AlertEvent(Struct, frozen=True, kw_only=True):
     scores: list[DetectorScore] = []
     """Of that event."""
     features: list[FeatureEvidence] = []
-    """Of that event, largest contribution first."""
+    """Of that event, largest contribution first, by the detectors as they were when it was told of first."""
     evidence: list[EvidenceRow] = []
     """The most anomalous events so far, the latest wrong answers, or the first event of the window and the one with
     which it was found; in stream order."""
