@@ -2,12 +2,15 @@
 
     python -m benchmarks.memory --models 1000            bytes per model; the last line is JSON
     python -m benchmarks.memory --models 1000 --frugal   the same with the settings `FRUGAL`, for thousands of models
+    python -m benchmarks.memory --models 100 --full      the same when all predictions that may wait for a label do
     python -m benchmarks.memory --events 50000000        flat or not; some ten minutes; renews RESULTS.md
 
 Default detectors, 10 features. Bytes per model are the growth of this process from no model to all, when each model
-has seen so many events that all that is kept of the past is full (the scores of the calibration are what fills last);
-beside it, what a snapshot of a model has before it is compressed. Only the process that scores is measured: fits are
-copied (`engine_alone.py`), as they are done by another process in the worker, too.
+has seen so many events that all that detectors keep of the past is full (the scores of the calibration are what fills
+last). Predictions that wait for a label, which none of these gets, and latest event ids go on growing, up to
+`join_events_max` and `ids_max`: these are full where all is. Beside it, what a snapshot of a model has before it is
+compressed. Only the process that scores is measured: fits are copied (`engine_alone.py`), as they are done by another
+process in the worker, too.
 """
 
 import argparse
@@ -31,7 +34,7 @@ from worker.settings import load_settings
 
 BYTES_AIM = 300_000
 FILLED = 1.2
-"""Of what the calibration keeps: so many events each model gets."""
+"""Of what the calibration keeps, or of what waits for labels: so many events each model gets."""
 FRUGAL: Mapping[str, object] = {
     "engine.forest.trees": 32,
     "engine.forest.sample_rows": 64,
@@ -84,10 +87,11 @@ def stored_bytes(engine: Engine) -> int:
     return total
 
 
-def per_model_here(models: int, options: EngineOptions) -> PerModel:
+def per_model_here(models: int, options: EngineOptions, *, is_full: bool) -> PerModel:
     """Measure it in this process."""
     usual = EngineOptions()
-    each = round(FILLED * (usual.warmup_events + usual.calibration.scores_max))
+    detectors = usual.warmup_events + usual.calibration.scores_max
+    each = round(FILLED * (usual.performance.join_events_max if is_full else detectors))
     # Kernels, libraries and the forest that is copied are there before the first look. This engine stays until the end:
     # what it left would be used again, and not seen as growth.
     fits = CopiedFits()
@@ -109,17 +113,24 @@ def _fill(engine: Engine, stream: Stream, each: int) -> None:
 def per_model_part(scale: float) -> Part:
     """Measure bytes per model, each time in a process of its own."""
     models = max(20, round(1_000 * scale))
-    found = [_per_model(models, *more) for more in ((), ("--frugal",))]
+    usual, frugal = _per_model(models), _per_model(models, "--frugal")
+    full = _per_model(max(20, models // 20), "--full")
+    named = (("default", usual, f"≤ {BYTES_AIM / 1000:.0f}"), ("default", full, "-"), ("frugal", frugal, "-"))
     rows = [
-        (name, f"{each.resident / 1000:,.0f}", aim, f"{each.stored / 1000:,.0f}")
-        for name, each, aim in zip(("default", "frugal"), found, (f"≤ {BYTES_AIM / 1000:.0f}", "-"), strict=True)
+        (name, f"{each.models:,}", f"{each.events:,}", _kilobytes(each.resident), aim, _kilobytes(each.stored))
+        for name, each, aim in named
     ]
     text = (
-        f"{models:,} models with {FEATURES} features and {found[0].events:,} events each, all default detectors. "
-        "*Frugal* are the settings that `deploy/configuration.md` gives for many models.\n\n"
+        f"{FEATURES} features, no labels, all default detectors. After {usual.events:,} events all that detectors keep "
+        f"is full, after {full.events:,} also what waits for labels (`performance.join_events_max`). *Frugal* are the "
+        "settings that `deploy/configuration.md` gives for many models.\n\n"
     )
-    head = ("settings", "growth of the process, kB per model", "aim", "its snapshot, not compressed, kB")
-    return Part(text + table(head, rows), {**found[0]._asdict(), "frugal": found[1]._asdict()})
+    head = ("settings", "models", "events of each", "growth, kB per model", "aim", "its snapshot, not compressed, kB")
+    return Part(text + table(head, rows), {**usual._asdict(), "full": full._asdict(), "frugal": frugal._asdict()})
+
+
+def _kilobytes(count: float) -> str:
+    return f"{count / 1000:,.0f}"
 
 
 def _per_model(models: int, *more: str) -> PerModel:
@@ -167,12 +178,14 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--models", type=int, help="bytes per model, for so many")
     what.add_argument("--events", type=int, help="memory over so many events")
-    parser.add_argument("--frugal", action="store_true", help="bytes per model with settings for many models")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--frugal", action="store_true", help="bytes per model with settings for many models")
+    how.add_argument("--full", action="store_true", help="bytes per model when all that may wait for a label does")
     parser.add_argument("--keep-results", action="store_true", help="do not write RESULTS.md")
     arguments = parser.parse_args()
     if arguments.models is not None:
         options = load_settings(None, {}, FRUGAL if arguments.frugal else {}).engine
-        print(json.dumps(per_model_here(arguments.models, options)._asdict()))
+        print(json.dumps(per_model_here(arguments.models, options, is_full=arguments.full)._asdict()))
         return
     part = flat_part(arguments.events)
     if not arguments.keep_results:
