@@ -13,7 +13,7 @@
     start       until a worker is ready: `start.py`
     flat        memory over 50 million events: `memory.py`; some ten minutes
 
-The machine must be quiet: broker and contestants share its cores.
+The machine must be quiet: broker and contestants share its cores. What a host's other guests took of them is told.
 """
 
 import argparse
@@ -117,14 +117,16 @@ def measured(names: Sequence[str], plan: Plan, *, is_kept: bool) -> Measured:
     """Run the parts; each is in RESULTS.md as soon as it is done, unless the page is to be kept as it is."""
     done: Measured = {}
     for name in names:
-        begun = time.monotonic()
+        begun, cpu = time.monotonic(), results.CpuTimes.now()
         console.rule(name)
-        done[name] = MEASURES[name](plan, done)
-        console.print(done[name].text, markup=False)
-        console.print(f"{name} took {time.monotonic() - begun:.0f} s")
+        text, figures = MEASURES[name](plan, done)
+        stolen = results.CpuTimes.now().stolen_share(cpu)
+        done[name] = Part(text, figures | {"cpu_stolen_share": round(stolen, 4)})
+        console.print(text, markup=False)
+        console.print(f"{name} took {time.monotonic() - begun:.0f} s; {stolen:.1%} of the CPU was stolen")
         if not is_kept:
             command = f"python -m benchmarks.bench {shlex.join(sys.argv[1:])}".rstrip()
-            results.write(f"bench {name}", command, done[name])
+            results.write(f"bench {name}", command, done[name], stolen_share=stolen)
     return done
 
 

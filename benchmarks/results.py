@@ -64,7 +64,30 @@ def measured_with() -> str:
     )
 
 
-def write(name: str, command: str, part: Part) -> None:
+class CpuTimes(NamedTuple):
+    """Of all cores since the start of the machine, in ticks; zeros where the system does not tell."""
+
+    total: int
+    stolen: int
+    """By other guests of the host, while something here wanted to run."""
+
+    @classmethod
+    def now(cls) -> "CpuTimes":
+        """Look at what Linux tells."""
+        try:
+            first, *_ = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+        except OSError:
+            return cls(0, 0)
+        # user, nice, system, idle, iowait, irq, softirq, steal; guests are in user already.
+        ticks = [int(each) for each in first.split()[1:9]]
+        return cls(sum(ticks), ticks[7])
+
+    def stolen_share(self, before: "CpuTimes") -> float:
+        """Return which share of the CPU was stolen since an earlier look: how quiet the machine was."""
+        return (self.stolen - before.stolen) / max(self.total - before.total, 1)
+
+
+def write(name: str, command: str, part: Part, *, stolen_share: float | None = None) -> None:
     """Put a part between its marks; the rest of the page stays."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     page = RESULTS.read_text(encoding="utf-8")
@@ -72,5 +95,6 @@ def write(name: str, command: str, part: Part) -> None:
     _, ended, tail = rest.partition(end)
     if not begun or not ended:
         raise SystemExit(f"{RESULTS.name} has no marks for {name}")
-    text = f"`{command}`, {measured_with()}\n\n{part.text}"
+    quiet = "" if stolen_share is None else f" Other guests of the host took {stolen_share:.1%} of the CPU."
+    text = f"`{command}`, {measured_with()}{quiet}\n\n{part.text}"
     RESULTS.write_text(f"{head}{begin}\n{text}\n{end}{tail}", encoding="utf-8")
