@@ -121,9 +121,9 @@ def measured(names: Sequence[str], plan: Plan, *, is_kept: bool) -> Measured:
         console.rule(name)
         text, figures = MEASURES[name](plan, done)
         stolen = results.CpuTimes.now().stolen_share(cpu)
-        done[name] = Part(text, figures | {"cpu_stolen_share": round(stolen, 4)})
+        done[name] = Part(text, figures | {"cpu_stolen_share": stolen})
         console.print(text, markup=False)
-        console.print(f"{name} took {time.monotonic() - begun:.0f} s; {stolen:.1%} of the CPU was stolen")
+        console.print(f"{name} took {time.monotonic() - begun:.0f} s. {results.stolen_text(stolen)}")
         if not is_kept:
             command = f"python -m benchmarks.bench {shlex.join(sys.argv[1:])}".rstrip()
             results.write(f"bench {name}", command, done[name], stolen_share=stolen)

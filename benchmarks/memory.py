@@ -187,9 +187,13 @@ def main() -> None:
         options = load_settings(None, {}, FRUGAL if arguments.frugal else {}).engine
         print(json.dumps(per_model_here(arguments.models, options, is_full=arguments.full)._asdict()))
         return
+    before = results.CpuTimes.now()
     part = flat_part(arguments.events)
     if not arguments.keep_results:
-        results.write("bench flat", f"python -m benchmarks.memory --events {arguments.events}", part)
+        stolen = results.CpuTimes.now().stolen_share(before)
+        results.write(
+            "bench flat", f"python -m benchmarks.memory --events {arguments.events}", part, stolen_share=stolen
+        )
     print(json.dumps(part.figures))
 
 

@@ -76,15 +76,21 @@ class CpuTimes(NamedTuple):
         """Look at what Linux tells."""
         try:
             first, *_ = Path("/proc/stat").read_text(encoding="ascii").splitlines()
-        except OSError:
+            # user, nice, system, idle, iowait, irq, softirq, steal; guests are in user already.
+            ticks = [int(each) for each in first.split()[1:9]]
+            return cls(sum(ticks), ticks[7])
+        except (OSError, ValueError, IndexError):
             return cls(0, 0)
-        # user, nice, system, idle, iowait, irq, softirq, steal; guests are in user already.
-        ticks = [int(each) for each in first.split()[1:9]]
-        return cls(sum(ticks), ticks[7])
 
-    def stolen_share(self, before: "CpuTimes") -> float:
-        """Return which share of the CPU was stolen since an earlier look: how quiet the machine was."""
-        return (self.stolen - before.stolen) / max(self.total - before.total, 1)
+    def stolen_share(self, before: "CpuTimes") -> float | None:
+        """Return which share of the CPU other guests took since an earlier look; None where that is not known."""
+        passed = self.total - before.total
+        return (self.stolen - before.stolen) / passed if passed > 0 else None
+
+
+def stolen_text(share: float | None) -> str:
+    """Return it as a sentence; nothing where it is not known."""
+    return "" if share is None else f"Other guests of the host took {share:.1%} of the CPU."
 
 
 def write(name: str, command: str, part: Part, *, stolen_share: float | None = None) -> None:
@@ -95,6 +101,5 @@ def write(name: str, command: str, part: Part, *, stolen_share: float | None = N
     _, ended, tail = rest.partition(end)
     if not begun or not ended:
         raise SystemExit(f"{RESULTS.name} has no marks for {name}")
-    quiet = "" if stolen_share is None else f" Other guests of the host took {stolen_share:.1%} of the CPU."
-    text = f"`{command}`, {measured_with()}{quiet}\n\n{part.text}"
+    text = f"`{command}`, {measured_with()} {stolen_text(stolen_share)}".rstrip() + f"\n\n{part.text}"
     RESULTS.write_text(f"{head}{begin}\n{text}\n{end}{tail}", encoding="utf-8")

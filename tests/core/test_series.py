@@ -65,7 +65,9 @@ def recount(task: Task, layout: Layout, events: Sequence[Event]) -> Counted:
     """The naive twin of every tally: all that holds, added up anew."""
     tallies = Tallies(layout)
     slot = tallies.slot(0)
-    add((tallies.target(np.full(len(events), slot)),), rows_of(task, events, [1] * len(events)), task, layout)
+    nowhere = tallies.target(np.full(len(events), -1))
+    into = tallies.target(np.full(len(events), slot))
+    add((nowhere, into, nowhere), rows_of(task, events, [1] * len(events)), task, layout)
     return counted(tallies.take(0))
 
 

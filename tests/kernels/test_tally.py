@@ -89,7 +89,8 @@ class Tallied:
 
     def add(self, slots: I64, rows: Rows) -> None:
         """Add rows in their order."""
-        common = (k.Target(self.counts, self.sums, slots),), rows.signs, rows.lag_buckets
+        into, nowhere = (k.Target(self.counts, self.sums, each) for each in (slots, np.full(len(slots), -1)))
+        common = (nowhere, nowhere, into), rows.signs, rows.lag_buckets
         if self.task.is_regression:
             labels, predictions = (np.asarray(each, dtype=np.float64) for each in (rows.labels, rows.predictions))
             k.add_numbers(*common, labels, predictions, self.task.center, self.task.unit, self.layout.at)

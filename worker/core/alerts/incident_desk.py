@@ -63,8 +63,8 @@ class Verdicts(NamedTuple):
 class _Portrait(NamedTuple):
     """The rarest event of the open incident, kept to be explained when a step is told.
 
-    It is explained once, by the detectors as they were when that was told first: they learn what comes later, and
-    would make less and less of it. To explain it is what costs most of an alert.
+    It is explained once, by the detectors as they were when it was told of first: they learn what comes later, and
+    would judge it differently. To explain it is what costs most of an alert.
     """
 
     cells: F64
@@ -82,7 +82,7 @@ class OpenIncident(Struct, frozen=True, forbid_unknown_fields=True):
     row: list[float]
     scores: list[DetectorScore]
     disagreement: bool
-    features: list[FeatureEvidence] | None
+    features: list[FeatureEvidence] | None = None
 
 
 class IncidentDesk:

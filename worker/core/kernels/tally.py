@@ -5,7 +5,7 @@ A tally is a row of `counts` i32[., C] and of `sums` i64[., S, L] (`exact_sum`).
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numba
 import numpy as np
@@ -53,6 +53,9 @@ class Target(NamedTuple):
     sums: I64
     slots: I64
 
+
+Targets: TypeAlias = tuple[Target, Target, Target]
+"""Always as many: another number would be compiled when it comes for the first time, while events wait."""
 
 _MIDDLE = 0.5
 _POSITIVE = 2
@@ -103,7 +106,7 @@ def bucket_lags(lags_ms: I64, buckets: I16) -> None:
 
 @numba.njit(cache=True, nogil=True)
 def add_classes(
-    targets: tuple[Target, ...],
+    targets: Targets,
     signs: I8,
     lag_buckets: I16,
     labels: I16,
@@ -210,7 +213,7 @@ def _losses(probabilities: F64, label: int, prediction: int, at: I64, terms: F64
 
 @numba.njit(cache=True, nogil=True)
 def add_numbers(
-    targets: tuple[Target, ...],
+    targets: Targets,
     signs: I8,
     lag_buckets: I16,
     labels: F64,

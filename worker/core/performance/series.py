@@ -176,7 +176,8 @@ class Series:
         """Panes that are gone: what is added to them is in the lifetime all the same."""
         aside = Tallies(self.layout)
         slot = aside.slot(0)
-        add((aside.target(np.where(slots < 0, slot, -1)),), rows, self._task, self.layout)
+        nowhere = aside.target(np.full(len(slots), -1))
+        add((aside.target(np.where(slots < 0, slot, -1)), nowhere, nowhere), rows, self._task, self.layout)
         self._archive = plus(self._archive, aside.take(0))
 
     def _pane(self, key: int) -> StoredPane:

@@ -185,7 +185,7 @@ class Tallies:
             self._sums[slot] = arrays["sums"][place]
 
 
-def add(targets: tuple[k.Target, ...], rows: Rows, task: Task, layout: Layout) -> None:
+def add(targets: k.Targets, rows: Rows, task: Task, layout: Layout) -> None:
     """Add rows (n) to the tallies of each target, all of one layout, or take them away."""
     if task.is_regression:
         k.add_numbers(
