@@ -231,7 +231,6 @@ def assert_equals(fed: Fed, twin: NaiveSeries) -> None:
     for key in twin.panes:
         inside = [event for event in events if event.pane == key]
         assert counted(series.panes.exact([key])) == twin.count(inside)
-        assert series.panes.labelled(key) == len(inside)
     total, predictions = series.lifetime
     assert counted(total) == twin.count(events)
     assert ((total[1][:, :-1] >= 0) & (total[1][:, :-1] < 2**32)).all()

@@ -114,6 +114,7 @@ class Series:
         fresh = addition.blocks == NO_BLOCK
         arrivals = np.maximum.accumulate(np.where(fresh, addition.arrived_ms // self._options.pane_ms, -1))
         counted, began = np.cumsum(fresh).tolist(), arrivals.tolist()
+        # For all rows: whoever acts at a row opens no pane, and looks at blocks and at the pane of arrivals alone.
         panes = self._pane_slots(addition)
         begin = 0
         while begin < count:
@@ -149,10 +150,8 @@ class Series:
             self._fill += news
             self.labels += news
             self.arrival_changed = True
-            blocks, arrivals = (
-                np.full(count, self.blocks.slot(self.block)),
-                np.full(count, self.by_arrival.slot(self.arrival)),
-            )
+            blocks = np.full(count, self.blocks.slot(self.block))
+            arrivals = np.full(count, self.by_arrival.slot(self.arrival))
         if news < count:
             blocks = self.blocks.slots(addition.blocks[part].astype(np.int64))
             arrivals[~new] = -1

@@ -100,11 +100,6 @@ class Tallies:
             self._sums[slot] = 0
             self._free.append(slot)
 
-    def labelled(self, key: int) -> int:
-        """Return how many labelled events a key has."""
-        slot = self._slots.get(key)
-        return 0 if slot is None else int(self._counts[slot, self.layout.at[k.LABELLED]])
-
     def merged(self, keys: "list[int] | range") -> Tally:
         """Return the sum of the tallies of some keys."""
         counts, sums = self.exact(keys)
@@ -187,27 +182,13 @@ class Tallies:
 
 def add(targets: k.Targets, rows: Rows, task: Task, layout: Layout) -> None:
     """Add rows (n) to the tallies of each target, all of one layout, or take them away."""
+    common = targets, rows.signs, rows.lag_buckets
     if task.is_regression:
-        k.add_numbers(
-            targets,
-            rows.signs,
-            rows.lag_buckets,
-            cast("F64", rows.labels),
-            cast("F64", rows.predictions),
-            task.center,
-            task.unit,
-            layout.at,
-        )
+        labels, predictions = cast("F64", rows.labels), cast("F64", rows.predictions)
+        k.add_numbers(*common, labels, predictions, task.center, task.unit, layout.at)
     else:
-        k.add_classes(
-            targets,
-            rows.signs,
-            rows.lag_buckets,
-            cast("I16", rows.labels),
-            cast("I16", rows.predictions),
-            rows.probabilities,
-            layout.at,
-        )
+        codes, others = cast("I16", rows.labels), cast("I16", rows.predictions)
+        k.add_classes(*common, codes, others, rows.probabilities, layout.at)
 
 
 def distinct(keys: I64) -> list[int]:

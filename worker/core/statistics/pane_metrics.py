@@ -33,6 +33,10 @@ def column_metrics(table: ColumnTable, arrays: Arrays, slot: int, events: int) -
     return found
 
 
+_SHARES = np.array([0.5, 0.05, 0.95])
+"""Of the quantiles that a pane tells."""
+
+
 class Spread:
     """Quantiles and histograms of the columns of one pane: what `Histogram` gives, of all of them at once."""
 
@@ -68,9 +72,6 @@ class Spread:
     def _side(self, column: int, sign: int) -> tuple[int, list[int]]:
         first, end = self._used[column][sign]
         return self._starts[column][sign] + first if end else 0, self._buckets[column, sign, first:end].tolist()
-
-
-_SHARES = np.array([0.5, 0.05, 0.95])
 
 
 def _numeric(column: Column, place: int, arrays: Arrays, slot: int, events: int, spread: Spread) -> ColumnMetric:
