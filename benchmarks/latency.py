@@ -55,6 +55,8 @@ BURST_S = 0.005
 POOL_EVENTS = 200_000
 """Different events; after them they come again, with other ids."""
 PLANTED_FACTOR = 3.0
+TAKEN_MS_MAX = 1_000.0
+"""From when a burst is put together until the client has taken the last event of it."""
 START_SECONDS_MAX = 120.0
 DRAIN_SECONDS_MAX = 60.0
 LOOK_S = 0.25
@@ -203,12 +205,16 @@ def produce(servers: str, load: Load, said: Connection) -> None:
         if (left := begun + burst * BURST_S - time.monotonic()) > 0:
             time.sleep(left)
         now_ns = time.time_ns()
+        messages: list[list[dict[str, bytes]]] = [[] for _ in range(PARTITIONS)]
         for _ in range(round((burst + 1) * BURST_S * load.rate) - number):
             partition, end = pool[number % POOL_EVENTS]
-            value = b'{"event_id":"e%d"%b' % (number, end)
-            producer.produce(TOPIC, value, partition=partition, timestamp=now_ns // 1_000_000)
+            messages[partition].append({"value": b'{"event_id":"e%d"%b' % (number, end)})
             sent_ns[partition].append(now_ns)
             number += 1
+        # One call for each partition, not each event, takes a third less CPU: broker and worker have the same cores.
+        for partition, own in enumerate(messages):
+            if producer.produce_batch(TOPIC, own, partition=partition) != len(own):
+                raise SystemExit("latency: the client did not take all events")
     seconds = time.monotonic() - begun
     if producer.flush(DRAIN_SECONDS_MAX):
         raise SystemExit("latency: the broker did not take all events")
@@ -326,8 +332,9 @@ def latencies(sent: Sent, arrivals: Sequence[Arrival], warm_up_s: float) -> Iter
             continue
         cause = max(alert["evidence"], key=lambda row: int(row["offset"]))
         sent_ns = sent.sent_ns[cause["partition"]][cause["offset"]]
-        # The event's time is Kafka's, which is the one of sending: otherwise this is another event.
-        assert cause["timestamp_ms"] == sent_ns // 1_000_000, "an alert names an event that was not sent then"
+        # The event's time is when the client took it: otherwise this is another event.
+        taken_ms = cause["timestamp_ms"] - sent_ns / 1e6
+        assert -1 <= taken_ms <= TAKEN_MS_MAX, "an alert names an event that was not sent then"
         second = (sent_ns - first_ns) / 1e9
         if second >= warm_up_s:
             yield second, (arrival.at_ns - sent_ns) / 1e6

@@ -9,6 +9,8 @@ Rule 2: results are told in the order in which the batches came, whichever was d
 Rule 3: whatever the caller does with shards (tick, cut, restore, positions of a commit, giving one up) comes after
         `finish`. Fetching goes on meanwhile, and waiting for Kafka once it is settled what a transaction holds.
 Rule 4: lanes take turns: a thread goes to the lane that has waited longest.
+Rule 5: few records are worked on by the caller, unless it has something else to do. Most of what they take is Python,
+        and threads that wait for one another's lock take a third more CPU for them.
 """
 
 from collections import Counter, deque
@@ -74,13 +76,15 @@ class Dispatch:
         executor: how many shards are worked on at once.
         effort: is told when the engine works, in the thread that does it.
         clock: of the wall.
+        few_records: a batch of so many is worked on by the caller.
     """
 
-    def __init__(self, engine: Engine, executor: Executor, effort: Effort, clock: Clock) -> None:
+    def __init__(self, engine: Engine, executor: Executor, effort: Effort, clock: Clock, few_records: int) -> None:
         self._engine = engine
         self._executor = executor
         self._effort = effort
         self._clock = clock
+        self._few_records = few_records
         self._lanes: dict[int, _Lane] = {}
         self._jobs: deque[_Job] = deque()
         self._of_shard: Counter[int] = Counter()
@@ -91,8 +95,11 @@ class Dispatch:
         self._fewer = Condition()
         """Told when a batch has been begun with, be it to let it be."""
 
-    def add(self, batch: RawBatch) -> None:
-        """Let a batch be worked on as soon as those of its shard before it are, and a thread is free."""
+    def add(self, batch: RawBatch, *, beside: bool = False) -> None:
+        """Let a batch be worked on as soon as those of its shard before it are, and a thread is free.
+
+        `beside`: the caller does not want to be that thread.
+        """
         job = _Job(batch, Future())
         self._jobs.append(job)
         self._of_shard[batch.partition] += 1
@@ -101,7 +108,10 @@ class Dispatch:
             self._waiting += len(batch.offsets)
         lane = self._lanes.setdefault(batch.partition, _Lane())
         if lane.add(job):
-            self._executor.submit(partial(self._work_on, lane))
+            if beside or len(batch.offsets) > self._few_records:
+                self._executor.submit(partial(self._work_on, lane))
+            else:
+                self._work_on(lane)
 
     def untold(self, partition: int) -> int:
         """Return how many batches of a shard there are whose results have not been told."""

@@ -5,6 +5,8 @@
 
 Rule 1: what is in here was not taken. When its partition goes, it goes, too, and whoever gets the partition reads it.
 Rule 2: the batches of one shard and topic leave in the order in which they came.
+Rule 3: records that trickle are gathered. The engine takes 0.7 ms for one event of a model, and 0.8 for ten: to read
+        whatever has just come keeps a whole core busy with a thousand events a second.
 """
 
 from collections import deque
@@ -14,6 +16,9 @@ from worker.alignment import Alignment
 from worker.core.events import InputTopic, RawBatch
 from worker.observer import Observer
 from worker.ports import Clock, Source
+
+FEW_SHARE = 4
+"""Records are few if they are less than one part in so many of what a fetch may have."""
 
 
 class Intake:
@@ -26,6 +31,7 @@ class Intake:
         records_max: records taken at once.
         label_hold_ms: how long labels wait for predictions that may not come; 0: they do not wait.
         held_labels_max: more held labels of a partition than this, and no more of them are fetched.
+        gather_ms: after a fetch that had few records, the next one begins so much later at the earliest.
     """
 
     def __init__(
@@ -37,11 +43,14 @@ class Intake:
         records_max: int,
         label_hold_ms: int,
         held_labels_max: int,
+        gather_ms: int,
     ) -> None:
         self._source = source
         self._clock = clock
         self._observer = observer
         self._records_max = records_max
+        self._gather_ms = gather_ms
+        self._not_before_ms: int | None = None
         self._holds = label_hold_ms > 0
         self._alignment = Alignment(label_hold_ms, held_labels_max)
         self._paused: set[int] = set()
@@ -61,10 +70,14 @@ class Intake:
 
     def fetch(self, wait_ms: int) -> int:
         """Read once, waiting at most so long for a first record; return how many records came."""
+        wait_ms -= self._gather(wait_ms)
         started_ms = self._clock.monotonic_ms()
         batches = self._source.fetch(self._records_max, wait_ms)
         self._observer.fetched(batches, (self._clock.monotonic_ms() - started_ms) / 1000)
         records, live = sum(len(batch.offsets) for batch in batches), self._alignment.partitions
+        # The first record after a silence is not waited for, so only what comes after it is gathered.
+        is_few = 0 < records < self._records_max // FEW_SHARE
+        self._not_before_ms = started_ms + self._gather_ms if is_few else None
         for batch in batches:
             if batch.partition not in live:
                 continue
@@ -79,6 +92,16 @@ class Intake:
             self._ready.extend(self._alignment.release(now_ms, may_have_more, is_dry=records < self._records_max))
             self._pause_labels()
         return records
+
+    def _gather(self, wait_ms: int) -> int:
+        """Let records gather, for as long as may be waited; return how long that was."""
+        if self._not_before_ms is None:
+            return 0
+        pause_ms = min(self._not_before_ms - self._clock.monotonic_ms(), wait_ms)
+        if pause_ms <= 0:
+            return 0
+        self._clock.pause(pause_ms)
+        return pause_ms
 
     def _pause_labels(self) -> None:
         """Fetch no more labels of a shard while enough of them wait."""

@@ -53,6 +53,10 @@ class LoopOptions(NamedTuple):
     ahead_records_min: int = 10_000
     """With so many under way the next fetch does not wait for the engine. Before, it had better: the longer it waits,
     the more records come at once, and few are dear."""
+    gather_ms: int = 40
+    """From a fetch of few records to the next one, at least."""
+    few_records: int = 64
+    """Batches of so many are worked on where they are fetched."""
     outputs_max: int = 20_000
     idle_close_ms: int = 5000
     commit_attempts_max: int = 10
@@ -122,7 +126,7 @@ class Loop:
         self._budget = MaintenanceBudget(options.budget, self._clock.monotonic_ms(), self._effort.spent())
         self._artefacts = ArtefactPublisher(artefacts, registry, options.artefacts, self._clock, self._observer)
         executor = executor or InlineExecutor()
-        self._dispatch = Dispatch(engine, executor, self._effort, self._clock)
+        self._dispatch = Dispatch(engine, executor, self._effort, self._clock, options.few_records)
         self._goes_ahead = executor.is_beside
         self._tracks: dict[int, Track] = {}
         self._ticked_ms: dict[int, int] = {}
@@ -134,6 +138,7 @@ class Loop:
             records_max=options.fetch_records_max,
             label_hold_ms=options.label_hold_ms,
             held_labels_max=options.held_labels_max,
+            gather_ms=options.gather_ms,
         )
         self._lag = Lag(options.lagging_ms)
         self._census_ms: int | None = None
@@ -233,7 +238,7 @@ class Loop:
         if not self._goes_ahead:
             return
         while (batch := self._intake.next) is not None and self._has_room(batch.partition):
-            self._dispatch.add(self._intake.take())
+            self._dispatch.add(self._intake.take(), beside=True)
 
     def _finish(self) -> None:
         """Wait until the engine has done all that it was given."""

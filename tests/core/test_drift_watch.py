@@ -317,6 +317,19 @@ def test_a_restored_watch_goes_on_as_if_nothing_had_been(at: int) -> None:
     assert states(again) == states(whole)
 
 
+def test_blocks_take_room_when_they_come_and_can_be_stored_at_any_time() -> None:
+    """While the reference is learned, again also after an accepted drift, and at the end of each block."""
+    cells, watch = eventful(1), watch_of(SMALL)
+    room: set[int] = set()
+    for at in range(0, 900, 20):
+        fed(watch, cells[at : at + 20], first=at)
+        assert states(restored(*stored(watch))) == states(watch)
+        kept = min(watch.windows.blocks, SMALL.blocks_max)
+        assert kept <= len(watch.windows.ring) <= max(2 * kept, 1)
+        room.add(len(watch.windows.ring))
+    assert room == {1, 2, 4, 8, 16}
+
+
 def test_a_watch_that_has_not_begun_can_be_stored() -> None:
     """Before the columns are known there is nothing but open places."""
     watch = DriftWatch(Owner("model", 0, "predictions"), table_of(), EngineOptions(drift=SMALL))

@@ -22,7 +22,9 @@ from worker.recovery.snapshots import SnapshotOptions
 from worker.recovery.track import Identity, Track
 
 IDENTITY = Identity("group", Origin("cluster", "p", "l", "s", "f"), "options", "libraries", policy="alerts")
-OPTIONS = LoopOptions(snapshots=SnapshotOptions(interval_ms=10**9), fetch_records_max=4, commit_interval_ms=1)
+OPTIONS = LoopOptions(
+    snapshots=SnapshotOptions(interval_ms=10**9), fetch_records_max=4, commit_interval_ms=1, few_records=0
+)
 """A fetch of two records is one from a backlog, and a turn lasts for one."""
 
 
@@ -188,7 +190,7 @@ def test_in_a_backlog_the_next_fetch_does_not_wait_for_the_last_batch() -> None:
 
 def test_what_was_fetched_for_a_shard_goes_with_it(world: World) -> None:
     """Labels that are held, and predictions that are ready: attached again, it begins where it is told to."""
-    intake = Intake(world, world, Observer(), records_max=4, label_hold_ms=1_000, held_labels_max=10)
+    intake = Intake(world, world, Observer(), records_max=4, label_hold_ms=1_000, held_labels_max=10, gather_ms=0)
     intake.attach(0, 0, 0, 0)
     world.give(0, [(b"label", START_MS + 10_000)], InputTopic.LABELS)
     world.give(0, bad(1))
@@ -204,6 +206,47 @@ def test_what_was_fetched_for_a_shard_goes_with_it(world: World) -> None:
     world.now_ms += 100_000
     assert intake.fetch(0) == 0
     assert intake.next is None
+
+
+class Paced(World):
+    """Takes no time to fetch, and notes what it is told to wait for a first record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[int] = []
+
+    def fetch(self, records_max: int, wait_ms: int) -> list[RawBatch]:
+        self.waits.append(wait_ms)
+        now_ms, found = self.now_ms, super().fetch(records_max, wait_ms)
+        self.now_ms = now_ms
+        return found
+
+
+def test_records_that_trickle_are_gathered() -> None:
+    """The fetch after one of few records begins later, if there is time for that; not after silence or many of them."""
+    world = Paced()
+    intake = Intake(world, world, Observer(), records_max=40, label_hold_ms=0, held_labels_max=10, gather_ms=40)
+    intake.attach(0, 0, 0, 0)
+
+    def paused_and_waited(records: int, wait_ms: int, work_ms: int = 0) -> tuple[int, int]:
+        """How long it paused before a fetch of so many, and waited for a first record of it; then the engine works."""
+        began_ms = world.now_ms
+        if records:
+            world.give(0, bad(records))
+        assert intake.fetch(wait_ms) == records
+        paused_ms = world.now_ms - began_ms
+        world.now_ms += work_ms
+        return paused_ms, world.waits[-1]
+
+    assert paused_and_waited(1, 50) == (0, 50)  # nothing was before it
+    assert paused_and_waited(9, 50, work_ms=15) == (40, 10)
+    assert paused_and_waited(9, 50, work_ms=60) == (25, 25)
+    assert paused_and_waited(9, 50) == (0, 50)  # the engine took longer
+    assert paused_and_waited(9, 30) == (30, 0)  # a commit is due
+    assert paused_and_waited(9, 0) == (0, 0)
+    assert paused_and_waited(10, 50) == (40, 10)
+    assert paused_and_waited(0, 50) == (0, 50)  # ten are many
+    assert paused_and_waited(1, 50) == (0, 50)  # after silence
 
 
 def test_what_goes_on_leaves_time_for_restores() -> None:

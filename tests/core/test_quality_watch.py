@@ -452,7 +452,7 @@ def _damages() -> list[tuple[str, Callable[[dict[str, Any]], None]]]:
         ("instead of", lambda arrays: arrays.pop("tables.watch.stood")),
         ("instead of", lambda arrays: arrays.update({"tables.watch.starts": np.zeros((1, 2), dtype=np.int64)})),
         ("no event ids", lambda arrays: arrays.pop("ids.keys")),
-        ("too many", lambda arrays: arrays.update({"ids.keys": np.zeros((31, 2), dtype=np.uint64)})),
+        ("too many", lambda arrays: arrays.update({"ids.keys": np.zeros((31, 1), dtype=np.uint64)})),
         ("no keys", lambda arrays: arrays.update({"ids.keys": np.zeros((3, 3), dtype=np.uint64)})),
     ]
 

@@ -23,7 +23,7 @@ from worker.ports import Executor, Position
 SHARDS = 6
 ROUNDS = 5
 RECORDS = 900
-OPTIONS = LoopOptions(snapshots=NEVER)
+OPTIONS = LoopOptions(snapshots=NEVER, few_records=0)
 AHEAD = OPTIONS._replace(fetch_records_max=40, ahead_records_min=1, idle_close_ms=10**9, census_ms=0)
 """Several fetches in a turn, each as soon as few of the batches before it wait; no ticks, whose time is the turns'."""
 
@@ -216,7 +216,7 @@ def test_an_error_in_one_shard_ends_the_worker_and_nothing_is_committed() -> Non
     world.group.append(("assigned", [0, 1, 2]))
     with ThreadExecutor(2) as executor:
         ports = Ports(world, world, world, world, world, executor=executor)
-        loop = live(world, Loop(Broken(SMALL, Topics(), InlineRefits()), ports, IDENTITY, LoopOptions(snapshots=NEVER)))
+        loop = live(world, Loop(Broken(SMALL, Topics(), InlineRefits()), ports, IDENTITY, OPTIONS))
         before = dict(world.stored)
         for shard in range(3):
             world.give(shard, records(shard, 50, bad=0.5))

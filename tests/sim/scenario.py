@@ -140,7 +140,7 @@ def _kinds(rng: random.Random) -> tuple[Fault, ...]:
 
 
 def _loop_options(seed: int, rng: random.Random, journal_chars_max: int) -> LoopOptions:
-    labels = random.Random(f"labels {seed}")
+    labels, pace = random.Random(f"labels {seed}"), random.Random(f"pace {seed}")
     return LoopOptions(
         commit_interval_ms=rng.choice((50, 150, 300)),
         fetch_records_max=rng.choice((10, 500)),
@@ -153,6 +153,8 @@ def _loop_options(seed: int, rng: random.Random, journal_chars_max: int) -> Loop
         # By a generator of their own: the other choices stay those that the controls were tuned on.
         label_hold_ms=labels.choice((0, 100, 1_000)),
         held_labels_max=labels.choice((3, 1_000)),
+        gather_ms=pace.choice((0, 40)),
+        few_records=pace.choice((0, 64)),
         restores=RestoresOptions(
             job=RestoreOptions(
                 start_at="latest" if rng.random() < 0.1 else "earliest", records_max=rng.choice((3, 50, 2_000))

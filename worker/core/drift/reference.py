@@ -4,6 +4,8 @@
              histograms ─┴► bins; counts of the older half │ of the newer half, and its histograms
                                                            └► alike? the reference. If not, the newer half is the older
 
+Histograms of the older part have become bins before those of the newer half begin, which take their place.
+
 Bins come from exponential histograms: of the values, and of their distances from the first value, because a histogram
 whose buckets are 2 % wide cannot tell 1,000 from 1,005. The one that spreads the values better is taken.
 """
@@ -79,7 +81,7 @@ class ReferencePhase:
         self._categorical: I64 = np.flatnonzero(~numeric)
         # Each column twice: its values, and their distances from its center.
         self._is_numeric: Bool = np.concatenate([numeric, numeric])
-        self._histograms = PaneSlots(_BUCKETS_MAX, codes)
+        self._histograms = PaneSlots(_BUCKETS_MAX, codes, slots=1)
         self._histograms.grow(2 * count)
         self._seen = self._lagged = self._attempts = 0
         self._has_bins = False
@@ -129,7 +131,7 @@ class ReferencePhase:
         if self._seen == self._scores_at:
             self._score_categories()
 
-    def _add_histograms(self, cells: F64, slot: int) -> None:
+    def _add_histograms(self, cells: F64, half: int) -> None:
         for column in np.flatnonzero(np.isnan(self._center)):
             known = np.flatnonzero(~np.isnan(cells[:, column]))
             if len(known):
@@ -137,9 +139,8 @@ class ReferencePhase:
         cut = np.clip(cells, -LARGEST, LARGEST)
         apart = np.where(self._is_categorical, np.nan, np.clip(cut - self._center, -LARGEST, LARGEST))
         both = np.concatenate([cut, apart], axis=1)
-        slots = np.full(len(cells), slot, dtype=np.int8)
-        self._histograms.add(both, slots, self._is_numeric)
-        self._missing[slot] += np.isnan(cells).sum(axis=0)
+        self._histograms.add(both, np.zeros(len(cells), dtype=np.int8), self._is_numeric)
+        self._missing[half] += np.isnan(cells).sum(axis=0)
 
     def _count(self, cells: F64) -> None:
         half = _OLDER if self._seen < self._half else _NEWER
@@ -160,11 +161,11 @@ class ReferencePhase:
             self._sums[:, column] = 0
 
     def _make_bins(self) -> None:
-        """Make bins of the older slot of histograms, and count it in them."""
+        """Make bins of the histograms, count these in them, and let go of these."""
         counts = np.zeros((len(self._columns), self.bins.count), dtype=np.int64)
         for place, column in enumerate(self._columns):
             if column.kind is Kind.CATEGORICAL:
-                counts[place] = self.bins.put_categories(place, self._histograms.arrays["codes"][_OLDER, place])
+                counts[place] = self.bins.put_categories(place, self._histograms.arrays["codes"][0, place])
             else:
                 counts[place] = self._put_numbers(place)
         counts[:, -1] = self._missing[_OLDER]
@@ -177,14 +178,15 @@ class ReferencePhase:
         self.bins.rank(scored, ~self._is_categorical)
         self._sums[:], self._recent[:], self._lagged = 0, 0, 0
         self._recent_bins[:], self._transitions[:], self._batch[:] = 0, 0, 0
+        self._histograms.clear(0)
         self._has_bins = True
 
     def _put_numbers(self, place: int) -> I64:
         arrays, columns = self._histograms.arrays, len(self._columns)
         center = self._center[place]
-        around = Histogram.from_arrays(arrays, _OLDER, columns + place)
+        around = Histogram.from_arrays(arrays, 0, columns + place)
         found = self.bins.put_numbers(place, around, 0.0 if np.isnan(center) else float(center))
-        of_values = self.bins.put_numbers(place, Histogram.from_arrays(arrays, _OLDER, place), 0.0)
+        of_values = self.bins.put_numbers(place, Histogram.from_arrays(arrays, 0, place), 0.0)
         if concentration(found) >= concentration(of_values):
             return of_values
         return self.bins.put_numbers(place, around, float(center))
@@ -225,9 +227,6 @@ class ReferencePhase:
     def start_anew(self) -> None:
         """Take the newer half of the events for the older one."""
         self._attempts += 1
-        for array in self._histograms.arrays.values():
-            array[_OLDER] = array[_NEWER]
-        self._histograms.clear(_NEWER)
         self._missing[_OLDER], self._missing[_NEWER] = self._missing[_NEWER], 0
         self._seen = self._half
         self._make_bins()

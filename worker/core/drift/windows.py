@@ -51,7 +51,8 @@ class Windows:
         self._latest_length = max(each for each in self.lengths if each <= LATEST_BLOCKS_MAX)
         self.blocks = 0
         self.is_ordered: Bool = np.ones(columns, dtype=np.bool)
-        self.ring: U32 = np.zeros((options.blocks_max, columns, bins), dtype=np.uint32)
+        self.ring: U32 = np.zeros((1, columns, bins), dtype=np.uint32)
+        """As many blocks as there have been, or some more, but at most `blocks_max`: many models see few events."""
         self.reference: I64 = np.zeros((columns, bins), dtype=np.int64)
         self.score: I16 = np.zeros((columns, bins), dtype=np.int16)
         self.design: F64 = np.ones((2, columns))
@@ -74,6 +75,7 @@ class Windows:
         self.is_ordered = is_ordered
         self._spread = _variance(self.reference, self.score)
         self.blocks = 0
+        self._reserve(0)
         self.ring[:] = 0
         self.unspent[:] = 0.0
         self.affected[:] = NOT_AFFECTED
@@ -84,6 +86,15 @@ class Windows:
         """Take what autocorrelation does to the variance (c each); forget what blocks have added."""
         self.design[0], self.design[1] = location, shape
         self.differences[:] = 0.0
+
+    def _reserve(self, blocks: int) -> None:
+        """Have room for so many full blocks and one that is being filled, or for as many as are kept."""
+        rows = min(1 << blocks.bit_length(), self._blocks_max)
+        if rows != len(self.ring):
+            ring = np.zeros((rows, *self.ring.shape[1:]), dtype=np.uint32)
+            kept = min(rows, len(self.ring))
+            ring[:kept] = self.ring[:kept]
+            self.ring = ring
 
     @property
     def counts(self) -> U32:
@@ -115,6 +126,7 @@ class Windows:
         Call `next_block` after that, when the block's counts are no longer needed.
         """
         self.blocks += 1
+        self._reserve(self.blocks)
         learn_differences(
             self.ring,
             self.blocks,
@@ -202,8 +214,8 @@ class Windows:
     def _forget(self, column: int, keep: int) -> None:
         self.affected[column] = NOT_AFFECTED
         self.p_value[column], self.psi[column] = 1.0, 0.0
-        kept = (self.blocks - 1 - np.arange(keep)) % self._blocks_max
-        older = np.ones(self._blocks_max, dtype=np.bool)
+        kept = (self.blocks - 1 - np.arange(keep)) % len(self.ring)
+        older = np.ones(len(self.ring), dtype=np.bool)
         older[kept] = False
         self.ring[older, column] = 0
 
@@ -229,6 +241,7 @@ class Windows:
 
     def restore(self, plain: StoredWindows, arrays: Arrays, score: I16, is_ordered: Bool) -> None:
         """Take over copies of what `plain` and `arrays` gave; ValueError for what cannot be."""
+        self._reserve(plain.blocks)
         check_like(_STORED, arrays, self.arrays())
         affected = arrays["affected"]
         refuse_if(

@@ -1,8 +1,10 @@
 """The join of predictions and labels: rings of rows with an index by key, in compact arrays.
 
 A ring holds rows in the order in which they came: row number `r` is in slot r modulo capacity. The index is open
-addressing with linear probing over half as many places more at least; a row that leaves is taken out by shifting back
-what follows it (Knuth, TAOCP 3, 6.4, algorithm R), so nothing ever has to be rebuilt but when a ring grows.
+addressing with linear probing over half as many places more; a row that leaves is taken out by shifting back what
+follows it (Knuth, TAOCP 3, 6.4, algorithm R), so nothing ever has to be rebuilt but when a ring grows. The number of
+places is no power of two: the home of a key is its upper half times that number, divided by 2^32 (Lemire 2019, "Fast
+random integer generation in an interval", without his last step).
 
 Rule 1: what happens at a row depends on the rows before it, never on how they were cut into calls.
 Rule 2: the latest label wins, by its own timestamp; of two of one timestamp, the one that came later.
@@ -28,7 +30,10 @@ NOTHING, JOINED, CORRECTED = 0, 1, 2
 
 
 class Ring(NamedTuple):
-    """Rows with a key: keys u64[C, 2], index `table` i32[2 C] (slot + 1; 0: free), meta i64[5], alive bool[C]."""
+    """Rows with a key: keys u64[C, 2], index `table` i32[places] (slot + 1; 0: free), meta i64[5], alive bool[C].
+
+    Keys of one word, u64[C, 1], are the first word of what is asked for.
+    """
 
     keys: U64
     table: I32
@@ -64,17 +69,48 @@ class Outcome(NamedTuple):
     kind: I8
 
 
+def places_of(capacity: int) -> int:
+    """Return how many places the index of a ring has: two thirds of them are used at most."""
+    return capacity + capacity // 2 + 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _home(ring: Ring, k0: np.uint64) -> int:
+    """Return where the index begins to look for a key."""
+    home = ((k0 >> np.uint64(32)) * np.uint64(ring.table.shape[0])) >> np.uint64(32)
+    return int(np.int64(home))
+
+
+@numba.njit(cache=True, nogil=True)
+def _after(ring: Ring, place: int) -> int:
+    return place + 1 if place + 1 < ring.table.shape[0] else 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _steps(ring: Ring, start: int, end: int) -> int:
+    """Return how far it is from one place of the index to another one, going on behind the last with the first."""
+    return end - start if end >= start else end - start + ring.table.shape[0]
+
+
 @numba.njit(cache=True, nogil=True)
 def find(ring: Ring, k0: np.uint64, k1: np.uint64) -> int:
     """Return the slot of a key, or -1. O(1)."""
-    mask = ring.table.shape[0] - 1
-    place = np.int64(k0 & np.uint64(mask))
+    place = _home(ring, k0)
     while ring.table[place] != 0:
         slot = int(ring.table[place]) - 1
-        if ring.keys[slot, 0] == k0 and ring.keys[slot, 1] == k1:
+        if ring.keys[slot, 0] == k0 and (ring.keys.shape[1] == 1 or ring.keys[slot, 1] == k1):
             return slot
-        place = (place + 1) & mask
+        place = _after(ring, place)
     return -1
+
+
+@numba.njit(cache=True, nogil=True)
+def _enter(ring: Ring, slot: int) -> None:
+    """Put a row that is not there into the index."""
+    place = _home(ring, ring.keys[slot, 0])
+    while ring.table[place] != 0:
+        place = _after(ring, place)
+    ring.table[place] = slot + 1
 
 
 @numba.njit(cache=True, nogil=True)
@@ -83,32 +119,28 @@ def append(ring: Ring, k0: np.uint64, k1: np.uint64) -> int:
     slot: int = int(ring.meta[TAIL]) % ring.keys.shape[0]
     ring.meta[TAIL] += 1
     ring.keys[slot, 0] = k0
-    ring.keys[slot, 1] = k1
+    if ring.keys.shape[1] > 1:
+        ring.keys[slot, 1] = k1
     ring.alive[slot] = True
-    mask = ring.table.shape[0] - 1
-    place = np.int64(k0 & np.uint64(mask))
-    while ring.table[place] != 0:
-        place = (place + 1) & mask
-    ring.table[place] = slot + 1
+    _enter(ring, slot)
     return slot
 
 
 @numba.njit(cache=True, nogil=True)
 def remove(ring: Ring, slot: int) -> None:
     """Take a row out of the index; its slot is free when the head has passed it. O(1)."""
-    mask = ring.table.shape[0] - 1
-    place = np.int64(ring.keys[slot, 0] & np.uint64(mask))
+    place = _home(ring, ring.keys[slot, 0])
     while ring.table[place] != slot + 1:
-        place = (place + 1) & mask
+        place = _after(ring, place)
     ring.alive[slot] = False
     free = place
     while True:
-        place = (place + 1) & mask
+        place = _after(ring, place)
         if ring.table[place] == 0:
             break
-        home = np.int64(ring.keys[np.int64(ring.table[place]) - 1, 0] & np.uint64(mask))
+        home = _home(ring, ring.keys[np.int64(ring.table[place]) - 1, 0])
         # What stands at `place` may move to `free` unless its home lies between the two.
-        if ((place - home) & mask) >= ((place - free) & mask):
+        if _steps(ring, home, place) >= _steps(ring, free, place):
             ring.table[free] = ring.table[place]
             free = place
     ring.table[free] = 0
@@ -117,14 +149,10 @@ def remove(ring: Ring, slot: int) -> None:
 @numba.njit(cache=True, nogil=True)
 def build_index(ring: Ring) -> None:
     """Enter all rows of a ring whose index is empty. O(C)."""
-    mask = ring.table.shape[0] - 1
     for row in range(ring.meta[HEAD], ring.meta[TAIL]):
         slot = row % ring.keys.shape[0]
         if ring.alive[slot]:
-            place = np.int64(ring.keys[slot, 0] & np.uint64(mask))
-            while ring.table[place] != 0:
-                place = (place + 1) & mask
-            ring.table[place] = slot + 1
+            _enter(ring, slot)
 
 
 @numba.njit(cache=True, nogil=True)

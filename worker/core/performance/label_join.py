@@ -28,7 +28,7 @@ _ROOM_MIN = 256
 _STORED = "stored join"
 NO_BLOCK = -1
 
-BYTES_PER_ROW = 16 + 8 + 1 + 1 + 8 + 8 + 8 + 1
+BYTES_PER_ROW = 16 + 6 + 1 + 1 + 8 + 8 + 8 + 1
 """Key, its places in the index, alive; kind of the label; time, offset; prediction and its kind.
 Four more for each segment by which metrics are split."""
 LABEL_BYTES_PER_ROW = 8 + 8 + 8 + 2 + 4
@@ -101,14 +101,14 @@ _OF_LABELS = {"number": -1, "lag_bucket": 0, "blocks": NO_BLOCK}
 
 
 def _capacity(wanted: int, now: int, most: int) -> int:
-    """Return the capacity of a ring that must grow: by half at least, but not beyond what it will ever need."""
-    return max(_CAPACITY_MIN, min(max(wanted, now + now // 2), most))
+    """Return the capacity of a ring that must grow: by a quarter at least, but not beyond what it will ever need."""
+    return max(_CAPACITY_MIN, min(max(wanted, now + now // 4), most))
 
 
 def _ring(capacity: int) -> k.Ring:
     return k.Ring(
         np.zeros((capacity, 2), dtype=np.uint64),
-        np.zeros(1 << (capacity + capacity // 2).bit_length(), dtype=np.int32),
+        np.zeros(k.places_of(capacity), dtype=np.int32),
         np.zeros(5, dtype=np.int64),
         np.zeros(capacity, dtype=np.bool),
     )

@@ -33,27 +33,40 @@ _COLUMN_ARRAYS = {
 
 
 class PaneSlots:
-    """Statistics of the columns (c) in the open panes (2 slots), and counts of events."""
+    """Statistics of the columns (c) in the open panes (2 slots; or in as many as are asked for), and counts of events.
 
-    def __init__(self, buckets_max: int, codes: int) -> None:
+    There is room for codes once a column has some.
+    """
+
+    def __init__(self, buckets_max: int, codes: int, slots: int = SLOTS) -> None:
         self._buckets_max = buckets_max
         self._codes = codes
+        self._slots = slots
+        self._has_codes = False
         self.columns = 0
         self.arrays: dict[str, AnyArray] = {}
         self._allocate(0)
 
     def _allocate(self, columns: int) -> None:
-        shape = (SLOTS, columns)
+        shape = (self._slots, columns)
         arrays: dict[str, AnyArray] = {
             name: np.full(shape, empty, dtype=dtype) for name, (dtype, empty) in _COLUMN_ARRAYS.items()
         }
         arrays["buckets"] = np.zeros((*shape, 2, self._buckets_max), dtype=np.uint32)
         arrays["bucket_start"] = np.zeros((*shape, 2), dtype=np.int64)
-        arrays["codes"] = np.zeros((*shape, self._codes), dtype=np.int64)
+        arrays["codes"] = self._no_codes(columns)
         for name, old in self.arrays.items():
             arrays[name][:, : self.columns] = old
         self.arrays = arrays
         self.columns = columns
+
+    def _no_codes(self, columns: int) -> AnyArray:
+        return np.zeros((self._slots, columns, self._codes if self._has_codes else 0), dtype=np.int64)
+
+    def _begin_codes(self) -> None:
+        if not self._has_codes:
+            self._has_codes = True
+            self.arrays["codes"] = self._no_codes(self.columns)
 
     def grow(self, columns: int) -> None:
         """Make room for more columns; those there keep their statistics."""
@@ -78,6 +91,7 @@ class PaneSlots:
             a["scale"],
         )
         if not is_numeric.all():
+            self._begin_codes()
             count_codes(cells, slot, ~is_numeric, a["codes"])
 
     def add_invalid(self, invalid: I64, slot: I8) -> None:
@@ -92,6 +106,8 @@ class PaneSlots:
     def restore(self, columns: int, arrays: Arrays) -> None:
         """Take over copies of `arrays` of so many columns; ValueError for what cannot be."""
         self.grow(columns)
+        if "codes" in arrays and arrays["codes"].size:
+            self._begin_codes()
         check_like(_STORED, arrays, self.arrays)
         used = arrays["count"] > 0
         counts = ("count", "zero_count", "invalid", "codes")

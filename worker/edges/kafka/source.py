@@ -27,9 +27,10 @@ from worker.edges.kafka.stalls import QUESTION_MAX_S, Place, StallWatch
 from worker.ports import SourceError
 
 _DEFAULTS = {
-    # Answer as soon as there is a record; and a partition attached while a fetch is under way waits at most this long.
-    "fetch.min.bytes": 1,
-    "fetch.wait.max.ms": 100,
+    # Answer when there is much, or after so long: an answer for each few records costs the broker, and the engine, more
+    # than the records do. A partition that is attached while a fetch is under way waits as long for its first one.
+    "fetch.min.bytes": 262_144,
+    "fetch.wait.max.ms": 40,
     # Read ahead so far; both bounds hold, and a full queue is looked at again soon, or the loop runs dry.
     "queued.min.messages": 100_000,
     "queued.max.messages.kbytes": 65_536,
