@@ -31,7 +31,7 @@ class Intake:
         records_max: records taken at once.
         label_hold_ms: how long labels wait for predictions that may not come; 0: they do not wait.
         held_labels_max: more held labels of a partition than this, and no more of them are fetched.
-        gather_ms: after a fetch that had few records, the next one begins so much later at the earliest.
+        gather_ms: after two fetches in a row that had few records, the next one begins so much later at the earliest.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Intake:
         self._records_max = records_max
         self._gather_ms = gather_ms
         self._not_before_ms: int | None = None
+        self._were_few = False
         self._holds = label_hold_ms > 0
         self._alignment = Alignment(label_hold_ms, held_labels_max)
         self._paused: set[int] = set()
@@ -75,9 +76,10 @@ class Intake:
         batches = self._source.fetch(self._records_max, wait_ms)
         self._observer.fetched(batches, (self._clock.monotonic_ms() - started_ms) / 1000)
         records, live = sum(len(batch.offsets) for batch in batches), self._alignment.partitions
-        # The first record after a silence is not waited for, so only what comes after it is gathered.
-        is_few = 0 < records < self._records_max // FEW_SHARE
-        self._not_before_ms = started_ms + self._gather_ms if is_few else None
+        # Nobody waits for the first ones after a silence, nor in a backlog when there were few once.
+        are_few = 0 < records < self._records_max // FEW_SHARE
+        self._not_before_ms = started_ms + self._gather_ms if are_few and self._were_few else None
+        self._were_few = are_few
         for batch in batches:
             if batch.partition not in live:
                 continue

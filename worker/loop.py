@@ -54,7 +54,7 @@ class LoopOptions(NamedTuple):
     """With so many under way the next fetch does not wait for the engine. Before, it had better: the longer it waits,
     the more records come at once, and few are dear."""
     gather_ms: int = 40
-    """From a fetch of few records to the next one, at least."""
+    """From a fetch of few records after another one to the next, at least."""
     few_records: int = 64
     """Batches of so many are worked on where they are fetched."""
     outputs_max: int = 20_000

@@ -223,7 +223,7 @@ class Paced(World):
 
 
 def test_records_that_trickle_are_gathered() -> None:
-    """The fetch after one of few records begins later, if there is time for that; not after silence or many of them."""
+    """The fetch after two of few records begins later, if there is time for that; not after silence or many of them."""
     world = Paced()
     intake = Intake(world, world, Observer(), records_max=40, label_hold_ms=0, held_labels_max=10, gather_ms=40)
     intake.attach(0, 0, 0, 0)
@@ -239,6 +239,7 @@ def test_records_that_trickle_are_gathered() -> None:
         return paused_ms, world.waits[-1]
 
     assert paused_and_waited(1, 50) == (0, 50)  # nothing was before it
+    assert paused_and_waited(1, 50) == (0, 50)  # few once are no trickle
     assert paused_and_waited(9, 50, work_ms=15) == (40, 10)
     assert paused_and_waited(9, 50, work_ms=60) == (25, 25)
     assert paused_and_waited(9, 50) == (0, 50)  # the engine took longer
@@ -247,6 +248,8 @@ def test_records_that_trickle_are_gathered() -> None:
     assert paused_and_waited(10, 50) == (40, 10)
     assert paused_and_waited(0, 50) == (0, 50)  # ten are many
     assert paused_and_waited(1, 50) == (0, 50)  # after silence
+    assert paused_and_waited(1, 50) == (0, 50)
+    assert paused_and_waited(1, 50) == (40, 10)
 
 
 def test_what_goes_on_leaves_time_for_restores() -> None:
