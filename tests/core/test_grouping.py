@@ -37,7 +37,8 @@ def incident(causes: list[dict[int, float]], rows: int, noise: float = 0.1, seed
         own = truth == place
         for feature, value in cause.items():
             cells[own, feature] = value
-            parts[own, feature] += rng.gamma(4.0, 0.5 / len(cause), size=own.sum())
+            # Never lost in the noise of the other features: of such a row nobody could tell what its cause is.
+            parts[own, feature] += np.maximum(rng.gamma(4.0, 0.5 / len(cause), size=own.sum()), 5.0 * noise)
     return Kept(parts, cells, np.arange(rows) * 3 + 100), truth
 
 
@@ -66,7 +67,7 @@ def test_planted_causes_are_recovered(count: int, rows: int, seed: int) -> None:
 @given(cause=st.sampled_from(CAUSES), rows=st.sampled_from([1, 2, 3, 60, 500]), seed=st.integers(0, 1000))
 @settings(max_examples=25, deadline=None)
 def test_one_cause_is_one_group(cause: dict[int, float], rows: int, seed: int) -> None:
-    """However strong each row is."""
+    """However strong each row is, as long as it is stronger than noise."""
     kept, _ = incident([cause], rows, seed=seed)
     assert [group.rows for group in found(kept)] == [rows]
 
