@@ -211,7 +211,7 @@ def produce(servers: str, load: Load, said: Connection) -> None:
             messages[partition].append({"value": b'{"event_id":"e%d"%b' % (number, end)})
             sent_ns[partition].append(now_ns)
             number += 1
-        # One call for each partition, not each event, takes a third less CPU: broker and worker have the same cores.
+        # One call for each partition, not each event, takes a quarter less CPU: broker and worker have the same cores.
         for partition, own in enumerate(messages):
             if producer.produce_batch(TOPIC, own, partition=partition) != len(own):
                 raise SystemExit("latency: the client did not take all events")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from worker.core.kernels import join as k
 from worker.core.kernels.arrays import U64
 from worker.core.options import PerformanceOptions
-from worker.core.performance.label_join import LABEL_BYTES_PER_ROW, NO_BLOCK, Joined, LabelJoin
+from worker.core.performance.label_join import BYTES_PER_ROW, LABEL_BYTES_PER_ROW, NO_BLOCK, Joined, LabelJoin
 from worker.core.state import AnyArray
 
 BEHIND_MS, DUE_MS = 30, 40
@@ -514,5 +514,8 @@ def test_probabilities_of_new_classes() -> None:
 
 
 def test_bytes_are_those_of_the_rows() -> None:
-    """The memory told is that of a row times the capacity."""
-    assert fed([prediction(1)], SMALL).join.bytes > 64 * 90
+    """Room for so many more predictions takes so many times the bytes of a row, as documented."""
+    few, many = (fed([prediction(key) for key in range(count)], PerformanceOptions()).join for count in (64, 400))
+    rows = len(many._waiting.keys) - len(few._waiting.keys)
+    assert rows > 300
+    assert (many.bytes - few.bytes) / rows == pytest.approx(BYTES_PER_ROW, abs=0.1)
