@@ -89,6 +89,7 @@ class ColumnTable:
         self.columns: list[Column] = []
         self.frozen = False
         self._wanted: tuple[FeatureNames, I8] | None = None
+        self._is_numeric: Bool = np.zeros(0, dtype=np.bool)
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -101,7 +102,9 @@ class ColumnTable:
     @property
     def is_numeric(self) -> Bool:
         """Columns with a mean and quantiles: numbers and booleans."""
-        return np.array([column.kind is not Kind.CATEGORICAL for column in self.columns], dtype=np.bool)
+        if len(self._is_numeric) != len(self.columns):
+            self._is_numeric = np.array([each.kind is not Kind.CATEGORICAL for each in self.columns], dtype=np.bool)
+        return self._is_numeric
 
     def learn(self, events: Iterable[PredictionEvent]) -> None:
         """Add a column for each feature that has a value for the first time. Nothing happens once frozen."""
@@ -147,6 +150,7 @@ class ColumnTable:
         self.columns = columns
         self.frozen = frozen
         self._wanted = None
+        self._is_numeric = np.zeros(0, dtype=np.bool)
 
     def matrix(self, events: PredictionEvents) -> Matrix:
         """Turn events into cells. `learn` must have seen at least one event."""

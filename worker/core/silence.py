@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 from worker.core.events import AlertEvent, AlertKind, EvidenceRow, StaleEvidence
 from worker.core.identity import derived_id
 from worker.core.kernels.arrays import I64
+from worker.core.kernels.pauses import note_pauses
 from worker.core.options import StaleOptions
 from worker.core.state import COUNT_MAX, refuse_if
 from worker.core.telling import Owner, Told
@@ -37,7 +38,6 @@ _Time = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
 _Offset = Annotated[int, Meta(ge=-1)]
 _Pauses = tuple[_Time, _Time]
 """The two longest, longest first."""
-_NO_PAUSES: _Pauses = (0, 0)
 
 
 class StoredPulse(Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,7 +84,7 @@ class Pulse:
     def __init__(self, options: PulseOptions) -> None:
         self._options = options
         self._records_at_tick = 0
-        self._pauses = [_NO_PAUSES] * WEEKS
+        self._pauses: I64 = np.zeros((WEEKS, 2), dtype=np.int64)
         self._ticked_ms = 0
         self.records = 0
         self.last_ms = 0
@@ -97,7 +97,7 @@ class Pulse:
     @property
     def usual_ms(self) -> int:
         """The second longest pause that is kept."""
-        return sorted(pause for week in self._pauses for pause in week)[-2]
+        return sorted(self._pauses.ravel().tolist())[-2]
 
     @property
     def limit_ms(self) -> int:
@@ -119,15 +119,7 @@ class Pulse:
         A watermark that was set back makes a pause of 0. All is integers, and the order of the pauses of a week does
         not matter, so batches can be cut anywhere.
         """
-        times = np.empty(len(times_ms) + 1, np.int64)
-        times[0], times[1:] = self.last_ms if self.records else times_ms[0], times_ms
-        pauses = np.maximum(times[1:] - times[:-1], 0)
-        begin = 0
-        for end in _week_begins(times):
-            self._pauses[0] = _two_longest(self._pauses[0], pauses[begin:end])
-            self._pauses = [_NO_PAUSES, *self._pauses[:-1]]
-            begin = end
-        self._pauses[0] = _two_longest(self._pauses[0], pauses[begin:])
+        note_pauses(self.last_ms if self.records else int(times_ms[0]), times_ms, WEEK_MS, self._pauses)
         self.records += len(times_ms)
         self.last_ms, self.last_offset = int(times_ms[-1]), last_offset
         self.silent_ms, self.stale = 0, False
@@ -158,7 +150,7 @@ class Pulse:
             self._records_at_tick,
             self.last_ms,
             self.last_offset,
-            list(self._pauses),
+            [(longest, second) for longest, second in self._pauses.tolist()],
             self._ticked_ms,
             self.silent_ms,
             self.stale,
@@ -179,23 +171,8 @@ class Pulse:
         )
         self.records, self._records_at_tick = stored.records, stored.records_at_tick
         self.last_ms, self.last_offset = stored.last_ms, stored.last_offset
-        self._pauses, self._ticked_ms = list(stored.pauses), stored.ticked_ms
+        self._pauses[:], self._ticked_ms = stored.pauses, stored.ticked_ms
         self.silent_ms, self.stale = stored.silent_ms, stored.stale
-
-
-def _week_begins(times_ms: I64) -> list[int]:
-    """Return the places of the records that are in a later week than the one before, for n + 1 times."""
-    if times_ms.min() // WEEK_MS == times_ms.max() // WEEK_MS:
-        return []
-    weeks = times_ms // WEEK_MS
-    return np.flatnonzero(weeks[1:] > weeks[:-1]).tolist()
-
-
-def _two_longest(known: _Pauses, pauses: I64) -> _Pauses:
-    """Return the two longest of two and any number of others, longest first."""
-    found = pauses if len(pauses) <= 2 else np.partition(pauses, -2)[-2:]  # noqa: PLR2004 - the two
-    longest, second = sorted([*known, *found.tolist()], reverse=True)[:2]
-    return longest, second
 
 
 class _Wording(NamedTuple):

@@ -93,8 +93,9 @@ class AlertDesk:
     def process(self, raised: Sequence[Told], rows: Rows) -> Iterator[Told]:
         """Take what was raised at rows of a batch, in the order of offsets, and the rows themselves."""
         watermarks = rows.watermarks_ms
-        breaks = (np.flatnonzero(watermarks[1:] < watermarks[:-1]) + 1).tolist()
-        places = np.searchsorted(rows.offsets, [each.offset for each in raised]).tolist()
+        is_back = watermarks[1:] < watermarks[:-1]
+        breaks = (np.flatnonzero(is_back) + 1).tolist() if is_back.any() else []
+        places = np.searchsorted(rows.offsets, [each.offset for each in raised]).tolist() if raised else []
         taken = 0
         for begin, end in zip([0, *breaks], [*breaks, len(watermarks)], strict=True):
             self._follow_back(int(watermarks[begin]))

@@ -55,6 +55,8 @@ class _Events(Sequence[_Event], Generic[_Event, _Scanned]):
             begin, end, step = index.indices(len(self))
             if step != 1:
                 raise ValueError("events are taken as they follow each other")
+            if begin == 0 and end == len(self):
+                return self
             return type(self)(self._records, self._begin + begin, self._begin + max(begin, end))
         return self._records.event(self._place(index))
 

@@ -72,6 +72,7 @@ class Ensemble:
         self._detectors: list[Detector] = []
         self._calibration: Calibration | None = None
         self._mark: _Mark | None = None
+        self._barrier: int | None = None
         self.usual = Usual(np.empty(0), np.empty(0), np.empty(0))
 
     @property
@@ -90,7 +91,9 @@ class Ensemble:
         """Return the count of events at which `cross` is due."""
         if self._calibration is None:
             return self._options.warmup_events
-        return min((detector.barrier() for detector in self._detectors), default=NEVER)
+        if self._barrier is None:
+            self._barrier = min((detector.barrier() for detector in self._detectors), default=NEVER)
+        return self._barrier
 
     def rows(self, cells: F64, is_categorical: Bool) -> F64:
         """Return feature cells (n x d) as detectors see them: categories as their surprisal so far, then learned."""
@@ -199,15 +202,20 @@ class Ensemble:
         """Make the detectors of so many features, and return what judges their scores; they know nothing yet."""
         options = self._options
         site = Site(features, options, self._refits, self._seed)
-        self._detectors = build(options.detectors, site) if features else []
+        self._detectors, self._barrier = build(options.detectors, site) if features else [], None
         weights = [options.weight(detector.name) for detector in self._detectors]
         alone = [detector.name in options.alone for detector in self._detectors]
         return Calibration(weights, options.calibration, self._seed, alone)
 
     def cross(self, seen: int) -> Iterator[RefitNote]:
         """Request and take over refits that are due at this count of events."""
+        if seen != self.barrier():
+            return
         for detector in self._detectors:
-            if detector.barrier() == seen and (note := detector.cross()) is not None:
+            if detector.barrier() != seen:
+                continue
+            note, self._barrier = detector.cross(), None
+            if note is not None:
                 if isinstance(detector, RefittedForest):
                     self.usual = usual_band(detector.reservoir())
                 yield note

@@ -90,7 +90,6 @@ class Dependence:
         self._recent: I16 = np.zeros((LAGS[1], self._size), dtype=np.int16)
         self._batch: I64 = np.zeros((2, self._size), dtype=np.int64)
         self._sums: I64 = np.zeros((self._size, LAG_SUMS), dtype=np.int64)
-        self._scored = self._projected = np.zeros((0, 0), dtype=np.int16)
         self.begin()
 
     def begin(self) -> None:
@@ -120,22 +119,15 @@ class Dependence:
         self._seen += len(bins)
 
     def _learn(self, bins: U8, score: I16) -> None:
-        scores = self._room(len(bins))
+        scores = np.empty((len(bins), self._columns), dtype=np.int16)
         score_bins(bins[:, : self._columns], score[: self._columns], scores)
         if self._stage == "pairs":
             add_products(scores, self._products)
             return
-        projected = self._projected[: len(bins)]
+        projected = np.empty((len(bins), self._size), dtype=np.int16)
         project(scores, self._first, self._second, self._signs, self._divisors, projected)
         count_cells(projected, self._cells)
         add_lags(projected, self._seen, self._recent, self._batch, self._sums)
-
-    def _room(self, rows: int) -> I16:
-        """Return where scores go; the memory is kept."""
-        if len(self._scored) < rows:
-            self._scored = np.empty((rows, self._columns), dtype=np.int16)
-            self._projected = np.empty((rows, self._size), dtype=np.int16)
-        return self._scored[:rows]
 
     def end_block(self, share: float, *, is_calm: bool) -> None:
         """Take a block as full, `share` of a day being what it adds to spend; `is_calm`: no column has drifted.
@@ -155,8 +147,6 @@ class Dependence:
             else:
                 self._make_bins()
                 self._enter("watching")
-                # Only who learns needs room.
-                self._scored = self._projected = np.zeros((0, 0), dtype=np.int16)
 
     def next_block(self) -> None:
         """Empty the place of the block that comes next."""

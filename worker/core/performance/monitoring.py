@@ -177,11 +177,11 @@ class PerformanceMonitor:
 
     def _probabilities(self, said: Said) -> F64 | None:
         """Return probabilities (n x classes), NaN in a row without any; None while there are no classes."""
-        if said.probabilities is not None:
-            cells = encode_probabilities(said.probabilities, self.columns)
-            self.join.columns.widen(len(self.columns))
-        else:
-            cells = np.full((len(said.predictions.kinds), len(self.columns)), np.nan)
+        if said.probabilities is None:
+            count, classes = len(said.predictions.kinds), len(self.columns)
+            return np.full((count, classes), np.nan) if classes else None
+        cells = encode_probabilities(said.probabilities, self.columns)
+        self.join.columns.widen(len(self.columns))
         # Events before the first one with probabilities can be in a batch with it.
         return cells if len(self.columns) else None
 
