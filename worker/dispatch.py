@@ -9,8 +9,8 @@ Rule 2: results are told in the order in which the batches came, whichever was d
 Rule 3: whatever the caller does with shards (tick, cut, restore, positions of a commit, giving one up) comes after
         `finish`. Fetching goes on meanwhile, and waiting for Kafka once it is settled what a transaction holds.
 Rule 4: lanes take turns: a thread goes to the lane that has waited longest.
-Rule 5: few records are worked on by the caller, unless it has something else to do. Most of what they take is Python,
-        and threads that wait for one another's lock take a third more CPU for them.
+Rule 5: few records are worked on by the caller, unless it has something else to do. Much of what they take is Python,
+        and threads that wait for one another's lock take a third more CPU for them, and are done no sooner.
 """
 
 from collections import Counter, deque

@@ -55,8 +55,8 @@ class LoopOptions(NamedTuple):
     the more records come at once, and few are dear."""
     gather_ms: int = 40
     """From a fetch of few records after another one to the next, at least."""
-    few_records: int = 64
-    """Batches of so many are worked on where they are fetched."""
+    few_records: int = 1_500
+    """Batches of so many are worked on where they are fetched: all that comes while the worker keeps up."""
     outputs_max: int = 20_000
     idle_close_ms: int = 5000
     commit_attempts_max: int = 10
