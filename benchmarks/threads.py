@@ -65,7 +65,7 @@ def run(setting: Setting, fetches: list[list[RawBatch]], refits: RememberedRefit
     with ThreadExecutor(setting.threads) as executor:
         sys.setswitchinterval(setting.switch_ms / 1000)
         wall, cpu = time.perf_counter(), time.process_time()
-        dispatch = Dispatch(engine, executor, NoEffort(), SystemClock(), few_records=0)
+        dispatch = Dispatch(engine, executor, NoEffort(), SystemClock())
         for fetch in fetches:
             for batch in fetch:
                 dispatch.add(batch)

@@ -9,7 +9,7 @@ Rule 2: results are told in the order in which the batches came, whichever was d
 Rule 3: whatever the caller does with shards (tick, cut, restore, positions of a commit, giving one up) comes after
         `finish`. Fetching goes on meanwhile, and waiting for Kafka once it is settled what a transaction holds.
 Rule 4: lanes take turns: a thread goes to the lane that has waited longest.
-Rule 5: few records are worked on by the caller, unless it has something else to do. Much of what they take is Python,
+Rule 5: the caller works on few records itself, unless it has something else to do. Much of what they take is Python,
         and threads that wait for one another's lock take a third more CPU for them, and are done no sooner.
 """
 
@@ -76,15 +76,13 @@ class Dispatch:
         executor: how many shards are worked on at once.
         effort: is told when the engine works, in the thread that does it.
         clock: of the wall.
-        few_records: a batch of so many is worked on by the caller.
     """
 
-    def __init__(self, engine: Engine, executor: Executor, effort: Effort, clock: Clock, few_records: int) -> None:
+    def __init__(self, engine: Engine, executor: Executor, effort: Effort, clock: Clock) -> None:
         self._engine = engine
         self._executor = executor
         self._effort = effort
         self._clock = clock
-        self._few_records = few_records
         self._lanes: dict[int, _Lane] = {}
         self._jobs: deque[_Job] = deque()
         self._of_shard: Counter[int] = Counter()
@@ -95,10 +93,10 @@ class Dispatch:
         self._fewer = Condition()
         """Told when a batch has been begun with, be it to let it be."""
 
-    def add(self, batch: RawBatch, *, beside: bool = False) -> None:
+    def add(self, batch: RawBatch, *, beside: bool = True) -> None:
         """Let a batch be worked on as soon as those of its shard before it are, and a thread is free.
 
-        `beside`: the caller does not want to be that thread.
+        Not `beside`: the caller is that thread, if none works on the shard.
         """
         job = _Job(batch, Future())
         self._jobs.append(job)
@@ -108,7 +106,7 @@ class Dispatch:
             self._waiting += len(batch.offsets)
         lane = self._lanes.setdefault(batch.partition, _Lane())
         if lane.add(job):
-            if beside or len(batch.offsets) > self._few_records:
+            if beside:
                 self._executor.submit(partial(self._work_on, lane))
             else:
                 self._work_on(lane)

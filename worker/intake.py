@@ -118,6 +118,11 @@ class Intake:
         """The batch that is given to the engine next."""
         return self._ready[0] if self._ready else None
 
+    @property
+    def records(self) -> int:
+        """How many records there are for the engine."""
+        return sum(len(batch.offsets) for batch in self._ready)
+
     def take(self) -> RawBatch:
         """Take it out."""
         return self._ready.popleft()

@@ -55,8 +55,8 @@ class LoopOptions(NamedTuple):
     the more records come at once, and few are dear."""
     gather_ms: int = 40
     """From a fetch of few records after another one to the next, at least."""
-    few_records: int = 1_500
-    """Batches of so many are worked on where they are fetched: all that comes while the worker keeps up."""
+    few_records: int = 6_000
+    """So many, of all partitions, are worked on where they are fetched: all that comes while the worker keeps up."""
     outputs_max: int = 20_000
     idle_close_ms: int = 5000
     commit_attempts_max: int = 10
@@ -126,7 +126,7 @@ class Loop:
         self._budget = MaintenanceBudget(options.budget, self._clock.monotonic_ms(), self._effort.spent())
         self._artefacts = ArtefactPublisher(artefacts, registry, options.artefacts, self._clock, self._observer)
         executor = executor or InlineExecutor()
-        self._dispatch = Dispatch(engine, executor, self._effort, self._clock, options.few_records)
+        self._dispatch = Dispatch(engine, executor, self._effort, self._clock)
         self._goes_ahead = executor.is_beside
         self._tracks: dict[int, Track] = {}
         self._ticked_ms: dict[int, int] = {}
@@ -213,12 +213,13 @@ class Loop:
         """Give the engine what is there, or fetch once."""
         if self._intake.next is None:
             self._fetch(wait_ms)
+        are_many = self._intake.records > self._options.few_records
         while (batch := self._intake.next) is not None:
             if not self._has_room(batch.partition):
                 self._make_room(batch.partition)
             # To store polls the group: the shard, and the batch with it, may have gone meanwhile.
             if batch is self._intake.next:
-                self._dispatch.add(self._intake.take())
+                self._dispatch.add(self._intake.take(), beside=are_many)
 
     def _fetch(self, wait_ms: int) -> None:
         self._lag.fetched(self._intake.fetch(wait_ms), self._options.fetch_records_max)
@@ -238,7 +239,7 @@ class Loop:
         if not self._goes_ahead:
             return
         while (batch := self._intake.next) is not None and self._has_room(batch.partition):
-            self._dispatch.add(self._intake.take(), beside=True)
+            self._dispatch.add(self._intake.take())
 
     def _finish(self) -> None:
         """Wait until the engine has done all that it was given."""

@@ -56,7 +56,7 @@ def executor() -> Iterator[ThreadExecutor]:
 def test_the_caller_goes_on_while_the_engine_works(executor: ThreadExecutor) -> None:
     """It waits until there are few batches that nobody has begun with; what comes second for a shard waits its turn."""
     engine = Held()
-    dispatch = Dispatch(engine, executor, NoEffort(), World(), few_records=0)
+    dispatch = Dispatch(engine, executor, NoEffort(), World())
     given = [_batch(partition, number) for number in (0, 10) for partition in range(3)]
     for batch in given[:2]:
         dispatch.add(batch)
@@ -80,7 +80,7 @@ def test_the_caller_goes_on_while_the_engine_works(executor: ThreadExecutor) -> 
 def test_shards_take_turns(executor: ThreadExecutor) -> None:
     """However much there is for two of them, the third one is begun with after a batch of each."""
     engine = Held()
-    dispatch = Dispatch(engine, executor, NoEffort(), World(), few_records=0)
+    dispatch = Dispatch(engine, executor, NoEffort(), World())
     for partition, number in [(0, 0), (1, 0), (0, 10), (1, 10), (0, 20), (1, 20), (2, 0)]:
         dispatch.add(_batch(partition, number))
     engine.may_go_on.set()
@@ -92,7 +92,7 @@ def test_after_an_error_nothing_is_begun_and_all_that_was_is_finished(executor: 
     """Nobody works on a shard any more when the error is raised: the process can end."""
     first, other = _batch(0, 0), _batch(1, 0)
     engine = Held(fails_at=first)
-    dispatch = Dispatch(engine, executor, NoEffort(), World(), few_records=0)
+    dispatch = Dispatch(engine, executor, NoEffort(), World())
     for batch in (first, other, _batch(0, 10), _batch(1, 10)):
         dispatch.add(batch)
     threading.Timer(0.2, engine.may_go_on.set).start()
@@ -102,30 +102,27 @@ def test_after_an_error_nothing_is_begun_and_all_that_was_is_finished(executor: 
     assert sorted(engine.begun) == sorted([first, other])
 
 
-def test_few_records_are_worked_on_by_the_caller(executor: ThreadExecutor) -> None:
-    """They are done when they have been added, unless the caller has something else to do, or more are before them."""
+def test_the_caller_works_itself_where_it_wants_to(executor: ThreadExecutor) -> None:
+    """A batch is done then when it has been added, unless more of its shard are before it."""
     engine = Held()
-    dispatch = Dispatch(engine, executor, NoEffort(), World(), few_records=10)
-    beside, after_it, few = _batch(0, 0), _batch(0, 10), _batch(1, 0)
-    dispatch.add(beside, beside=True)
-    dispatch.add(after_it)
+    dispatch = Dispatch(engine, executor, NoEffort(), World())
+    beside, after_it, own = _batch(0, 0), _batch(0, 10), _batch(1, 0)
+    dispatch.add(beside)
+    dispatch.add(after_it, beside=False)
     assert engine.finished == []
     engine.may_go_on.set()
-    dispatch.add(few)
-    assert few in engine.finished
-    assert [each.batch for each in dispatch.finish()] == [beside, after_it, few]
-    many = few._replace(offsets=range(10, 21))
-    dispatch.add(many)
-    assert [each.batch for each in dispatch.finish()] == [many]
+    dispatch.add(own, beside=False)
+    assert own in engine.finished
+    assert [each.batch for each in dispatch.finish()] == [beside, after_it, own]
     here = threading.current_thread()
-    assert [engine.threads[id(each)] is here for each in (beside, after_it, few, many)] == [False, False, True, False]
+    assert [engine.threads[id(each)] is here for each in (beside, after_it, own)] == [False, False, True]
 
 
 def test_one_thread_does_it_at_once() -> None:
     """Results are there when the batch has been added."""
     engine = Held()
     engine.may_go_on.set()
-    dispatch = Dispatch(engine, InlineExecutor(), NoEffort(), World(), few_records=0)
+    dispatch = Dispatch(engine, InlineExecutor(), NoEffort(), World())
     given = [_batch(0, 0), _batch(1, 0), _batch(0, 10)]
     for batch in given:
         dispatch.add(batch)

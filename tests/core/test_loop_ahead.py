@@ -1,6 +1,7 @@
 """In a backlog the engine works on the next records while a commit is waited for: whose transaction they are then."""
 
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -44,6 +45,17 @@ class Beside(InlineExecutor):
     is_beside = True
 
 
+class Counting(Beside):
+    """Counts the pieces of work."""
+
+    def __init__(self) -> None:
+        self.pieces = 0
+
+    def submit(self, task: Callable[[], None]) -> None:
+        self.pieces += 1
+        super().submit(task)
+
+
 @pytest.fixture
 def world() -> World:
     """A world in which this worker owns partition 0."""
@@ -67,11 +79,11 @@ def in_backlog(world: World, executor: Executor) -> Loop:
     return loop
 
 
-def loop_of(world: World, executor: Executor) -> Loop:
+def loop_of(world: World, executor: Executor, options: LoopOptions = OPTIONS) -> Loop:
     """Return a loop whose every other port is the world."""
     engine = Engine(SMALL, Topics(), InlineRefits())
     ports = Ports(world, world, world, world, world, executor=executor)
-    return Loop(engine, ports, IDENTITY, OPTIONS)
+    return Loop(engine, ports, IDENTITY, options)
 
 
 def live(world: World, loop: Loop) -> None:
@@ -127,6 +139,20 @@ def test_outside_of_a_backlog_nobody_goes_ahead(world: World, loop: Loop) -> Non
     loop.step()
     assert loop._dispatch.records == 0
     assert told(world) == [10]
+
+
+@pytest.mark.parametrize(("records", "pieces"), [(1, 0), (2, 2)])
+def test_few_records_of_all_partitions_are_no_work_for_threads(records: int, pieces: int) -> None:
+    """The loop's own thread is done with them as soon; more than three are few no longer."""
+    world, executor = World(), Counting()
+    world.group.append(("assigned", [0, 1]))
+    loop = loop_of(world, executor, OPTIONS._replace(few_records=3, fetch_records_max=40))
+    live(world, loop)
+    world.give(0, bad(2))
+    world.give(1, bad(records))
+    loop.step()
+    assert executor.pieces == pieces
+    assert len(world.visible) == 2 + records
 
 
 @pytest.mark.parametrize("outcome", [CommitOutcome.ABORTED, CommitOutcome.UNKNOWN])
