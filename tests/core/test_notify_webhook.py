@@ -6,6 +6,7 @@ import ssl
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,20 +24,20 @@ Behaviour = Callable[[socket.socket], None]
 def _receiver(*behaviours: Behaviour, wrap: ssl.SSLContext | None = None) -> Iterator[tuple[str, list[bytes]]]:
     """Serve one connection for each behaviour, in order; give the address and what came, by connection.
 
-    A connection whose handshake fails counts for nothing.
+    A connection whose handshake fails, or that asks for nothing, counts for nothing: a client of another test may still
+    be trying the port that was its server's.
     """
     listener = _listener()
     came: list[bytes] = []
 
     def serve() -> None:
-        for behave in behaviours:
-            connection = _accepted(listener, wrap)
-            if connection is None:
-                return
+        left = deque(behaviours)
+        while left and (connection := _accepted(listener, wrap)) is not None:
             with connection:
                 connection.settimeout(5)
-                came.append(_read_request(connection))
-                behave(connection)
+                if request := _read_request(connection):
+                    came.append(request)
+                    left.popleft()(connection)
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -78,7 +79,10 @@ def _listener() -> socket.socket:
 def _read_request(connection: socket.socket) -> bytes:
     got = b""
     while b"\r\n\r\n" not in got or not got.endswith(b"}"):
-        piece = connection.recv(65_536)
+        try:
+            piece = connection.recv(65_536)
+        except TimeoutError:
+            return b""
         if not piece:
             break
         got += piece
