@@ -62,7 +62,7 @@ def _sizes(plan: Plan, _done: Measured) -> Part:
 def _processes(plan: Plan, _done: Measured) -> Part:
     from benchmarks import processes  # noqa: PLC0415 - as above
 
-    return processes.part(round(plan.events * plan.scale), min(plan.rounds, 3))
+    return processes.part(round(plan.events * plan.scale), plan.rounds)
 
 
 def _memory(plan: Plan, _done: Measured) -> Part:

@@ -73,6 +73,7 @@ class Ensemble:
         self._calibration: Calibration | None = None
         self._mark: _Mark | None = None
         self._barrier: int | None = None
+        """The least of the detectors', which moves when one of them crosses it; None: look again."""
         self.usual = Usual(np.empty(0), np.empty(0), np.empty(0))
 
     @property
