@@ -32,7 +32,7 @@ MEMORY_SHARE = 0.8
 
 
 class Size(NamedTuple):
-    """One row of a table. `events` are those that count, more than the 80,000 that a worker can take for one commit."""
+    """One row of a table. `events` are those that count: enough for several commits, which are a second apart then."""
 
     models: int
     features: int
@@ -40,16 +40,16 @@ class Size(NamedTuple):
 
 
 MODEL_SIZES = (
-    Size(1, FEATURES, 300_000),
-    Size(10, FEATURES, 300_000),
-    Size(100, FEATURES, 150_000),
-    Size(1_000, FEATURES, 200_000),
+    Size(1, FEATURES, 1_000_000),
+    Size(10, FEATURES, 1_000_000),
+    Size(100, FEATURES, 600_000),
+    Size(1_000, FEATURES, 300_000),
     Size(10_000, FEATURES, 60_000),  # of the engine alone
 )
 FEATURE_SIZES = (
-    Size(MODELS, 5, 300_000),
-    Size(MODELS, 10, 300_000),
-    Size(MODELS, 50, 100_000),
+    Size(MODELS, 5, 1_000_000),
+    Size(MODELS, 10, 1_000_000),
+    Size(MODELS, 50, 500_000),
     Size(MODELS, 200, 100_000),
 )
 
