@@ -39,7 +39,7 @@ class Plan(NamedTuple):
     events: int
     rounds: int
     scale: float
-    """Share of the usual amount, in the parts but `loops`."""
+    """Share of the usual amount, in the parts but `loops` and `start`."""
     latency_rate: int | None
 
 
@@ -80,12 +80,13 @@ def _flat(plan: Plan, _done: Measured) -> Part:
 def _latency(plan: Plan, done: Measured) -> Part:
     from benchmarks import half_load  # noqa: PLC0415 - as above
 
-    rate = plan.latency_rate
+    rate, whose = plan.latency_rate, "a rate that was asked for"
     if rate is None and "loops" in done:
         rate = int(str(done["loops"].figures["worker_eps"])) // 2
+        whose = "half of what the worker reads as fast as it can"
     if rate is None:
         raise SystemExit("bench: latency is measured at half of what loops gives: add loops, or --latency-rate")
-    return half_load.part(rate, plan.scale)
+    return half_load.part(rate, whose, plan.scale)
 
 
 def _start(plan: Plan, _done: Measured) -> Part:

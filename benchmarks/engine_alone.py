@@ -1,8 +1,8 @@
 """The engine in this process, without Kafka, for as many models and events as are wanted.
 
 Events are put together from a few encoded ones with other ids, models and times: millions of them take little time and
-no memory. A forest is fitted once and copied for each request, so that what is measured is what happens in the worker's
-own process, and each model has a forest of its own all the same.
+no memory. A forest is fitted once and copied for each request: fits, which another thread of the worker does, are left
+out, and each model has a forest of its own all the same.
 """
 
 import copy
@@ -26,7 +26,7 @@ from worker.core.shard import Topics
 
 BATCH = 1250
 """Records of one partition in a fetch, as the worker gets them with four partitions."""
-WARM_EVENTS = 800
+WARM_EVENTS = 1_200
 """Of each model, before what is measured: warm-up is over, the first forest is at work, and there are verdicts."""
 ROWS = 19_997
 """A prime: each model meets all rows, however many models take turns."""
@@ -39,14 +39,12 @@ class CopiedFits:
 
     def __init__(self) -> None:
         self._fitted: dict[tuple[type, int], FittedModel] = {}
-        self.requests = 0
 
     def submit(self, request: RefitRequest) -> ModelInHand:
         """Return a model that somebody else's rows have given."""
         key = (type(request), request.rows.shape[1])
         if key not in self._fitted:
             self._fitted[key] = fit_request(request)
-        self.requests += 1
         return ModelInHand(copy.deepcopy(self._fitted[key]))
 
     def fit_challenger(self, request: FittedHere[_Fitted]) -> InHand[_Fitted]:

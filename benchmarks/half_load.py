@@ -3,19 +3,18 @@
 import tempfile
 from pathlib import Path
 
-from benchmarks.latency import QUANTILES, Load, name_of, run
+from benchmarks.latency import AIM_MS, QUANTILES, Load, name_of, run
 from benchmarks.rates import console, shown
 from benchmarks.results import Part, table
 
-AIM_MS = 300
 SECONDS, WARM_UP_S = 60.0, 30.0
 COMMIT_INTERVAL_MS = 200
 """The worker's own."""
 ALERTS_PER_SECOND = 5.0
 
 
-def part(rate: int, scale: float) -> Part:
-    """Measure one load; `scale` shortens it."""
+def part(rate: int, whose: str, scale: float) -> Part:
+    """Measure one load; `whose` says what rate it is, `scale` shortens it."""
     load = Load(rate, COMMIT_INTERVAL_MS, SECONDS * scale, WARM_UP_S * scale, ALERTS_PER_SECOND)
     folder = Path(tempfile.mkdtemp(prefix="modelvigil-latency-"))
     whole = load.seconds + load.warm_up_s
@@ -27,7 +26,7 @@ def part(rate: int, scale: float) -> Part:
     if outcome.unread:
         console.print(f"the worker could not keep up: {outcome.unread:,} events unread at the end")
     text = (
-        f"{rate:,} events/s, half of what the worker reads as fast as it can; {load.seconds:.0f} s after "
+        f"{rate:,} events/s, {whose}; {load.seconds:.0f} s after "
         f"{load.warm_up_s:.0f} s that do not count, a commit every {COMMIT_INTERVAL_MS} ms, or after a quarter of that "
         "where an alert waits. From the event sent to the alert readable under `read_committed`, in ms.\n\n"
     )

@@ -10,7 +10,7 @@ Each arrow ends in a process of its own; all of them share one machine and so on
 that it ships with, but for what decides how many alerts there are: one feature of an event is three times as large at
 regular distances, all that is unusual opens an incident at once, and an incident is over with the next event. An alert
 belongs to the last event of its evidence. Alerts are few, some ten openings a second: explaining one takes the worker
-milliseconds, at its opening and at its end, and hundreds in a second would be all that is measured. Events that were
+milliseconds, at its opening, and hundreds in a second would be all that is measured. Events that were
 sent in the warm-up do not count: Kafka's and the worker's compilers are still busy, and detectors are fitted often.
 
 `own` are the figures of the worker's histogram `modelvigil_event_to_alert_seconds`, and JSON has those of its stages,
@@ -63,7 +63,7 @@ LOOK_S = 0.25
 HISTOGRAM = "modelvigil_event_to_alert_seconds"
 STAGES = "modelvigil_stage_seconds"
 QUANTILES = (0.5, 0.99, 0.999)
-AIM_MS = 500.0
+AIM_MS = 300
 ALONE = {
     "engine.incident.quiet_ms": "1",
     "engine.incident.quiet_events": "1",

@@ -15,8 +15,8 @@ from confluent_kafka import Consumer, Producer
 from river import anomaly, preprocessing
 from sklearn.ensemble import IsolationForest
 
-from benchmarks.null_loop import TUNED
 from benchmarks.plain_loop import REFIT_EVENTS, ROWS
+from worker.edges.kafka.source import READ_AHEAD
 
 BATCH = 1000
 FIRST_FIT = 500
@@ -77,7 +77,7 @@ def main(bootstrap: str, topic: str, alerts: str, group: str) -> None:
             "group.id": group,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
-            **TUNED,
+            **READ_AHEAD,
         }
     )
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5})

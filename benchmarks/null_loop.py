@@ -1,7 +1,8 @@
 """The null loop: consume, decode, commit transactionally; nothing else. What any exactly-once worker has to do.
 
 No step of Python for each record beside the decoder. It runs with librdkafka's default fetch settings (what people
-mean by such a loop, and what the project's aims were set against), and with the worker's own, far faster ones.
+mean by such a loop, and what the project's aims were set against: a full queue is looked at again only after a second),
+and with the worker's own, far faster ones.
 """
 
 import sys
@@ -12,16 +13,12 @@ import msgspec
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from worker.core.events import PredictionEvent
+from worker.edges.kafka.source import READ_AHEAD
+from worker.lagging import LATE_COMMIT_MS_MAX
 
-COMMIT_SECONDS = 0.2
+COMMIT_SECONDS = LATE_COMMIT_MS_MAX / 1000
+"""As seldom as the worker in a backlog."""
 FETCH_RECORDS = 5000
-TUNED = {
-    "queued.min.messages": 100_000,
-    "queued.max.messages.kbytes": 65_536,
-    "fetch.queue.backoff.ms": 10,
-    "fetch.wait.max.ms": 100,
-}
-"""The worker's own fetch settings. With librdkafka's, a full queue is looked at again only after a second."""
 
 
 def main(bootstrap: str, topic: str, group: str, settings: str) -> None:
@@ -33,7 +30,7 @@ def main(bootstrap: str, topic: str, group: str, settings: str) -> None:
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
-            **(TUNED if settings == "tuned" else {}),
+            **(READ_AHEAD if settings == "tuned" else {}),
         }
     )
     producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": group, "linger.ms": 5})

@@ -2,8 +2,8 @@
 
     python -m benchmarks.stages [--events 400000]
 
-The events are those of `make bench`. Fits are taken from a first pass, so that what is timed is what happens in the
-worker's own process; fetching and committing are not in it. The last line is JSON, in microseconds per event.
+The events are those of `make bench`. Fits, which another thread of the worker does, are taken from a first pass and not
+timed; fetching and committing are not in it. The last line is JSON, in microseconds per event.
 """
 
 import argparse

@@ -3,7 +3,7 @@
     python -m benchmarks.state                     all of it; the last line is JSON
     python -m benchmarks.state --events 400000 --rounds 2 --models 100
 
-One broker, one run. Rates are taken as in `bench.py`, from the group's committed offsets.
+One broker, one run. Rates are taken as in `rates.py`, from the group's committed offsets.
 """
 
 import argparse

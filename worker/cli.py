@@ -129,9 +129,9 @@ def run(
     leaves at once, and nothing is lost by that.
 
     With --processes N, N workers share this machine: each is started again when it ends, and all metrics are on one
-    page. A worker keeps worker.engine_threads cores busy (by itself: all that it may use, at most 4, shared out among
-    the N), and worker.refit_processes (1) more while it fits one-class SVMs; one more, at low priority, if it keeps
-    challengers. More workers than partitions are spares.
+    page. In a backlog a worker keeps up to worker.engine_threads cores busy (by itself: all that it may use, at most 4,
+    shared out among the N), and worker.refit_processes (1) more while it fits one-class SVMs; one more, at low
+    priority, if it keeps challengers. More workers than partitions are spares.
 
     \b
     Examples:

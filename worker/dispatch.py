@@ -10,7 +10,7 @@ Rule 3: whatever the caller does with shards (tick, cut, restore, positions of a
         `finish`. Fetching goes on meanwhile, and waiting for Kafka once it is settled what a transaction holds.
 Rule 4: lanes take turns: a thread goes to the lane that has waited longest.
 Rule 5: the caller works on few records itself, unless it has something else to do. Much of what they take is Python,
-        and threads that wait for one another's lock take a third more CPU for them, and are done no sooner.
+        and threads that wait for one another's lock take more CPU for them, and are done no sooner.
 """
 
 from collections import Counter, deque

@@ -142,6 +142,7 @@ class Loop:
         )
         self._lag = Lag(options.lagging_ms)
         self._census_ms: int | None = None
+        self._thinning = 0
         self._snapshots = Snapshots(engine, self._clock, options.snapshots, self._observer)
         self._restores = Restores(
             engine, self._membership, history, self._clock, identity, options.restores, self._observer
@@ -283,6 +284,7 @@ class Loop:
                 self._pending.outputs.extend(self._engine.thin(partition, level))
                 self._pending.moved.add(partition)
                 track.thinned(level)
+        self._thinning = max(map(self._engine.thinning, self._tracks), default=0)
 
     # The commit.
 
@@ -471,7 +473,7 @@ class Loop:
                 seconds_left=restores.seconds_left,
                 oldest_cut_seconds=self._snapshots.oldest_seconds(self._tracks.values()),
                 lag_seconds=self._lag.seconds,
-                thinning=max(map(self._engine.thinning, self._tracks), default=0),
+                thinning=self._thinning,
             )
         )
         problems = restores.refused.values()

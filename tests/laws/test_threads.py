@@ -141,7 +141,7 @@ def _where(place: Position) -> tuple[int, str]:
 
 
 _BY_THE_LOOP = ("add_shard", "artefacts_in_use", "begin_cut", "drop_shard", "model_ids", "open_incidents")
-_BY_THE_LOOP_TOO = ("take_captured", "thin", "tick", "trace", "wants_tick")
+_BY_THE_LOOP_TOO = ("take_captured", "thin", "thinning", "tick", "trace", "wants_tick")
 
 
 def _guard(patch: pytest.MonkeyPatch, found: list[str]) -> None:

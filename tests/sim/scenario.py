@@ -105,6 +105,7 @@ def scenario(seed: int) -> Scenario:
     journal_chars_max = rng.choice((40, 200, 2_600))
     # By a generator of its own: the other choices stay those that the controls were tuned on.
     maintained = random.Random(f"model store {seed}").random() < _WITH_MAINTENANCE
+    ahead = random.Random(f"ahead {seed}").random() < _AHEAD
     return Scenario(
         seed=seed,
         partitions=partitions,
@@ -120,8 +121,8 @@ def scenario(seed: int) -> Scenario:
         stable_ids=rng.random() < 0.5,
         chunk_bytes_max=rng.choice((500, 2_000, 900_000)),
         journal_chars_max=journal_chars_max,
-        options=_loop_options(seed, rng, journal_chars_max),
-        ahead=random.Random(f"ahead {seed}").random() < _AHEAD,
+        options=_loop_options(seed, rng, journal_chars_max, ahead=ahead),
+        ahead=ahead,
         maintained=maintained,
         bursts=sorted(
             [*_bursts(rng, partitions, chaos_ms), *_feedback_bursts(seed, chaos_ms)], key=lambda burst: burst.at_ms
@@ -139,11 +140,12 @@ def _kinds(rng: random.Random) -> tuple[Fault, ...]:
     return (*sorted(enabled), *(kind for kind in _CLUSTER_FAULTS if rng.random() < 0.4))
 
 
-def _loop_options(seed: int, rng: random.Random, journal_chars_max: int) -> LoopOptions:
+def _loop_options(seed: int, rng: random.Random, journal_chars_max: int, *, ahead: bool) -> LoopOptions:
     labels, pace = random.Random(f"labels {seed}"), random.Random(f"pace {seed}")
     return LoopOptions(
         commit_interval_ms=rng.choice((50, 150, 300)),
-        fetch_records_max=rng.choice((10, 500)),
+        # A fetch of half of what it may have is a backlog, in which alone the engine goes ahead.
+        fetch_records_max=rng.choice((10, 20 if ahead else 500)),
         outputs_max=rng.choice((3, 1_000)),
         idle_close_ms=rng.choice((300, 900)),
         handover_ms=rng.choice((100, 5_000)),
@@ -155,6 +157,8 @@ def _loop_options(seed: int, rng: random.Random, journal_chars_max: int) -> Loop
         held_labels_max=labels.choice((3, 1_000)),
         gather_ms=pace.choice((0, 40)),
         few_records=pace.choice((0, 64)),
+        # To fetch ahead of the engine, not only before a commit: the usual bound is more than a simulated run has.
+        ahead_records_min=pace.choice((1, 10)) if ahead else 10_000,
         restores=RestoresOptions(
             job=RestoreOptions(
                 start_at="latest" if rng.random() < 0.1 else "earliest", records_max=rng.choice((3, 50, 2_000))

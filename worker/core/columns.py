@@ -101,7 +101,7 @@ class ColumnTable:
 
     @property
     def is_numeric(self) -> Bool:
-        """Columns with a mean and quantiles: numbers and booleans."""
+        """Columns with a mean and quantiles: numbers, booleans, lengths of texts."""
         # Columns are added, and keep their kind.
         if len(self._is_numeric) != len(self.columns):
             self._is_numeric = np.array([each.kind is not Kind.CATEGORICAL for each in self.columns], dtype=np.bool)

@@ -5,7 +5,8 @@
 
 What is usual is event time, so it is the same in a backlog. Silence is the time of the journalled clock, as there is no
 event to tell the time. A tick adds at most one step (a sixteenth of the limit), whatever has passed since the one
-before. So hours in which the worker was away add one step, and a silence needs some 17 ticks, however long it is.
+before. So hours in which the worker was away add one step, and a silence needs some 17 ticks, however long it is (fewer
+if it is shorter than 160 s: a step is no shorter than 10 s).
 
 One long pause says nothing about what is usual: it may have been the outage that this is about. The second one does.
 Labels are called silent only while predictions come: where nothing is predicted, nothing can be labelled.

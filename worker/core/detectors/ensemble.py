@@ -60,7 +60,7 @@ class _Mark(NamedTuple):
 class Ensemble:
     """Keeps the rows of the warm-up, builds the detectors from them, then scores and learns every event.
 
-    Every detector learns every row, the warm-up's too, so their counts of rows are the monitor's count of events.
+    Every detector is given every row, the warm-up's too, so their counts of rows are the monitor's count of events.
     """
 
     def __init__(self, options: EngineOptions, refits: RefitPool, seed: int) -> None:
