@@ -116,7 +116,7 @@ class Cluster:
         for partition, records in values.items():
             for value in records:
                 send = partial(producer.produce, self.topics[topic], value, b"key", partition)
-                _patiently(producer, partial(send, headers=[("source", b"test")]))
+                patiently(producer, partial(send, headers=[("source", b"test")]))
         assert producer.flush(WAIT_MAX_S) == 0
 
     def writer(self) -> Producer:
@@ -212,7 +212,8 @@ def fetched(source: KafkaSource, count: int) -> list[RawBatch]:
     return batches
 
 
-def _patiently(producer: Producer, send: Callable[[], None]) -> None:
+def patiently(producer: Producer, send: Callable[[], None]) -> None:
+    """Send, as soon as the queue of the producer has room."""
     while True:
         try:
             send()

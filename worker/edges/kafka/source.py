@@ -31,8 +31,9 @@ READ_AHEAD = {
     # than the records do. A partition that is attached while a fetch is under way waits as long for its first one.
     "fetch.min.bytes": 262_144,
     "fetch.wait.max.ms": 40,
-    # Read ahead so far; both bounds hold, and a full queue is looked at again soon, or the loop runs dry.
-    "queued.min.messages": 100_000,
+    # Read ahead so far; both bounds hold, and a full queue is looked at again soon, or the loop runs dry. It is half of
+    # the labels that may be held: those that are fetched again, as fewer are held, come behind all that was read ahead.
+    "queued.min.messages": 25_000,
     "queued.max.messages.kbytes": 65_536,
     "fetch.queue.backoff.ms": 10,
     "fetch.error.backoff.ms": 100,
