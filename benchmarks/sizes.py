@@ -31,7 +31,7 @@ MEMORY_SHARE = 0.8
 
 
 class Size(NamedTuple):
-    """One row of a table. `events` are those that count: enough for several commits, which are a second apart then."""
+    """One row of a table. `events` are those that count: enough for several commits, each of which may have 80,000."""
 
     models: int
     features: int
@@ -43,13 +43,13 @@ MODEL_SIZES = (
     Size(10, FEATURES, 1_000_000),
     Size(100, FEATURES, 600_000),
     Size(1_000, FEATURES, 300_000),
-    Size(10_000, FEATURES, 60_000),
+    Size(10_000, FEATURES, 160_000),
 )
 FEATURE_SIZES = (
     Size(MODELS, 5, 1_000_000),
     Size(MODELS, 10, 1_000_000),
     Size(MODELS, 50, 500_000),
-    Size(MODELS, 200, 100_000),
+    Size(MODELS, 200, 160_000),
 )
 
 
