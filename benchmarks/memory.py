@@ -9,8 +9,7 @@ Default detectors, 10 features. Bytes per model are the growth of this process f
 has seen so many events that all that detectors keep of the past is full (the scores of the calibration are what fills
 last). Predictions that wait for a label, which none of these gets, and latest event ids go on growing, up to
 `join_events_max` and `ids_max`: these are full where all is. Beside it, what a snapshot of a model has before it is
-compressed. Fits are copied (`engine_alone.py`): what they need while they
-run is left out.
+compressed. Fits are copied (`engine_alone.py`): what they need while they run is left out.
 """
 
 import argparse

@@ -16,7 +16,7 @@ from river import anomaly, preprocessing
 from sklearn.ensemble import IsolationForest
 
 from benchmarks.plain_loop import REFIT_EVENTS, ROWS
-from worker.edges.kafka.source import READ_AHEAD
+from worker.edges.kafka.source import FETCH_SETTINGS
 
 BATCH = 1000
 FIRST_FIT = 500
@@ -77,7 +77,7 @@ def main(bootstrap: str, topic: str, alerts: str, group: str) -> None:
             "group.id": group,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
-            **READ_AHEAD,
+            **FETCH_SETTINGS,
         }
     )
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5})

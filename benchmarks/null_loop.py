@@ -13,7 +13,7 @@ import msgspec
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from worker.core.events import PredictionEvent
-from worker.edges.kafka.source import READ_AHEAD
+from worker.edges.kafka.source import FETCH_SETTINGS
 from worker.lagging import LATE_COMMIT_MS_MAX
 
 COMMIT_SECONDS = LATE_COMMIT_MS_MAX / 1000
@@ -30,7 +30,7 @@ def main(bootstrap: str, topic: str, group: str, settings: str) -> None:
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
-            **(READ_AHEAD if settings == "tuned" else {}),
+            **(FETCH_SETTINGS if settings == "tuned" else {}),
         }
     )
     producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": group, "linger.ms": 5})

@@ -162,7 +162,7 @@ def told(
     head = ("engine alone, one thread: µs per event", "events/s", "whole worker: events/s")
     text = (
         f"One run each. All models take turns, so a batch of {BATCH:,} records has few events of each where there are "
-        f"many; each has had {WARM_EVENTS} events before, which do not count. Engine alone: decoding to outputs, no "
+        f"many; each has had {WARM_EVENTS:,} events before, which do not count. Engine alone: decoding to outputs, no "
         "Kafka, forests fitted in advance. Whole worker: `modelvigil run` with one process.\n\n"
     )
     text += table((f"models ({FEATURES} features)", *head), (row(size, size.models) for size in by_models))

@@ -16,6 +16,7 @@ from worker.core.events import InputTopic
 from worker.core.options import PerformanceOptions
 from worker.edges.clock import SystemClock
 from worker.intake import Intake
+from worker.loop import LoopOptions
 from worker.observer import Observer
 from worker.settings import WorkerSettings
 
@@ -46,7 +47,7 @@ def test_predictions_do_not_run_ahead_of_their_labels(cluster: Cluster) -> None:
         Observer(),
         records_max=usual.fetch_records_max,
         label_hold_ms=usual.label_hold_ms,
-        held_labels_max=50_000,
+        held_labels_max=LoopOptions().held_labels_max,
         gather_ms=0,
     )
     intake.attach(0, 0, 0, 0)

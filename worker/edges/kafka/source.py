@@ -26,7 +26,7 @@ from worker.edges.kafka.records import batch_of, take
 from worker.edges.kafka.stalls import QUESTION_MAX_S, Place, StallWatch
 from worker.ports import SourceError
 
-READ_AHEAD = {
+FETCH_SETTINGS = {
     # Answer when there is much, or after so long: an answer for each few records costs the broker, and the engine, more
     # than the records do. A partition that is attached while a fetch is under way waits as long for its first one.
     "fetch.min.bytes": 262_144,
@@ -78,7 +78,7 @@ class KafkaSource:
         self._consumer = self._built()
 
     def _built(self) -> Consumer:
-        return self._connection.consumer(self._watch, READ_AHEAD, self._forced)
+        return self._connection.consumer(self._watch, FETCH_SETTINGS, self._forced)
 
     def attach(self, partition: int, offset: int, label_offset: int, feedback_offset: int) -> None:
         """Start reading for a partition at these offsets of its three inputs."""
