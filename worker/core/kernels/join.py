@@ -1,10 +1,4 @@
-"""The join of predictions and labels: rings of rows with an index by key, in compact arrays.
-
-A ring holds rows in the order in which they came: row number `r` is in slot r modulo capacity. The index is open
-addressing with linear probing over half as many places more; a row that leaves is taken out by shifting back what
-follows it (Knuth, TAOCP 3, 6.4, algorithm R), so nothing ever has to be rebuilt but when a ring grows. The number of
-places is no power of two: the home of a key is its upper half times that number, divided by 2^32 (Lemire 2019, "Fast
-random integer generation in an interval", without his last step).
+"""The join of predictions and labels: two rings of rows with an index by key, and what is known of each row.
 
 Rule 1: what happens at a row depends on the rows before it, never on how they were cut into calls.
 Rule 2: the latest label wins, by its own timestamp; of two of one timestamp, the one that came later.
@@ -13,13 +7,13 @@ Rule 2: the latest label wins, by its own timestamp; of two of one timestamp, th
 from typing import NamedTuple
 
 import numba
-import numpy as np
 
-from worker.core.kernels.arrays import F64, I8, I32, I64, U64, Bool
+from worker.core.kernels.arrays import F64, I8, I32, I64, U64
+from worker.core.kernels.key_ring import AHEAD, HEAD, TAIL, Ring, append, drop_head, find, read_ahead, remove
 
-HEAD, TAIL, DUE, WATERMARK, LABELS_MS = 0, 1, 2, 3, 4
-"""Places in `meta`: the first row, one behind the last, the first that was not yet asked for its label in time; of the
-predictions' ring also the watermark and the latest time of any label."""
+DUE, WATERMARK, LABELS_MS = 2, 3, 4
+"""Places in `meta` of the predictions' ring: the first that was not yet asked for its label in time, the watermark, the
+latest time of any label."""
 
 UNLABELLED_LATE, UNLABELLED_SIZE, LABEL_LATE, LABEL_SIZE, DUPLICATE_PREDICTIONS = 0, 1, 2, 3, 4
 DUPLICATE_LABELS, OUTDATED_LABELS, CORRECTIONS = 5, 6, 7
@@ -27,18 +21,6 @@ COUNTERS = 8
 
 NO_LABEL = -1
 NOTHING, JOINED, CORRECTED = 0, 1, 2
-
-
-class Ring(NamedTuple):
-    """Rows with a key: keys u64[C, 2], index `table` i32[places] (slot + 1; 0: free), meta i64[5], alive bool[C].
-
-    Keys of one word, u64[C, 1], are the first word of what is asked for.
-    """
-
-    keys: U64
-    table: I32
-    meta: I64
-    alive: Bool
 
 
 class Known(NamedTuple):
@@ -69,105 +51,9 @@ class Outcome(NamedTuple):
     kind: I8
 
 
-def places_of(capacity: int) -> int:
-    """Return how many places the index of a ring has: two thirds of them are used at most."""
-    return capacity + capacity // 2 + 1
-
-
-@numba.njit(cache=True, nogil=True)
-def _home(ring: Ring, k0: np.uint64) -> int:
-    """Return where the index begins to look for a key."""
-    home = ((k0 >> np.uint64(32)) * np.uint64(ring.table.shape[0])) >> np.uint64(32)
-    return int(np.int64(home))
-
-
-@numba.njit(cache=True, nogil=True)
-def _after(ring: Ring, place: int) -> int:
-    return place + 1 if place + 1 < ring.table.shape[0] else 0
-
-
-@numba.njit(cache=True, nogil=True)
-def _steps(ring: Ring, start: int, end: int) -> int:
-    """Return how far it is from one place of the index to another one, going on behind the last with the first."""
-    return end - start if end >= start else end - start + ring.table.shape[0]
-
-
-@numba.njit(cache=True, nogil=True)
-def find(ring: Ring, k0: np.uint64, k1: np.uint64) -> int:
-    """Return the slot of a key, or -1. O(1)."""
-    place = _home(ring, k0)
-    while ring.table[place] != 0:
-        slot = int(ring.table[place]) - 1
-        if ring.keys[slot, 0] == k0 and (ring.keys.shape[1] == 1 or ring.keys[slot, 1] == k1):
-            return slot
-        place = _after(ring, place)
-    return -1
-
-
-@numba.njit(cache=True, nogil=True)
-def _enter(ring: Ring, slot: int) -> None:
-    """Put a row that is not there into the index."""
-    place = _home(ring, ring.keys[slot, 0])
-    while ring.table[place] != 0:
-        place = _after(ring, place)
-    ring.table[place] = slot + 1
-
-
-@numba.njit(cache=True, nogil=True)
-def append(ring: Ring, k0: np.uint64, k1: np.uint64) -> int:
-    """Append a row whose key is not there, to a ring that is not full; return its slot. O(1)."""
-    slot: int = int(ring.meta[TAIL]) % ring.keys.shape[0]
-    ring.meta[TAIL] += 1
-    ring.keys[slot, 0] = k0
-    if ring.keys.shape[1] > 1:
-        ring.keys[slot, 1] = k1
-    ring.alive[slot] = True
-    _enter(ring, slot)
-    return slot
-
-
-@numba.njit(cache=True, nogil=True)
-def remove(ring: Ring, slot: int) -> None:
-    """Take a row out of the index; its slot is free when the head has passed it. O(1)."""
-    place = _home(ring, ring.keys[slot, 0])
-    while ring.table[place] != slot + 1:
-        place = _after(ring, place)
-    ring.alive[slot] = False
-    free = place
-    while True:
-        place = _after(ring, place)
-        if ring.table[place] == 0:
-            break
-        home = _home(ring, ring.keys[np.int64(ring.table[place]) - 1, 0])
-        # What stands at `place` may move to `free` unless its home lies between the two.
-        if _steps(ring, home, place) >= _steps(ring, free, place):
-            ring.table[free] = ring.table[place]
-            free = place
-    ring.table[free] = 0
-
-
-@numba.njit(cache=True, nogil=True)
-def build_index(ring: Ring) -> None:
-    """Enter all rows of a ring whose index is empty. O(C)."""
-    for row in range(ring.meta[HEAD], ring.meta[TAIL]):
-        slot = row % ring.keys.shape[0]
-        if ring.alive[slot]:
-            _enter(ring, slot)
-
-
-@numba.njit(cache=True, nogil=True)
-def _drop_head(ring: Ring) -> int:
-    """Drop the first row; return its slot."""
-    slot: int = int(ring.meta[HEAD]) % ring.keys.shape[0]
-    if ring.alive[slot]:
-        remove(ring, slot)
-    ring.meta[HEAD] += 1
-    return slot
-
-
 @numba.njit(cache=True, nogil=True)
 def _leave(waiting: Ring, known: Known, counters: I64, reason: int) -> None:
-    slot = _drop_head(waiting)
+    slot = drop_head(waiting)
     if known.kind[slot] == NO_LABEL:
         counters[reason] += 1
 
@@ -206,7 +92,7 @@ def _pass_time(
             if early_known.label_ms[slot] + wait_ms >= now_ms:
                 break
             counters[LABEL_LATE] += 1
-        _drop_head(early)
+        drop_head(early)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -291,7 +177,9 @@ def join_predictions(
     the same. `due` i32[n, 2] counts, at each row, predictions older than `due_ms` by the watermark and by the latest
     label, and those of them that have a label.
     """
+    read = 0
     for row in range(keys.shape[0]):
+        read += read_ahead(waiting, keys, row, rows_max)
         before, now = waiting.meta[WATERMARK], watermarks_ms[row]
         waiting.meta[WATERMARK] = now
         waiting.meta[LABELS_MS] = max(waiting.meta[LABELS_MS], times_ms[row] if kinds[row] != NO_LABEL else 0)
@@ -325,6 +213,7 @@ def join_predictions(
         if known.kind[slot] != NO_LABEL:
             outcome.what[row] = JOINED
             _tell(known, slot, outcome, row)
+    assert read >= 0
 
 
 @numba.njit(cache=True, nogil=True)
@@ -345,7 +234,9 @@ def join_labels(
 
     There must be room for labels in `known`.
     """
+    read, waiting_max = 0, waiting.keys.shape[0] + AHEAD
     for row in range(keys.shape[0]):
+        read += read_ahead(waiting, keys, row, waiting_max)  # none of those that wait leaves
         outcome.what[row] = NOTHING
         outcome.slot[row] = -1
         waiting.meta[LABELS_MS] = max(waiting.meta[LABELS_MS], times_ms[row])
@@ -360,12 +251,13 @@ def join_labels(
             continue
         capacity = early.keys.shape[0]
         while early.meta[HEAD] < early.meta[TAIL] and not early.alive[early.meta[HEAD] % capacity]:
-            _drop_head(early)
+            drop_head(early)
         if early.meta[TAIL] - early.meta[HEAD] >= early_max:
             counters[LABEL_SIZE] += 1
-            _drop_head(early)
+            drop_head(early)
         slot = append(early, keys[row, 0], keys[row, 1])
         early_known.label[slot] = labels[row]
         early_known.kind[slot] = kinds[row]
         early_known.label_ms[slot] = times_ms[row]
         early_known.time_ms[slot] = 0
+    assert read >= 0

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 from worker.core.kernels.arrays import F64, I8, I64, U64
-from worker.core.kernels.join import HEAD, TAIL, Ring, append, find, remove
+from worker.core.kernels.key_ring import HEAD, TAIL, Ring, append, drop_head, find
 
 MISSING, INVALID, NEW, LOW, HIGH = 0, 1, 2, 3, 4
 MEASURES = 5
@@ -236,7 +236,6 @@ def count_duplicates(ring: Ring, keys: U64, begin: int, end: int, rows_max: int)
             again += 1
             continue
         if ring.meta[TAIL] - ring.meta[HEAD] >= rows_max:
-            remove(ring, ring.meta[HEAD] % ring.keys.shape[0])
-            ring.meta[HEAD] += 1
+            drop_head(ring)
         append(ring, keys[row, 0], keys[row, 1])
     return again

@@ -16,6 +16,7 @@ import numpy as np
 
 from worker.core.kernels import join as k
 from worker.core.kernels.arrays import F64, I8, I16, I32, I64, U64
+from worker.core.kernels.key_ring import HEAD, TAIL, Ring, build_index, find, new_ring
 from worker.core.kernels.tally import LAG_BUCKETS
 from worker.core.options import PerformanceOptions
 from worker.core.scanning import BOOLEAN, TEXT
@@ -105,15 +106,6 @@ def _capacity(wanted: int, now: int, most: int) -> int:
     return max(_CAPACITY_MIN, min(max(wanted, now + now // 4), most))
 
 
-def _ring(capacity: int) -> k.Ring:
-    return k.Ring(
-        np.zeros((capacity, 2), dtype=np.uint64),
-        np.zeros(k.places_of(capacity), dtype=np.int32),
-        np.zeros(5, dtype=np.int64),
-        np.zeros(capacity, dtype=np.bool),
-    )
-
-
 def _known(capacity: int, *, has_labels: bool) -> k.Known:
     labels = capacity if has_labels else 0
     return k.Known(
@@ -128,11 +120,11 @@ def _without_labels(known: k.Known) -> k.Known:
     return known._replace(label=known.label[:0].copy(), label_ms=known.label_ms[:0].copy())
 
 
-def _grown(ring: k.Ring, known: k.Known, capacity: int) -> tuple[k.Ring, k.Known, I64]:
+def _grown(ring: Ring, known: k.Known, capacity: int) -> tuple[Ring, k.Known, I64]:
     """Return the same rows in arrays of another capacity, first row first, and where they were."""
-    head, tail = int(ring.meta[k.HEAD]), int(ring.meta[k.TAIL])
+    head, tail = int(ring.meta[HEAD]), int(ring.meta[TAIL])
     places = np.arange(head, tail) % len(ring.keys)
-    new, new_known = _ring(capacity), _known(capacity, has_labels=len(known.label) > 0)
+    new, new_known = new_ring(capacity, 2), _known(capacity, has_labels=len(known.label) > 0)
     arrays = new_known._asdict()
     for name, old_array in known._asdict().items():
         if len(old_array):
@@ -141,7 +133,7 @@ def _grown(ring: k.Ring, known: k.Known, capacity: int) -> tuple[k.Ring, k.Known
     new.alive[: len(places)] = ring.alive[places]
     new.meta[:] = ring.meta
     new.meta[: k.WATERMARK] = 0, len(places), max(int(ring.meta[k.DUE]) - head, 0)
-    k.build_index(new)
+    build_index(new)
     return new, new_known, places
 
 
@@ -151,8 +143,8 @@ class LabelJoin:
     def __init__(self, options: PerformanceOptions, behind_ms: int, segments: int) -> None:
         self._options = options
         self._behind_ms = behind_ms
-        self._waiting, self._known = _ring(_CAPACITY_MIN), _known(_CAPACITY_MIN, has_labels=False)
-        self._early, self._early_known = _ring(_CAPACITY_MIN), _known(_CAPACITY_MIN, has_labels=True)
+        self._waiting, self._known = new_ring(_CAPACITY_MIN, 2), _known(_CAPACITY_MIN, has_labels=False)
+        self._early, self._early_known = new_ring(_CAPACITY_MIN, 2), _known(_CAPACITY_MIN, has_labels=True)
         self.columns = Columns(segments)
         self.columns.moved(np.zeros(0, dtype=np.int64), _CAPACITY_MIN)
         self.counters: I64 = np.zeros(k.COUNTERS, dtype=np.int64)
@@ -160,7 +152,7 @@ class LabelJoin:
     @property
     def waiting(self) -> int:
         """Predictions kept, with and without a label."""
-        return int(self._waiting.meta[k.TAIL] - self._waiting.meta[k.HEAD])
+        return int(self._waiting.meta[TAIL] - self._waiting.meta[HEAD])
 
     @property
     def early(self) -> int:
@@ -189,7 +181,7 @@ class LabelJoin:
 
     def find(self, key: tuple[int, int]) -> int:
         """Return the slot of an event, -1 if it is not here."""
-        return int(k.find(self._waiting, np.uint64(key[0]), np.uint64(key[1])))
+        return int(find(self._waiting, np.uint64(key[0]), np.uint64(key[1])))
 
     def key(self, slot: int) -> tuple[int, int]:
         """Return the key of the event in a slot."""
@@ -203,7 +195,7 @@ class LabelJoin:
 
         There must be `room` for them. The caller fills `columns` at these slots. `due`: see the kernel.
         """
-        if self._early.meta[k.TAIL] > self._early.meta[k.HEAD] or (kinds != k.NO_LABEL).any():
+        if self._early.meta[TAIL] > self._early.meta[HEAD] or (kinds != k.NO_LABEL).any():
             self.begin_labels()
         count, rows_max = len(keys), self._options.join_events_max
         outcome, due = _outcome(count), np.zeros((count, 2), dtype=np.int32)
@@ -232,7 +224,7 @@ class LabelJoin:
     def labels(self, keys: U64, labels: F64, kinds: I8, times_ms: I64) -> Joined | None:
         """Take in labels (n); return the predictions that are labelled, or corrected, by them; None for none."""
         self.begin_labels()
-        wanted = int(self._early.meta[k.TAIL] - self._early.meta[k.HEAD]) + len(keys)
+        wanted = int(self._early.meta[TAIL] - self._early.meta[HEAD]) + len(keys)
         early_max = self._options.early_labels_max
         if wanted > len(self._early.keys) and len(self._early.keys) < early_max:
             capacity = _capacity(wanted, len(self._early.keys), early_max)
@@ -283,7 +275,7 @@ class LabelJoin:
         """Return the rows in the order in which they came, and the counters: capacity and index are not state."""
         waiting, early = self._places(self._waiting), self._places(self._early)
         meta = self._waiting.meta
-        due = max(int(meta[k.DUE]) - int(meta[k.HEAD]), 0)
+        due = max(int(meta[k.DUE]) - int(meta[HEAD]), 0)
         arrays = {
             "counters": self.counters,
             "clock": np.array([due, meta[k.WATERMARK], meta[k.LABELS_MS]], dtype=np.int64),
@@ -343,8 +335,8 @@ class LabelJoin:
         self.counters[:] = own["counters"]
 
     @staticmethod
-    def _places(ring: k.Ring) -> I64:
-        return np.arange(ring.meta[k.HEAD], ring.meta[k.TAIL]) % len(ring.keys)
+    def _places(ring: Ring) -> I64:
+        return np.arange(ring.meta[HEAD], ring.meta[TAIL]) % len(ring.keys)
 
 
 def _outcome(count: int) -> k.Outcome:
@@ -360,7 +352,7 @@ def _outcome(count: int) -> k.Outcome:
     )
 
 
-def _rows(ring: k.Ring, known: k.Known, places: I64) -> dict[str, AnyArray]:
+def _rows(ring: Ring, known: k.Known, places: I64) -> dict[str, AnyArray]:
     """Return rows as they are stored: a label that is none, and its time, are 0."""
     kinds = known.kind[places]
     labels = {
@@ -384,12 +376,12 @@ def _no_probabilities(cells: AnyArray) -> bool:
     return bool((missing.any(axis=1) & ~missing.all(axis=1)).any()) or outside(cells[~missing], 0, 1)
 
 
-def _restored(arrays: Arrays, rows_max: int) -> tuple[k.Ring, k.Known]:
+def _restored(arrays: Arrays, rows_max: int) -> tuple[Ring, k.Known]:
     """Return a ring with these rows; ValueError for what cannot be."""
     count = len(arrays["keys"]) if "keys" in arrays and arrays["keys"].ndim else 0
     refuse_if(_STORED, {"there are too many rows": count > rows_max})
     capacity = max(_CAPACITY_MIN, count + _ROOM_MIN)
-    ring, known = _ring(capacity), _known(capacity, has_labels=True)
+    ring, known = new_ring(capacity, 2), _known(capacity, has_labels=True)
     like = {"keys": blank(np.uint64, count, 2), "alive": blank(np.bool, count)}
     check_like(_STORED, arrays, like | {name: blank(each.dtype.type, count) for name, each in known._asdict().items()})
     keys = arrays["keys"][arrays["alive"]]
@@ -406,6 +398,6 @@ def _restored(arrays: Arrays, rows_max: int) -> tuple[k.Ring, k.Known]:
     ring.keys[:count], ring.alive[:count] = arrays["keys"], arrays["alive"]
     for name, array in known._asdict().items():
         array[:count] = arrays[name]
-    ring.meta[k.TAIL] = count
-    k.build_index(ring)
+    ring.meta[TAIL] = count
+    build_index(ring)
     return ring, known

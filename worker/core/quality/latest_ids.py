@@ -7,8 +7,8 @@ What is counted here is a share, for which that will do; predictions are joined 
 
 import numpy as np
 
-from worker.core.kernels import join
 from worker.core.kernels.arrays import U64
+from worker.core.kernels.key_ring import HEAD, TAIL, Ring, build_index, new_ring
 from worker.core.kernels.quality import count_duplicates
 from worker.core.state import AnyArray, refuse_if
 
@@ -22,7 +22,7 @@ class LatestIds:
 
     def reserve(self, rows: int) -> None:
         """Make room for so many more keys, or for the maximum."""
-        kept = int(self._ring.meta[join.TAIL] - self._ring.meta[join.HEAD])
+        kept = int(self._ring.meta[TAIL] - self._ring.meta[HEAD])
         wanted = min(kept + rows, self._ids_max)
         if wanted > len(self._ring.keys):
             capacity = min(max(wanted, len(self._ring.keys) + len(self._ring.keys) // 4), self._ids_max)
@@ -33,7 +33,7 @@ class LatestIds:
         return int(count_duplicates(self._ring, keys, begin, end, self._ids_max))
 
     def _kept(self) -> U64:
-        head, tail = self._ring.meta[join.HEAD], self._ring.meta[join.TAIL]
+        head, tail = self._ring.meta[HEAD], self._ring.meta[TAIL]
         kept: U64 = self._ring.keys[np.arange(head, tail) % len(self._ring.keys)]
         return kept
 
@@ -54,15 +54,10 @@ class LatestIds:
         self._ring = _ring(keys, max(len(keys), 1))
 
 
-def _ring(keys: U64, capacity: int) -> join.Ring:
-    ring = join.Ring(
-        np.zeros((capacity, 1), dtype=np.uint64),
-        np.zeros(join.places_of(capacity), dtype=np.int32),
-        np.zeros(4, dtype=np.int64),
-        np.zeros(capacity, dtype=np.bool),
-    )
+def _ring(keys: U64, capacity: int) -> Ring:
+    ring = new_ring(capacity, 1)
     ring.keys[: len(keys)] = keys
     ring.alive[: len(keys)] = True
-    ring.meta[join.TAIL] = len(keys)
-    join.build_index(ring)
+    ring.meta[TAIL] = len(keys)
+    build_index(ring)
     return ring
