@@ -7,7 +7,7 @@ from benchmarks.latency import AIM_MS, QUANTILES, Load, name_of, run
 from benchmarks.rates import console, shown
 from benchmarks.results import Part, table
 
-SECONDS, WARM_UP_S = 60.0, 30.0
+SECONDS, WARM_UP_S = 120.0, 60.0
 COMMIT_INTERVAL_MS = 200
 """The worker's own."""
 ALERTS_PER_SECOND = 5.0

@@ -11,7 +11,8 @@ that it ships with, but for what decides how many alerts there are: one feature 
 regular distances, all that is unusual opens an incident at once, and an incident is over with the next event. An alert
 belongs to the last event of its evidence. Alerts are few, some ten openings a second: explaining one takes the worker
 milliseconds, at its opening, and hundreds in a second would be all that is measured. Events that were
-sent in the warm-up do not count: Kafka's and the worker's compilers are still busy, and detectors are fitted often.
+sent in the warm-up do not count: Kafka's compiler is still busy (it takes a third of a core for 20 s, and now and then
+a whole one for half a second until a minute has passed), and detectors are fitted often.
 
 `own` are the figures of the worker's histogram `modelvigil_event_to_alert_seconds`, and JSON has those of its stages,
 too, all without the warm-up; null when it has none. `behind`: most events that were sent and not committed, looked at
@@ -182,11 +183,13 @@ def pool_of(planted_every: int) -> list[tuple[int, bytes]]:
 def produce(servers: str, load: Load, said: Connection) -> None:
     """Send events at a steady pace; tell when it begins, and at the end what was done."""
     pool = pool_of(max(1, round(load.rate / load.alerts_per_second)))
-    # In the order of `produce`, whatever is sent again: an event's offset is its place in its partition.
+    # Nothing is sent again, so events are in the order of `produce`: an offset is the place in its partition. What is
+    # lost ends the run. An idempotent producer has five requests under way at most, and librdkafka's thread spins when
+    # the broker is slow with them: it was seen to take nine tenths of a core for 0.2 s, which the broker then missed.
     producer = Producer(
         {
             "bootstrap.servers": servers,
-            "enable.idempotence": True,
+            "retries": 0,
             "linger.ms": 1,
             "compression.type": "lz4",
             "queue.buffering.max.messages": 1_000_000,
@@ -369,6 +372,9 @@ def watch(
         look(seconds, lag)
     sent: Sent = producing.recv()
     total = sum(map(len, sent.sent_ns))
+    ends = [watcher.get_watermark_offsets(TopicPartition(TOPIC, partition))[1] for partition in range(PARTITIONS)]
+    if ends != list(map(len, sent.sent_ns)):
+        raise SystemExit(f"latency: {total:,} events were sent, {sum(ends):,} arrived")
     lag_at_end = total - committed(watcher)
     limit = time.monotonic() + DRAIN_SECONDS_MAX
     while committed(watcher) < total and time.monotonic() < limit:
@@ -442,7 +448,7 @@ def main() -> None:
     parser.add_argument("--rates", type=numbers, default=[10_000, 50_000], help="events a second, between commas")
     parser.add_argument("--commit-interval-ms", type=numbers, default=[200], help="between commas")
     parser.add_argument("--seconds", type=float, default=60.0, help="that are measured")
-    parser.add_argument("--warm-up", type=float, default=30.0, help="seconds before that")
+    parser.add_argument("--warm-up", type=float, default=60.0, help="seconds before that")
     parser.add_argument("--alerts-per-second", type=float, default=5.0, help="planted; as many come beside them")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="modelvigil-latency-"))

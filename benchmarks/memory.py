@@ -2,6 +2,7 @@
 
     python -m benchmarks.memory --models 1000            bytes per model; the last line is JSON
     python -m benchmarks.memory --models 1000 --frugal   the same with the settings `FRUGAL`, for thousands of models
+    python -m benchmarks.memory --models 1000 --detectors-only        the same without what does not detect
     python -m benchmarks.memory --models 100 --full      the same when all predictions that may wait for a label do
     python -m benchmarks.memory --events 50000000        flat or not; some ten minutes; renews RESULTS.md
 
@@ -49,6 +50,11 @@ FRUGAL: Mapping[str, object] = {
     "engine.performance.join_events_max": 500,
 }
 """All detectors and watchers, each with a shorter past: what `deploy/configuration.md` says of many models."""
+DETECTORS_ONLY: Mapping[str, object] = {
+    f"engine.{what}.enabled": False
+    for what in ("performance", "bias", "drift", "quality", "rate", "maintenance", "maintenance.regimes")
+}
+"""Verdicts on inputs, panes and their metrics; nothing that watches labels, groups, drift or data quality."""
 FLAT_ROWS = 199_999
 """Different events; a prime, as `ROWS` of `engine_alone.py`."""
 SETTLED_EVENTS = 5_000_000
@@ -112,9 +118,14 @@ def _fill(engine: Engine, stream: Stream, each: int) -> None:
 def per_model_part(scale: float) -> Part:
     """Measure bytes per model, each time in a process of its own."""
     models = max(20, round(1_000 * scale))
-    usual, frugal = _per_model(models), _per_model(models, "--frugal")
+    usual, frugal, bare = (_per_model(models, *more) for more in ((), ("--frugal",), ("--detectors-only",)))
     full = _per_model(max(20, models // 20), "--full")
-    named = (("default", usual, f"≤ {BYTES_AIM / 1000:.0f}"), ("default", full, "-"), ("frugal", frugal, "-"))
+    named = (
+        ("default", usual, f"≤ {BYTES_AIM / 1000:.0f}"),
+        ("default", full, "-"),
+        ("frugal", frugal, "-"),
+        ("detectors only", bare, "-"),
+    )
     rows = [
         (name, f"{each.models:,}", f"{each.events:,}", _kilobytes(each.resident), aim, _kilobytes(each.stored))
         for name, each, aim in named
@@ -122,10 +133,12 @@ def per_model_part(scale: float) -> Part:
     text = (
         f"{FEATURES} features, no labels, all default detectors. After {usual.events:,} events all that detectors keep "
         f"is full, after {full.events:,} also what waits for labels (`performance.join_events_max`). *Frugal* are the "
-        "settings that `deploy/configuration.md` gives for many models.\n\n"
+        "settings that `deploy/configuration.md` gives for many models; *detectors only*: the default ones, without "
+        "performance, biases, drift, data quality, rate of anomalies, maintenance and regimes.\n\n"
     )
     head = ("settings", "models", "events of each", "growth, kB per model", "aim", "its snapshot, not compressed, kB")
-    return Part(text + table(head, rows), {**usual._asdict(), "full": full._asdict(), "frugal": frugal._asdict()})
+    others = {"full": full, "frugal": frugal, "detectors_only": bare}
+    return Part(text + table(head, rows), usual._asdict() | {name: each._asdict() for name, each in others.items()})
 
 
 def _kilobytes(count: float) -> str:
@@ -179,11 +192,13 @@ def main() -> None:
     what.add_argument("--events", type=int, help="memory over so many events")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--frugal", action="store_true", help="bytes per model with settings for many models")
+    how.add_argument("--detectors-only", action="store_true", help="bytes per model without all that does not detect")
     how.add_argument("--full", action="store_true", help="bytes per model when all that may wait for a label does")
     parser.add_argument("--keep-results", action="store_true", help="do not write RESULTS.md")
     arguments = parser.parse_args()
     if arguments.models is not None:
-        options = load_settings(None, {}, FRUGAL if arguments.frugal else {}).engine
+        settings = FRUGAL if arguments.frugal else DETECTORS_ONLY if arguments.detectors_only else {}
+        options = load_settings(None, {}, settings).engine
         print(json.dumps(per_model_here(arguments.models, options, is_full=arguments.full)._asdict()))
         return
     before = results.CpuTimes.now()
