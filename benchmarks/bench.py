@@ -86,7 +86,7 @@ def _latency(plan: Plan, done: Measured) -> Part:
         whose = "half of what the worker reads as fast as it can"
     if rate is None:
         raise SystemExit("bench: latency is measured at half of what loops gives: add loops, or --latency-rate")
-    return half_load.part(rate, whose, plan.scale)
+    return half_load.part(rate, whose, plan.rounds, plan.scale)
 
 
 def _start(plan: Plan, _done: Measured) -> Part:

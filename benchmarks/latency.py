@@ -184,8 +184,9 @@ def produce(servers: str, load: Load, said: Connection) -> None:
     """Send events at a steady pace; tell when it begins, and at the end what was done."""
     pool = pool_of(max(1, round(load.rate / load.alerts_per_second)))
     # Nothing is sent again, so events are in the order of `produce`: an offset is the place in its partition. What is
-    # lost ends the run. An idempotent producer has five requests under way at most, and librdkafka's thread spins when
-    # the broker is slow with them: it was seen to take nine tenths of a core for 0.2 s, which the broker then missed.
+    # lost ends the run. The thread of an idempotent producer, which has five requests under way at most, was seen to
+    # take nine tenths of a core for 0.2 s when the broker was slow, which then got none (librdkafka issue 3692 is like
+    # it); without the limit it was not.
     producer = Producer(
         {
             "bootstrap.servers": servers,
