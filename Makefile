@@ -52,7 +52,7 @@ demo: setup ## Show the whole pipeline on a local Kafka (DEMO_SECONDS sets how l
 quality: setup ## Measure how well anomalies are found (STREAMS=folder of *.npz; without it, shipped streams).
 	@$(BIN)/python -m benchmarks.quality $(if $(STREAMS),--streams $(STREAMS))
 
-bench: setup ## Measure it all on a local Kafka, renew benchmarks/RESULTS.md (ONLY=loops,sizes,...; 40 minutes).
+bench: setup ## Measure it all on a local Kafka, renew benchmarks/RESULTS.md (ONLY=loops,sizes,...; 45 minutes).
 	@$(BIN)/python -m benchmarks.bench $(if $(ONLY),--only $(ONLY))
 
 bench-memory: setup ## Measure memory over 50 million events; some ten minutes.

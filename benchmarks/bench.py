@@ -1,6 +1,6 @@
 """All that issue 11 asks to be measured, in parts; each renews its table in RESULTS.md.
 
-    make bench                                         everything but `flat`, some 40 minutes; the last line is JSON
+    make bench                                         everything but `flat`, some 45 minutes; the last line is JSON
     python -m benchmarks.bench --only loops --rounds 3
     python -m benchmarks.bench --only latency --latency-rate 40000
     python -m benchmarks.bench --scale 0.02 --rounds 1 --keep-results       whether it runs at all

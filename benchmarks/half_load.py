@@ -25,11 +25,12 @@ def part(rate: int, whose: str, rounds: int, scale: float) -> Part:
     load = Load(rate, COMMIT_INTERVAL_MS, SECONDS * scale, WARM_UP_S * scale, ALERTS_PER_SECOND)
     outcomes = [_round(load, number, rounds) for number in range(1, rounds + 1)]
     runs = [outcome.figures() for outcome in outcomes]
+    fewest = min(len(outcome.latencies_ms) for outcome in outcomes)
     text = (
         f"{rate:,} events/s, {whose}; {rounds} runs, each of {load.seconds:.0f} s after {load.warm_up_s:.0f} s that do "
-        f"not count, with a broker of its own; {min(len(each.latencies_ms) for each in outcomes)} alerts in the run with "
-        f"the fewest; a commit every {COMMIT_INTERVAL_MS} ms, or after a quarter of that where an alert waits. From the "
-        "event sent to the alert readable under `read_committed`.\n\n"
+        f"not count, with a broker of its own; {fewest} alerts in the run with the fewest; a commit every "
+        f"{COMMIT_INTERVAL_MS} ms, or after a quarter of that where an alert waits. From the event sent to the alert "
+        "readable under `read_committed`.\n\n"
     )
     rows = [(title, *_spread(runs, name), aim) for title, name, aim in _ROWS]
     after = f"\n\np99 of the runs, in their order: {', '.join(_cell(run[name_of(0.99)]) for run in runs)}."
