@@ -177,9 +177,8 @@ def join_predictions(
     the same. `due` i32[n, 2] counts, at each row, predictions older than `due_ms` by the watermark and by the latest
     label, and those of them that have a label.
     """
-    read = 0
     for row in range(keys.shape[0]):
-        read += read_ahead(waiting, keys, row, rows_max)
+        read_ahead(waiting, keys, row, rows_max)
         before, now = waiting.meta[WATERMARK], watermarks_ms[row]
         waiting.meta[WATERMARK] = now
         waiting.meta[LABELS_MS] = max(waiting.meta[LABELS_MS], times_ms[row] if kinds[row] != NO_LABEL else 0)
@@ -213,7 +212,6 @@ def join_predictions(
         if known.kind[slot] != NO_LABEL:
             outcome.what[row] = JOINED
             _tell(known, slot, outcome, row)
-    assert read >= 0
 
 
 @numba.njit(cache=True, nogil=True)
@@ -234,9 +232,9 @@ def join_labels(
 
     There must be room for labels in `known`.
     """
-    read, waiting_max = 0, waiting.keys.shape[0] + AHEAD
+    waiting_max = waiting.keys.shape[0] + AHEAD
     for row in range(keys.shape[0]):
-        read += read_ahead(waiting, keys, row, waiting_max)  # none of those that wait leaves
+        read_ahead(waiting, keys, row, waiting_max)  # none of those that wait leaves
         outcome.what[row] = NOTHING
         outcome.slot[row] = -1
         waiting.meta[LABELS_MS] = max(waiting.meta[LABELS_MS], times_ms[row])
@@ -260,4 +258,3 @@ def join_labels(
         early_known.kind[slot] = kinds[row]
         early_known.label_ms[slot] = times_ms[row]
         early_known.time_ms[slot] = 0
-    assert read >= 0

@@ -16,10 +16,9 @@ import numpy as np
 
 from worker.core.kernels.arrays import I64, U32, U64, Bool
 
-HEAD, TAIL = 0, 1
-"""Places in `meta`: the first row, and one behind the last."""
-META = 5
-"""Places there are; the others are for whoever has the ring."""
+HEAD, TAIL, READ = 0, 1, 5
+"""Places in `meta`: the first row, one behind the last, and what `read_ahead` left; others are for a ring's owner."""
+META = 6
 
 SLOT_BITS = 26
 _SLOT = (1 << SLOT_BITS) - 1
@@ -166,13 +165,13 @@ def drop_head(ring: Ring) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def read_ahead(waiting: Ring, keys: U64, row: int, rows_max: int) -> int:
+def read_ahead(waiting: Ring, keys: U64, row: int, rows_max: int) -> None:
     """Bring the places of the index that the next keys want into the cache, and those of as many rows if these leave.
 
-    Returns the sum of what was read, which says nothing: without a use of it nothing would be read.
+    The sum of what was read says nothing; were it not kept, the compiler would leave out the reading.
     """
     if row % AHEAD != 0:
-        return 0
+        return
     count = min(AHEAD, keys.shape[0] - row)
     total = 0
     for place in range(row, row + count):
@@ -181,4 +180,4 @@ def read_ahead(waiting: Ring, keys: U64, row: int, rows_max: int) -> int:
     if waiting.meta[TAIL] - head + count > rows_max:
         for place in range(head, head + count):
             total += waiting.table[_home(waiting, waiting.keys[place % waiting.keys.shape[0], 0])]
-    return total
+    waiting.meta[READ] = total
